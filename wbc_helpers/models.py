@@ -1,0 +1,141 @@
+"""The networks, one small builder per recipe, and what each recipe trains with by default."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+from wbc_helpers import cells
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.images import PixelStatistics
+from wbc_helpers.recipes import RECIPES
+
+
+def paper_cnn(image_size: tuple[int, int], statistics: PixelStatistics) -> keras.Model:
+    """Build the network of Singh et al. [1]_, as far as the paper fixes it.
+
+    What the paper says: the mean image is subtracted and the standard-deviation image divides;
+    "convolution, RELU, Batch Normalization, Dropout, and pooling"; "four Convolution layers …
+    using three distinct filters with 16, 8 and 4"; after flattening "three dense hidden layers
+    of 32, 16 and 8", an output of 4; RMSprop; batches of 128; 200 epochs.
+
+    What it leaves open, and how it is read here (see `PAPER_READINGS` in `recipes`): image
+    size, kernel size, which filter number occurs twice, the dropout rate, the pooling.
+
+    Parameters
+    ----------
+    image_size : (height, width)
+        Pixels; at least 16 each, for four poolings.
+    statistics : PixelStatistics
+        Of the training part alone, at the same size.
+
+    Returns
+    -------
+    keras.Model
+        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
+        `cells.NAMES`. Not compiled.
+
+    References
+    ----------
+    .. [1] I. Singh, N. P. Singh, H. Singh, S. Bawankar, A. Ngom, "Blood Cell Types
+       Classification Using CNN", IWBBIO 2020, LNCS 12108, 727–738 (2020).
+    """
+    readings = RECIPES["paper"].readings
+    smears = keras.Input((*image_size, 3), dtype="uint8", name="smears")
+    hidden = standardization(statistics)(smears)
+    for filters in readings["filters"]:
+        hidden = layers.Conv2D(filters, readings["kernel"], padding="same")(hidden)
+        hidden = layers.ReLU()(hidden)
+        hidden = layers.BatchNormalization()(hidden)
+        hidden = layers.Dropout(readings["dropout"])(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Flatten()(hidden)
+    for units in (32, 16, 8):
+        hidden = layers.Dense(units, activation="relu")(hidden)
+    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
+    return keras.Model(smears, cell_type, name="paper_cnn")
+
+
+def standardization(statistics: PixelStatistics) -> layers.Normalization:
+    """Make the layer that subtracts a mean image and divides by a standard-deviation image.
+
+    It is Keras's own `Normalization`, so that a saved model loads without this package.
+
+    Parameters
+    ----------
+    statistics : PixelStatistics
+        (height, width, 3) float32 images in 0–255 units.
+
+    Returns
+    -------
+    keras.layers.Normalization
+        Built, from uint8 images to float32.
+    """
+    layer = layers.Normalization(axis=(1, 2, 3), name="mean_and_std_image")
+    layer.build((None, *statistics.mean.shape))
+    # A pixel that hardly varies (drawn smears, tiny subsets) must not be blown up: one grey
+    # level is the smallest spread that 8-bit images can show.
+    variance = np.maximum(statistics.std, 1.0) ** 2
+    layer.set_weights([statistics.mean, variance, np.array(statistics.n_images)])
+    layer.finalize_state()
+    return layer
+
+
+BUILDERS: dict[str, Callable[[tuple[int, int], PixelStatistics], keras.Model]] = {
+    "paper": paper_cnn,
+}
+
+
+def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics) -> keras.Model:
+    """Build the network of a recipe.
+
+    Parameters
+    ----------
+    recipe : str
+        A key of `recipes.RECIPES`.
+    image_size : (height, width)
+        Pixels.
+    statistics : PixelStatistics
+        Of the training part.
+
+    Returns
+    -------
+    keras.Model
+        Not compiled.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no such recipe.
+    """
+    if recipe not in BUILDERS:
+        raise InvalidParameter(f"Unknown recipe {recipe!r}. Expected one of {', '.join(BUILDERS)}.")
+    return BUILDERS[recipe](image_size, statistics)
+
+
+def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """Probabilities of the cell types.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `build` makes it.
+    pixels : ndarray, (n, height, width, 3) uint8
+        RGB at the model's size; may be memory-mapped.
+    batch_size : int
+        Images at a time.
+
+    Returns
+    -------
+    ndarray, (n, 4) float32
+        In the order of `cells.NAMES`; rows sum to 1.
+    """
+    return np.concatenate(
+        [
+            keras.ops.convert_to_numpy(
+                model.predict_on_batch(np.ascontiguousarray(pixels[start : start + batch_size]))
+            )
+            for start in range(0, len(pixels), batch_size)
+        ]
+    )

@@ -1,0 +1,52 @@
+"""The training recipes in one declarative table; `models` builds the networks."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained unless told otherwise.
+
+    Attributes
+    ----------
+    name, title : str
+        Short name, as in `RECIPE=`, and one for people.
+    epochs, batch_size, learning_rate, optimizer
+        What training uses by default.
+    image_size : (height, width)
+        Pixels to which images are resampled.
+    validation : str
+        How validation images are set aside: `random` (leaky) or `grouped`.
+    validation_fraction : float
+        Part of TRAIN that is set aside.
+    readings : dict
+        How the recipe fills what its source leaves open.
+    """
+
+    name: str
+    title: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str
+    image_size: tuple[int, int]
+    validation: str
+    validation_fraction: float
+    readings: dict[str, Any] = field(default_factory=dict)
+
+
+RECIPES = {
+    "paper": Recipe(
+        name="paper",
+        title="Singh et al. 2020",
+        epochs=200,
+        batch_size=128,
+        learning_rate=0.001,
+        optimizer="rmsprop",
+        image_size=(60, 80),
+        validation="random",
+        validation_fraction=0.1,
+        readings={"filters": (16, 16, 8, 4), "kernel": 3, "dropout": 0.1},
+    ),
+}

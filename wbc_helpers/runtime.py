@@ -1,0 +1,167 @@
+"""Which device and which Keras backend this machine offers: a TPU, else a GPU, else the CPU."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wbc_helpers.errors import InvalidParameter
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What training runs on.
+
+    Attributes
+    ----------
+    device : str
+        `TPU`, `GPU` or `CPU`.
+    backend : str
+        Keras's backend: `tensorflow`, `jax` or `torch`.
+    n_devices : int
+        Devices that share the work.
+    reason : str
+        Why these were picked, in a sentence.
+    """
+
+    device: str
+    backend: str
+    n_devices: int
+    reason: str
+
+    def __str__(self) -> str:
+        """Say it as a sentence for people."""
+        devices = self.device if self.n_devices == 1 else f"{self.n_devices} {self.device}s"
+        return f"Running on {devices} with Keras on {self.backend}: {self.reason}"
+
+
+def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
+    """Pick the device and the backend, and set Keras up for them.
+
+    To be called before Keras is imported; afterwards it reports what is in use.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        The environment variables; `KERAS_BACKEND` is respected if set, and set if not.
+
+    Returns
+    -------
+    Runtime
+        What was picked and why.
+
+    Raises
+    ------
+    InvalidParameter
+        If no backend is installed, or `KERAS_BACKEND` names an unknown one.
+    """
+    backend, reason = _choose_backend(environment)
+    environment["KERAS_BACKEND"] = backend
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with _quiet():
+        import keras
+
+        device, n_devices = _DEVICES_OF[backend]()
+    if backend == "jax" and n_devices > 1:
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(auto_shard_dataset=False)
+        )
+        reason += "; each batch is split among them by Keras's DataParallel"
+    return Runtime(device, backend, n_devices, f"{reason}.")
+
+
+def _choose_backend(environment: MutableMapping[str, str]) -> tuple[str, str]:
+    """Name the backend and the reason for it, importing none."""
+    if "keras" in sys.modules:
+        loaded = sys.modules["keras"].config.backend()
+        return loaded, f"Keras was already running on {loaded}"
+    wanted = environment.get("KERAS_BACKEND")
+    if wanted:
+        if wanted not in BACKENDS or not _installed(wanted):
+            raise InvalidParameter(
+                f"KERAS_BACKEND={wanted!r} cannot be used here. Expected one of "
+                f"{', '.join(filter(_installed, BACKENDS)) or 'none: no backend is installed'}."
+            )
+        return wanted, f"KERAS_BACKEND={wanted} was set"
+    if (environment.get("COLAB_TPU_1VM") or environment.get("TPU_ACCELERATOR_TYPE")) and _installed(
+        "jax"
+    ):
+        return "jax", "a TPU is attached, and Keras drives it through JAX"
+    n_gpus = count_gpus()
+    if n_gpus > 1 and _installed("jax") and _installed("jax_plugins"):
+        return "jax", f"{n_gpus} GPUs are attached, and Keras shares work among them through JAX"
+    installed = next(filter(_installed, BACKENDS), None)
+    if installed is None:
+        raise InvalidParameter(
+            "Keras needs TensorFlow, JAX or PyTorch, and none is installed. Expected at least one; "
+            "`pip install tensorflow` brings the usual one."
+        )
+    gpu = f"{n_gpus} GPU attached" if n_gpus else "no TPU and no GPU was found"
+    return installed, gpu
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep out of notebooks what TensorFlow's C++ says, while it loads, of drivers it misses.
+
+    It writes past Python to the process's own standard error, whatever the log level asked for.
+    """
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def count_gpus() -> int:
+    """Count the NVIDIA GPUs of this machine without loading a framework."""
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(
+        ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20
+    )
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _tensorflow_devices() -> tuple[str, int]:
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        # Otherwise TensorFlow takes the whole GPU, and a second notebook finds none of it left.
+        tensorflow.config.experimental.set_memory_growth(gpu, True)
+    # Keras shares work among devices only on JAX; on TensorFlow it uses the first.
+    return ("GPU" if gpus else "CPU"), 1
+
+
+def _jax_devices() -> tuple[str, int]:
+    import jax
+
+    devices = jax.devices()
+    return {"tpu": "TPU", "gpu": "GPU"}.get(devices[0].platform, "CPU"), len(devices)
+
+
+def _torch_devices() -> tuple[str, int]:
+    import torch
+
+    return ("GPU" if torch.cuda.is_available() else "CPU"), 1
+
+
+_DEVICES_OF = {
+    "tensorflow": _tensorflow_devices,
+    "jax": _jax_devices,
+    "torch": _torch_devices,
+}

@@ -1,0 +1,155 @@
+"""What decides how a run comes out: its settings, checked before any work starts."""
+
+import platform
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from wbc_helpers import __version__
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.recipes import RECIPES
+from wbc_helpers.runtime import Runtime
+
+VALIDATION_SPLITS = ("random", "grouped")
+SMALLEST_SIDE = 16
+"""Pixels. The recipes halve an image up to four times."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides how a run comes out, beside the data and the machine.
+
+    Left out, a value is the recipe's own (see `recipes.RECIPES`).
+
+    Attributes
+    ----------
+    recipe : str
+        Key of `recipes.RECIPES`.
+    epochs : int
+        Passes over the training images, 1 to 10,000.
+    batch_size : int
+        Images a step, 1 to 4,096.
+    image_size : (height, width)
+        Pixels, each 16 to 1,024.
+    learning_rate : float
+        Above 0, at most 1.
+    validation : str
+        `random`, the paper's, which is leaky; or `grouped`, by photograph.
+    validation_fraction : float
+        Part of TRAIN set aside, above 0 and below 1.
+    seed : int
+        Of the split, the initial weights, the order of the images and the dropout; 0 to 2³²−1.
+
+    Raises
+    ------
+    InvalidParameter
+        If a value has a wrong type or lies outside its range.
+    """
+
+    recipe: str = "paper"
+    epochs: int | None = None
+    batch_size: int | None = None
+    image_size: tuple[int, int] | None = None
+    learning_rate: float | None = None
+    validation: str | None = None
+    validation_fraction: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        """Fill in the recipe's own values, then check all."""
+        if self.recipe not in RECIPES:
+            raise InvalidParameter(
+                f"recipe={self.recipe!r} is unknown. Expected one of {', '.join(RECIPES)}."
+            )
+        for setting in fields(self):
+            if getattr(self, setting.name) is None:
+                recipes_own = getattr(RECIPES[self.recipe], setting.name)
+                object.__setattr__(self, setting.name, recipes_own)
+        _check_whole("epochs", self.epochs, 1, 10_000)
+        _check_whole("batch_size", self.batch_size, 1, 4_096)
+        _check_whole("seed", self.seed, 0, 2**32 - 1)
+        _check_fraction("learning_rate", self.learning_rate, includes_one=True)
+        _check_fraction("validation_fraction", self.validation_fraction, includes_one=False)
+        if self.validation not in VALIDATION_SPLITS:
+            raise InvalidParameter(
+                f"validation={self.validation!r} is unknown. Expected one of "
+                f"{', '.join(VALIDATION_SPLITS)}."
+            )
+        if not isinstance(self.image_size, list | tuple) or len(self.image_size) != 2:
+            raise InvalidParameter(
+                f"image_size={self.image_size!r} is no size. Expected (height, width) in pixels, "
+                "such as (60, 80)."
+            )
+        for name, side in zip(("height", "width"), self.image_size, strict=True):
+            _check_whole(f"image_size's {name}", side, SMALLEST_SIDE, 1_024)
+        object.__setattr__(self, "image_size", tuple(self.image_size))
+
+
+def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected a whole number from {low:,} to {high:,}."
+        )
+
+
+def _check_fraction(name: str, value: Any, includes_one: bool) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (0 < value < 1 or (includes_one and value == 1)):
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected a number above 0 and "
+            f"{'at most' if includes_one else 'below'} 1."
+        )
+
+
+def describe(
+    settings: TrainingSettings, data: dict[str, Any], runtime: Runtime | None
+) -> dict[str, Any]:
+    """Put together what `settings.json` records of a run.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The training settings.
+    data : dict
+        `source`, `title`, `drawn`, `digest`, `n_images`, `folder` of the data set.
+    runtime : Runtime or None
+        What it runs on.
+
+    Returns
+    -------
+    dict
+        Keys `created`, `training`, `data`, `runtime`, `versions`; ready for JSON.
+    """
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "training": {
+            **asdict(settings),
+            "image_size": list(settings.image_size),
+            "optimizer": RECIPES[settings.recipe].optimizer,
+        },
+        "data": data,
+        "runtime": asdict(runtime) if runtime else None,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a result depends on.
+
+    Returns
+    -------
+    dict
+        By distribution name; what is not installed is left out.
+    """
+    found = {
+        "wbc_helpers": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for name in ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "pillow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,251 @@
+"""Training that can be relied on: every epoch is on disk before the next begins."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells, images, models, runs, storage
+from wbc_helpers.errors import BrokenRun, InvalidParameter
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def train(
+    catalog: pd.DataFrame,
+    pixels: np.ndarray,
+    part: pd.Series,
+    run: runs.Run,
+    n_devices: int = 1,
+    verbose: int = 2,
+) -> runs.Run:
+    """Train the network of a run, from the start or from where an interruption left it.
+
+    After every epoch the weights, the optimizer's state and the history are on disk. The same
+    seed on the same machine gives the same history, interrupted or not, on the CPU; a GPU adds
+    numbers in no fixed order, so that there, only the split and the image order are the same.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        The TRAIN images, one row each.
+    pixels : ndarray, (n_images, height, width, 3) uint8
+        The same images in the same order, at the run's image size.
+    part : Series of str
+        `train` or `validation` for each row.
+    run : runs.Run
+        From `runs.start`.
+    n_devices : int
+        Devices among which Keras splits each batch (see `runtime.choose`).
+    verbose : int
+        As for `keras.Model.fit`; 2 prints a line an epoch.
+
+    Returns
+    -------
+    runs.Run
+        The run, complete: `model.keras`, `model.weights.h5`, `history.csv`, `split.csv`.
+
+    Raises
+    ------
+    InvalidParameter
+        If images and catalog do not belong together, or a part is empty.
+    BrokenRun
+        If the checkpoint of an interrupted run cannot be read.
+    """
+    settings = run.settings["training"]
+    expected = (len(catalog), *settings["image_size"], 3)
+    if pixels.shape != expected or len(part) != len(catalog):
+        raise InvalidParameter(
+            f"The images have shape {pixels.shape} and {len(part)} parts; the catalog and the "
+            f"run's settings ask for {expected}. Decode the same catalog at that size."
+        )
+    if run.is_complete:
+        return run
+    storage.write_text(
+        run.folder / "split.csv",
+        pd.DataFrame({"file": catalog["file"], "part": part}).to_csv(index=False),
+    )
+    cell_types = catalog["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+    in_training, in_validation = (np.flatnonzero(part == name) for name in ("train", "validation"))
+    if not len(in_training) or not len(in_validation):
+        raise InvalidParameter(
+            f"{len(in_training)} images are left for training and {len(in_validation)} for "
+            "validation. Expected some of both; choose another validation_fraction."
+        )
+    batch_size = settings["batch_size"]
+    training = Batches(pixels, cell_types, in_training, batch_size, n_devices, settings["seed"])
+    validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
+
+    keras.utils.set_random_seed(settings["seed"])
+    model = compiled_model(settings, pixels, in_training)
+    history = _restore(model, run)
+    model.fit(
+        training,
+        validation_data=validation,
+        initial_epoch=len(history),
+        epochs=settings["epochs"],
+        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+        callbacks=[Recorder(run, history, training)],
+        verbose=verbose,
+    )
+    for name in ("model.weights.h5", "model.keras"):
+        with storage.atomic_file(run.folder / name) as partial:
+            save = model.save if name.endswith(".keras") else model.save_weights
+            save(partial, overwrite=True)
+    for checkpoint in run.folder.glob("checkpoint-*.weights.h5"):
+        checkpoint.unlink()
+    return run
+
+
+def compiled_model(
+    settings: dict[str, Any], pixels: np.ndarray, in_training: np.ndarray
+) -> keras.Model:
+    """Build a recipe's network on the statistics of its training images, ready to fit.
+
+    Parameters
+    ----------
+    settings : dict
+        The `training` part of a run's settings.
+    pixels : ndarray, (n_images, height, width, 3) uint8
+        All images.
+    in_training : ndarray of int
+        Rows of the training part.
+
+    Returns
+    -------
+    keras.Model
+        Compiled with the recipe's optimizer and cross-entropy.
+    """
+    statistics = images.mean_and_std_image(pixels[row] for row in in_training)
+    model = models.build(settings["recipe"], tuple(settings["image_size"]), statistics)
+    optimizer = keras.optimizers.get(
+        {
+            "class_name": settings["optimizer"],
+            "config": {"learning_rate": settings["learning_rate"]},
+        }
+    )
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of decoded images, in an order that depends on seed and epoch alone.
+
+    Parameters
+    ----------
+    pixels : ndarray, (n_images, height, width, 3) uint8
+        All images; may be memory-mapped.
+    cell_types : ndarray of int32, (n_images,)
+        Index into `cells.NAMES` for each image.
+    rows : ndarray of int
+        The images to give out.
+    batch_size : int
+        Images a batch; the last may be smaller.
+    n_devices : int
+        The last batch is cut so that it divides evenly among them: at most `n_devices` − 1
+        images wait for another epoch's order.
+    seed : int or None
+        Seed of the order; None keeps the order of `rows`.
+    """
+
+    def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
+        super().__init__()
+        self.pixels, self.cell_types, self.rows = pixels, cell_types, rows
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.n_images = len(rows) - len(rows) % n_devices
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return -(-self.n_images // self.batch_size)
+
+    def __getitem__(self, index):
+        """Give out one batch: uint8 images and int32 cell types."""
+        order = self.rows
+        if self.seed is not None:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
+        batch = order[: self.n_images][index * self.batch_size : (index + 1) * self.batch_size]
+        return self.pixels[batch], self.cell_types[batch]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Puts every finished epoch on disk, and tells the batches which epoch begins.
+
+    Parameters
+    ----------
+    run : runs.Run
+        Where to write.
+    history : DataFrame
+        Epochs that an interrupted run had finished.
+    batches : Batches
+        The training batches.
+    """
+
+    def __init__(self, run, history, batches):
+        super().__init__()
+        self.run, self.batches = run, batches
+        self.rows = history.to_dict("records")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set the epoch's randomness, so that a resumed run draws what it would have drawn."""
+        self.batches.epoch = epoch
+        # Keras saves weights and optimizer, but not the counters that its dropout draws from.
+        generators = (v for v in self.model.variables if v.path.endswith("seed_generator_state"))
+        for index, state in enumerate(generators):
+            drawn = np.random.SeedSequence((self.batches.seed, epoch, index)).generate_state(2)
+            state.assign(drawn.astype(state.dtype))
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write weights and history, then remove the weights of the epoch before.
+
+        Whenever this is cut off, the newest epoch that both know of is whole.
+        """
+        self.rows.append(
+            {
+                "epoch": epoch + 1,
+                **{name: float(value) for name, value in logs.items()},
+                "seconds": round(time.perf_counter() - self.started, 3),
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
+        )
+        checkpoint = _checkpoint(self.run, epoch + 1)
+        with storage.atomic_file(checkpoint) as partial:
+            self.model.save_weights(partial, overwrite=True)
+        runs.write_history(self.run, pd.DataFrame(self.rows, columns=list(runs.HISTORY_COLUMNS)))
+        for old in self.run.folder.glob("checkpoint-*.weights.h5"):
+            if old != checkpoint:
+                old.unlink()
+
+
+def _checkpoint(run: runs.Run, epoch: int) -> Path:
+    return run.folder / f"checkpoint-{epoch:05d}.weights.h5"
+
+
+def _restore(model: keras.Model, run: runs.Run) -> pd.DataFrame:
+    """Load the newest whole epoch of an interrupted run, and return its history so far."""
+    history = run.history
+    for n_epochs in range(len(history), 0, -1):
+        checkpoint = _checkpoint(run, n_epochs)
+        if checkpoint.exists():
+            # The optimizer's state is only loaded into variables that exist already.
+            model.optimizer.build(model.trainable_variables)
+            try:
+                model.load_weights(checkpoint)
+            except (OSError, ValueError, KeyError) as error:
+                raise BrokenRun(
+                    f"{checkpoint} cannot be read ({error}). Expected the weights after epoch "
+                    f"{n_epochs}. Delete this file to begin the run anew, or give another name."
+                ) from error
+            print(f"Going on with run {run.name!r} after epoch {n_epochs}.", flush=True)
+            return history[:n_epochs]
+    return history[:0]
