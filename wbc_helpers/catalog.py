@@ -6,6 +6,7 @@ below the folder that a user unpacked.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from wbc_helpers import cells
@@ -152,20 +153,24 @@ def count_images(catalog: pd.DataFrame) -> pd.DataFrame:
 
 
 def split_validation(
-    training_catalog: pd.DataFrame, fraction: float = 0.1, seed: int = 0
+    training_catalog: pd.DataFrame, how: str = "random", fraction: float = 0.1, seed: int = 0
 ) -> pd.Series:
-    """Set a random part of the training images aside for validation, as the paper did.
+    """Set part of the training images aside for validation.
 
-    **This split leaks.** The images of TRAIN are about 36 augmented versions of each of a few
-    hundred photographs, and a random split puts versions of one cell on both sides: accuracy on
-    such a validation part says how well the network recognises photographs it has seen.
+    **A random split leaks.** The images of TRAIN are about 36 augmented versions of each of a few
+    hundred photographs, and a random split, the paper's, puts versions of one cell on both sides:
+    accuracy on such a validation part says how well a network recognises photographs that it has
+    seen. A grouped split keeps a photograph, and those that overlap it, on one side.
 
     Parameters
     ----------
     training_catalog : DataFrame
-        Rows of the TRAIN split.
+        Rows of the TRAIN split; for a grouped split with a column `group_id`.
+    how : str
+        `random` or `grouped`.
     fraction : float
-        Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996.
+        Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996. A
+        grouped split sets the nearest possible part aside: one of round(1 / fraction) folds.
     seed : int
         Seed of the shuffle.
 
@@ -177,23 +182,28 @@ def split_validation(
     Raises
     ------
     InvalidParameter
-        If the fraction leaves either side with fewer images than there are cell types.
+        If the fraction leaves a side without images, or the groups are not known.
     """
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
+    rows = np.arange(len(training_catalog))
+    cell_types = training_catalog["cell_type"].to_numpy()
     try:
-        _, validation = train_test_split(
-            training_catalog.index,
-            test_size=fraction,
-            random_state=seed,
-            stratify=training_catalog["cell_type"],
-        )
+        if how == "grouped":
+            if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
+                raise ValueError("it is not known which photographs these images were made from")
+            folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
+            _, validation = next(folds.split(rows, cell_types, training_catalog["group_id"]))
+        else:
+            _, validation = train_test_split(
+                rows, test_size=fraction, random_state=seed, stratify=cell_types
+            )
     except ValueError as error:
         raise InvalidParameter(
-            f"validation_fraction={fraction} of {len(training_catalog)} images cannot be set "
-            f"aside ({error}). Expected a fraction between 0 and 1 that leaves every cell type "
-            "on both sides; 0.1 is the paper's."
+            f"A {how} part of {fraction} of {len(training_catalog)} images cannot be set aside: "
+            f"{error}. Expected a fraction between 0 and 1 that leaves every cell type on both "
+            "sides, and for a grouped split images of known photographs."
         ) from error
     part = pd.Series("train", index=training_catalog.index, name="part")
-    part[validation] = "validation"
+    part.iloc[validation] = "validation"
     return part

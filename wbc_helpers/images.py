@@ -20,6 +20,9 @@ MAX_PIXELS = 50_000_000
 """Largest image that is decoded. A microscope camera has up to about 25 megapixels; a file that
 claims hundreds is a decompression bomb or a mistake, and would fill the memory."""
 
+SMALLEST_SIDE, LARGEST_SIDE = 16, 1024
+"""Pixels."""
+
 _FORMAT_OF_SUFFIX = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}
 
 
@@ -87,6 +90,35 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
 
 
 _WHAT_TO_DO = "Expected a complete colour JPEG; restore the file or take it out of the data."
+
+
+def check_size(size: object) -> tuple[int, int]:
+    """Check an image size that a person gave.
+
+    Parameters
+    ----------
+    size : object
+        Expected: (height, width), two whole numbers from 16 to 1,024 pixels. The recipes halve an
+        image up to four times, and larger ones than 1,024 fit no memory by the thousand.
+
+    Returns
+    -------
+    (height, width)
+        As a tuple.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
+    if isinstance(size, list | tuple) and len(size) == 2:
+        whole = all(isinstance(side, int) and not isinstance(side, bool) for side in size)
+        if whole and all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+            return tuple(size)
+    raise InvalidParameter(
+        f"image_size={size!r} is not usable. Expected (height, width) in pixels, two whole numbers "
+        f"from {SMALLEST_SIDE} to {LARGEST_SIDE:,}, such as (60, 80)."
+    )
 
 
 def _check_header(path: Path, image: Image.Image, expected: str | None) -> None:
@@ -294,6 +326,36 @@ def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
     red, green, blue, fill = np.array(measured).T
     return catalog[["file", "split", "cell_type"]].assign(
         red=red, green=green, blue=blue, brightness=(red + green + blue) / 3, fill=fill
+    )
+
+
+def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Count the sizes and colour modes that image files have, reading their headers only.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Image files.
+
+    Returns
+    -------
+    DataFrame
+        Columns `width`, `height` (pixels), `mode` (Pillow's, `RGB` for colour) and `n_images`,
+        most frequent first.
+    """
+    sizes = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                sizes.append((*image.size, image.mode))
+        except OSError as error:
+            raise UnreadableImage(
+                f"{path} {_describe(Path(path), error)}. {_WHAT_TO_DO}"
+            ) from error
+    return (
+        pd.DataFrame(sizes, columns=["width", "height", "mode"])
+        .value_counts()
+        .reset_index(name="n_images")
     )
 
 

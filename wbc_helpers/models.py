@@ -7,9 +7,10 @@ import numpy as np
 from keras import layers
 
 from wbc_helpers import cells
-from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.images import PixelStatistics
 from wbc_helpers.recipes import RECIPES
+from wbc_helpers.runs import Run
 
 
 def paper_cnn(image_size: tuple[int, int], statistics: PixelStatistics) -> keras.Model:
@@ -112,6 +113,50 @@ def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics)
     if recipe not in BUILDERS:
         raise InvalidParameter(f"Unknown recipe {recipe!r}. Expected one of {', '.join(BUILDERS)}.")
     return BUILDERS[recipe](image_size, statistics)
+
+
+def load(run: Run) -> keras.Model:
+    """Load the model of a complete run, in Keras's safe mode: no code in the file is executed.
+
+    Parameters
+    ----------
+    run : Run
+        A run folder.
+
+    Returns
+    -------
+    keras.Model
+        Not compiled.
+
+    Raises
+    ------
+    BrokenRun
+        If the run has not finished, or its file cannot be read, holds code, or holds a network
+        of other inputs or outputs.
+    """
+    path = run.folder / "model.keras"
+    if not run.is_complete:
+        raise BrokenRun(
+            f"The run {run.name!r} has finished {len(run.history)} of "
+            f"{run.settings['training']['epochs']} epochs, and only finished runs have a model. "
+            "Train again under the same name to go on with it."
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever a damaged or foreign file makes it meet
+        raise BrokenRun(
+            f"{path} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]}). "
+            "Expected a model saved by this project, without code of its own. Train the run anew "
+            "under another name."
+        ) from error
+    shapes = (model.input_shape, model.output_shape)
+    expected = ((None, *run.settings["training"]["image_size"], 3), (None, len(cells.NAMES)))
+    if shapes != expected:
+        raise BrokenRun(
+            f"{path} holds a network from {shapes[0]} to {shapes[1]}; the run's settings ask for "
+            f"{expected[0]} to {expected[1]}. It is not this run's model."
+        )
+    return model
 
 
 def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:

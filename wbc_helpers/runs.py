@@ -10,7 +10,14 @@ from typing import Any
 import pandas as pd
 
 from wbc_helpers import storage
-from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists, RunNotFound
+from wbc_helpers.errors import (
+    BrokenRun,
+    DataMismatch,
+    InvalidParameter,
+    RunExists,
+    RunNotFound,
+)
+from wbc_helpers.evaluation import Evaluation
 
 FORMAT = 1
 """Version of the run folder's layout."""
@@ -242,6 +249,78 @@ def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
     settings = {"format": FORMAT, "name": name, **settings}
     storage.write_json(folder / "settings.json", settings)
     return Run(folder, settings)
+
+
+def check_data(run: Run, data: dict[str, Any]) -> None:
+    """Refuse to evaluate a run on other data than those it was trained beside.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    data : dict
+        The data at hand, as `Identity.to_dict` gives them.
+
+    Raises
+    ------
+    DataMismatch
+        If the contents differ.
+    """
+    trained_on = run.settings["data"]
+    if trained_on["digest"] != data["digest"]:
+        raise DataMismatch(
+            f"The run {run.name!r} was trained on {trained_on['title']} (digest "
+            f"{trained_on['digest'][:12]}…); the data here are {data['title']} (digest "
+            f"{data['digest'][:12]}…). Give source={trained_on['folder']!r}, or another run."
+        )
+
+
+def validation_title(training: dict[str, Any]) -> str:
+    """Name a validation split so that a leaky one is never taken for an honest one."""
+    return {"random": "random (leaky)"}.get(training["validation"], training["validation"])
+
+
+def summarise(
+    run: Run, evaluations: dict[str, Evaluation], n_parameters: int, seconds: float
+) -> dict[str, Any]:
+    """Put together what `evaluation.json` holds.
+
+    Parameters
+    ----------
+    run : Run
+        A complete run.
+    evaluations : dict of str to Evaluation
+        By split: `TEST` and, where there is one, `TEST_SIMPLE`.
+    n_parameters : int
+        Of the network.
+    seconds : float
+        That predicting took, decoding included.
+
+    Returns
+    -------
+    dict
+        Nested: `recipe`, `data`, `train` and `validation` (`n_images`; of the latter also
+        `accuracy` after the last epoch and `split`), `test` and `test_simple` (see
+        `Evaluation.to_dict`), `epochs`, `parameters`, `seconds` (`train`, `evaluate`),
+        `peak_memory_bytes` (of the training process).
+    """
+    history, parts = run.history, run.split.value_counts()
+    training, data = run.settings["training"], run.settings["data"]
+    return {
+        "recipe": training["recipe"],
+        "data": {key: data[key] for key in ("source", "drawn", "digest")},
+        "train": {"n_images": int(parts["train"])},
+        "validation": {
+            "n_images": int(parts["validation"]),
+            "accuracy": float(history["val_accuracy"].iloc[-1]),
+            "split": validation_title(training),
+        },
+        **{split.lower(): each.to_dict() for split, each in evaluations.items()},
+        "epochs": len(history),
+        "parameters": n_parameters,
+        "seconds": {"train": float(history["seconds"].sum()), "evaluate": seconds},
+        "peak_memory_bytes": int(history["peak_memory_bytes"].max()),
+    }
 
 
 def write_history(run: Run, history: pd.DataFrame) -> None:

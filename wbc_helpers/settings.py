@@ -8,12 +8,11 @@ from typing import Any
 
 from wbc_helpers import __version__
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.images import check_size
 from wbc_helpers.recipes import RECIPES
 from wbc_helpers.runtime import Runtime
 
 VALIDATION_SPLITS = ("random", "grouped")
-SMALLEST_SIDE = 16
-"""Pixels. The recipes halve an image up to four times."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,7 @@ class TrainingSettings:
                 f"validation={self.validation!r} is unknown. Expected one of "
                 f"{', '.join(VALIDATION_SPLITS)}."
             )
-        if not isinstance(self.image_size, list | tuple) or len(self.image_size) != 2:
-            raise InvalidParameter(
-                f"image_size={self.image_size!r} is no size. Expected (height, width) in pixels, "
-                "such as (60, 80)."
-            )
-        for name, side in zip(("height", "width"), self.image_size, strict=True):
-            _check_whole(f"image_size's {name}", side, SMALLEST_SIDE, 1_024)
-        object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "image_size", check_size(self.image_size))
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

@@ -10,8 +10,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import cells, images, models, runs, storage
+from wbc_helpers import catalog as catalogs
+from wbc_helpers import cells, images, models, runs, runtime, storage
 from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.settings import TrainingSettings, describe
+from wbc_helpers.sources import Identity
 
 
 def peak_memory_bytes() -> int:
@@ -19,6 +22,63 @@ def peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts in KiB, macOS in bytes.
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def split(training_catalog: pd.DataFrame, settings: TrainingSettings) -> pd.Series:
+    """Set validation images aside in the way that the settings ask for.
+
+    Parameters
+    ----------
+    training_catalog : DataFrame
+        The TRAIN images, one row each.
+    settings : TrainingSettings
+        Its `validation`, `validation_fraction` and `seed` decide.
+
+    Returns
+    -------
+    Series of str
+        `train` or `validation` for each row.
+    """
+    return catalogs.split_validation(
+        training_catalog, settings.validation, settings.validation_fraction, settings.seed
+    )
+
+
+def train_new(
+    settings: TrainingSettings,
+    identity: Identity,
+    name: str,
+    data_dir: str | Path,
+    runs_dir: str | Path,
+    verbose: int = 2,
+) -> runs.Run:
+    """Do all that the notebook `03_train` does, in one call.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        What to train.
+    identity : sources.Identity
+        The data set.
+    name : str
+        Name of the run; one that exists with the same settings is gone on with.
+    data_dir, runs_dir : path
+        Where decoded images are kept, and where the run goes.
+    verbose : int
+        As for `keras.Model.fit`.
+
+    Returns
+    -------
+    runs.Run
+        Complete.
+    """
+    in_use = runtime.choose()
+    all_images = catalogs.find_images(identity.folder)
+    training_images = all_images[all_images["split"] == "TRAIN"].reset_index(drop=True)
+    part = split(training_images, settings)
+    pixels = images.decode(training_images["path"], settings.image_size, Path(data_dir) / "cache")
+    run = runs.start(name, runs_dir, describe(settings, identity.to_dict(), in_use))
+    return train(training_images, pixels, part, run, in_use.n_devices, verbose)
 
 
 def train(
@@ -87,7 +147,7 @@ def train(
     validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
 
     keras.utils.set_random_seed(settings["seed"])
-    model = compiled_model(settings, pixels, in_training)
+    model = compiled_model(settings, pixels, part)
     history = _restore(model, run)
     model.fit(
         training,
@@ -107,9 +167,7 @@ def train(
     return run
 
 
-def compiled_model(
-    settings: dict[str, Any], pixels: np.ndarray, in_training: np.ndarray
-) -> keras.Model:
+def compiled_model(settings: dict[str, Any], pixels: np.ndarray, part: pd.Series) -> keras.Model:
     """Build a recipe's network on the statistics of its training images, ready to fit.
 
     Parameters
@@ -118,14 +176,15 @@ def compiled_model(
         The `training` part of a run's settings.
     pixels : ndarray, (n_images, height, width, 3) uint8
         All images.
-    in_training : ndarray of int
-        Rows of the training part.
+    part : Series of str
+        `train` or `validation` for each image.
 
     Returns
     -------
     keras.Model
         Compiled with the recipe's optimizer and cross-entropy.
     """
+    in_training = np.flatnonzero(part == "train")
     statistics = images.mean_and_std_image(pixels[row] for row in in_training)
     model = models.build(settings["recipe"], tuple(settings["image_size"]), statistics)
     optimizer = keras.optimizers.get(

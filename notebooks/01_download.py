@@ -1,0 +1,110 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 1 · Download: do I have the data, all of it, and under what licence?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/01_download.ipynb)
+#
+# **At the end** you have the images of stained blood smears on disk, counted and compared, file
+# by file, with what the data set's author published.
+#
+# **Time and hardware:** about a minute on any machine, most of it download (116 MB).
+
+# %% [markdown]
+# ## Set-up
+#
+# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
+# only what is missing.
+
+# %% tags=["set-up"]
+import sys
+from pathlib import Path
+
+root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+sys.path.insert(0, str(root))
+
+# %% [markdown]
+# ## Imports
+
+# %%
+from IPython.display import Markdown, display
+
+from wbc_helpers import catalog, figures, sources
+
+# %% [markdown]
+# ## Parameters
+#
+# | parameter | meaning | default |
+# |---|---|---|
+# | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
+# | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
+
+# %% tags=["parameters"]
+source: str = "auto"
+data_dir: str = "data"
+
+# %% [markdown]
+# ## Fetch
+#
+# Downloads and unpacks, or finds what an earlier call brought: calling it twice does no harm.
+
+# %%
+folder = sources.fetch(source, root / data_dir)
+images_folder = catalog.images_folder(folder)
+print(images_folder)
+
+# %% [markdown]
+# ## Is it complete, and is it the published data?
+#
+# Every file is hashed, and the list compared with the one that ships with this project.
+
+# %%
+identity = sources.identify(folder)
+display(Markdown(sources.banner(identity)))
+print(f"{identity.source.title}: {identity.n_images:,} images, digest {identity.digest[:16]}…")
+print("\n".join(identity.deviations) or "No deviation: every file is what was published.")
+
+# %% [markdown]
+# ## Whose data are these?
+
+# %%
+display(Markdown(
+    f"- **Where:** {identity.source.address}\n"
+    f"- **Licence:** {identity.source.licence}\n"
+    f"- **Please cite:** {identity.source.citation}"
+))  # fmt: skip
+
+# %% [markdown]
+# ## How many images of each type?
+#
+# `TRAIN` and `TEST` hold augmented images: rotated, shifted, sheared and flipped versions of
+# photographs. `TEST_SIMPLE` holds the test photographs themselves.
+
+# %%
+images = catalog.find_images(folder)
+catalog.count_images(images)
+
+# %%
+figures.class_balance(images);
+
+# %% [markdown]
+# The classes look balanced because the author filled them up by augmentation. The real archive's
+# 9,957 TRAIN images were made from only 277 photographs, and its 2,487 TEST images from 71: of
+# monocytes, the rarest, TEST shows four cells in 620 images. Scores from these images speak of
+# few cells, however many decimals they have.
+#
+# **Next:** [02_explore](02_explore.ipynb) looks at the cells.

@@ -1,0 +1,164 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2 · Explore: what do the cells look like?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/02_explore.ipynb)
+#
+# **At the end** you have seen cells of each type, the mean and the standard-deviation image that
+# the paper (figure 5) feeds its network with, and what in these images is not blood at all.
+#
+# **Time and hardware:** a minute on two CPU cores.
+
+# %% [markdown]
+# ## Set-up
+#
+# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
+# only what is missing.
+
+# %% tags=["set-up"]
+import sys
+from pathlib import Path
+
+root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+sys.path.insert(0, str(root))
+
+# %% [markdown]
+# ## Imports
+
+# %%
+from IPython.display import Markdown, display
+
+from wbc_helpers import catalog, cells, figures, images, sources
+
+# %% [markdown]
+# ## Parameters
+#
+# | parameter | meaning | default |
+# |---|---|---|
+# | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
+# | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
+# | `image_size` | height and width in pixels at which the images are looked at | `[60, 80]` |
+
+# %% tags=["parameters"]
+source: str = "auto"
+data_dir: str = "data"
+image_size: list = [60, 80]
+
+# %%
+height, width = images.check_size(image_size)
+
+# %% [markdown]
+# ## The images
+#
+# `fetch` finds the data or brings them, so this notebook runs by itself.
+
+# %%
+folder = sources.fetch(source, root / data_dir)
+display(Markdown(sources.banner(sources.identify(folder))))
+all_images = catalog.find_images(folder)
+training_images = all_images[all_images.split == "TRAIN"]
+
+# %% [markdown]
+# ## How many of each type?
+
+# %%
+figures.class_balance(all_images);
+
+# %% [markdown]
+# ## What does each type look like?
+#
+# The nucleus tells the type: round and filling the cell in lymphocytes, kidney-shaped in
+# monocytes, two-lobed among red granules in eosinophils, three to five lobes in neutrophils.
+
+# %%
+figures.montage_by_type(training_images, n_each=6, seed=0);
+
+# %% [markdown]
+# One white cell stands among many red ones, anywhere in the frame, and the frame itself is tilted:
+# a network has to find the cell before it can name it.
+
+# %% [markdown]
+# ## The mean and the standard-deviation image
+#
+# All images are decoded once into one array; the paper then subtracts the mean image from each
+# image and divides by the standard-deviation image.
+
+# %%
+pixels = images.decode(training_images.path, (height, width), root / data_dir / "cache")
+statistics = images.mean_and_std_image(pixels)
+figures.mean_and_std(statistics, title=f"TRAIN, all types (n = {statistics.n_images:,})");
+
+# %% [markdown]
+# The mean is a blur, brighter in the middle: no cell sits in one place often enough to show. The
+# standard deviation is highest along the border, where fill is black in one image and smear in
+# the next. Dividing by it plays the border down.
+
+# %% [markdown]
+# ## … and by cell type
+#
+# If a class could be told by its mean image alone, a network might learn the stain or the
+# lighting of a few slides instead of the nucleus.
+
+# %%
+statistics_by_type = {
+    name: images.mean_and_std_image(pixels[(training_images.cell_type == name).to_numpy()])
+    for name in cells.NAMES
+}
+figures.mean_and_std_by_type(statistics_by_type);
+
+# %% [markdown]
+# ## Brightness and colour
+#
+# Averages of each image over all that is not black fill.
+
+# %%
+summary = images.summarise(training_images, pixels)
+figures.brightness_and_colour(summary);
+
+# %%
+summary.groupby("cell_type", observed=True)[["brightness", "red", "green", "blue", "fill"]].mean().round(2)
+
+# %% [markdown]
+# Each class gathers around a few values of its own: the mark of few slides, each with its stain
+# and light, and a short-cut that a network may take.
+
+# %% [markdown]
+# ## Sizes
+#
+# What the files themselves say, before any resampling.
+
+# %%
+images.count_sizes(all_images.path)
+
+# %% [markdown]
+# ## What are the black corners?
+#
+# Rotating, shifting and shearing a photograph uncovers parts of the frame that it does not reach;
+# the author filled them with black.
+
+# %%
+fill = images.is_fill(pixels).mean(axis=0)
+figures.black_corners(fill, n_images=len(pixels));
+
+# %% [markdown]
+# Nothing biological is black here: a network that reads the corners learns how an image was
+# augmented.
+#
+# **What was learned:** the cells differ in their nuclei, the images also in stain, light and
+# augmentation. **Limits:** this looks at images; how few photographs stand behind them, no
+# histogram shows. **Next:** [03_train](03_train.ipynb) trains the paper's network.

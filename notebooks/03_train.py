@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · Train: can a small network learn the four types?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/03_train.ipynb)
+#
+# **At the end** you have a trained model with its settings, history and split in a run folder,
+# and have watched it learn.
+#
+# **Time and hardware:** the paper's 200 epochs take #MINUTES# on two CPU cores and minutes on a
+# GPU; `epochs = 20` gives a first impression. An interrupted run, started again under its name,
+# goes on after its last finished epoch.
+
+# %% [markdown]
+# ## Set-up
+#
+# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
+# only what is missing.
+
+# %% tags=["set-up"]
+import sys
+from pathlib import Path
+
+root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+sys.path.insert(0, str(root))
+
+# %% [markdown]
+# ## Imports
+#
+# The device is chosen first, because Keras asks for its backend when it is imported.
+
+# %%
+from IPython.display import Markdown, display
+
+from wbc_helpers import catalog, figures, images, pipeline, runs, runtime, settings, sources
+
+runtime_in_use = runtime.choose()
+print(runtime_in_use)
+
+# %%
+from wbc_helpers import training
+
+settings.versions()
+
+# %% [markdown]
+# ## Parameters
+#
+# `None` takes the recipe's own value, which stands in the last column for `paper`.
+#
+# | parameter | meaning | default |
+# |---|---|---|
+# | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
+# | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
+# | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
+# | `run` | name of this run; empty: recipe, data and epochs | empty |
+# | `recipe` | which network: `paper` | `paper` |
+# | `epochs` | passes over the training images | 200 |
+# | `image_size` | height and width in pixels | 60 × 80 |
+# | `batch_size` | images a step | 128 |
+# | `learning_rate` | of the optimizer | 0.001 |
+# | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` | `random` |
+# | `seed` | of split, initial weights, image order and dropout | 0 |
+
+# %% tags=["parameters"]
+source: str = "auto"
+data_dir: str = "data"
+runs_dir: str = "runs"
+run: str = ""
+recipe: str = "paper"
+epochs: int = None
+image_size: list = None
+batch_size: int = None
+learning_rate: float = None
+validation: str = None
+seed: int = 0
+
+# %%
+training_settings = settings.TrainingSettings(
+    recipe=recipe, epochs=epochs, image_size=image_size, batch_size=batch_size,
+    learning_rate=learning_rate, validation=validation, seed=seed,
+)  # fmt: skip
+training_settings
+
+# %% [markdown]
+# ## Data
+#
+# Found or fetched, then identified, so that the run can say what it was trained on.
+
+# %%
+folder = sources.fetch(source, root / data_dir)
+identity = sources.identify(folder)
+display(Markdown(sources.banner(identity)))
+all_images = catalog.find_images(folder)
+training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
+
+# %% [markdown]
+# ## Validation images
+#
+# The paper sets a random tenth of TRAIN aside. **That split leaks:** TRAIN shows each photographed
+# cell about 36 times, so that nearly every validation image has a sister in the training part.
+# Read the validation accuracy below as *how well are these photographs recognised again*.
+
+# %%
+part = training.split(training_images, training_settings)
+part.value_counts()
+
+# %% [markdown]
+# ## Pixels, decoded once
+#
+# One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG.
+
+# %%
+pixels = images.decode(
+    training_images.path, training_settings.image_size, root / data_dir / "cache"
+)
+print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
+
+# %% [markdown]
+# ## The run
+#
+# A folder of its own. If it exists with the same settings, training goes on where it stopped; with
+# others, it is refused.
+
+# %%
+run_name = run or pipeline.default_name(training_settings, identity.source.name)
+this_run = runs.start(
+    run_name,
+    root / runs_dir,
+    settings.describe(training_settings, identity.to_dict(), runtime_in_use),
+)
+print(this_run.folder)
+
+# %% [markdown]
+# ## The network
+#
+# Its first layer holds the mean and the standard-deviation image of the training part, so that the
+# saved model takes raw pixels.
+
+# %%
+training.compiled_model(this_run.settings["training"], pixels, part).summary()
+
+# %% [markdown]
+# ## Training
+#
+# One line an epoch; after each, weights and history are on disk.
+
+# %%
+training.train(training_images, pixels, part, this_run, n_devices=runtime_in_use.n_devices);
+
+# %% [markdown]
+# ## Learning curves
+
+# %%
+figures.learning_curves(this_run.history, validation_name=runs.validation_title(this_run.settings["training"]));
+
+# %% [markdown]
+# ## What is in the run folder
+
+# %%
+for file in sorted(this_run.folder.iterdir()):
+    print(f"{file.stat().st_size / 1e3:10.1f} kB  {file.name}")
+
+# %% [markdown]
+# **What was learned:** whether the network can fit these images. **Limits:** with the paper's
+# split, not whether it knows a new cell. **Next:** [04_evaluate](04_evaluate.ipynb) asks that.

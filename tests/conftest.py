@@ -1,0 +1,77 @@
+"""Fixtures shared by all tests: drawn cells, the real archive where there is one, a browser."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+# Must stand before anything imports Matplotlib: test machines have no screen.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from wbc_helpers import catalog, cells, sample, sources
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory) -> Path:
+    """Draw the sample once; tests only read it."""
+    return sample.draw_sample(tmp_path_factory.mktemp("drawn") / "sample")
+
+
+@pytest.fixture(scope="session")
+def sample_catalog(sample_folder) -> pd.DataFrame:
+    return catalog.find_images(sample_folder)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder that holds the real `blood-cells.zip`; tests that need it are skipped without."""
+    folder = os.environ.get("WBC_REAL_DATA")
+    if not folder or not (Path(folder) / "blood-cells.zip").is_file():
+        pytest.skip("WBC_REAL_DATA names no folder with blood-cells.zip")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def real_folder(real_data, tmp_path_factory) -> Path:
+    """Unpack the real archive once."""
+    return sources.fetch(
+        str(real_data / "blood-cells.zip"), tmp_path_factory.mktemp("real"), progress=False
+    )
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium on this machine")
+
+
+@pytest.fixture
+def tiny_folder(tmp_path) -> Path:
+    """Class folders with five plain 32x48 images each: one colour a type, easy to learn."""
+    colors = {"EOSINOPHIL": "red", "LYMPHOCYTE": "blue", "MONOCYTE": "lime", "NEUTROPHIL": "white"}
+    root = tmp_path / "tiny"
+    for split in ("TRAIN", "TEST"):
+        for name in cells.BY_FOLDER:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(5):
+                Image.new("RGB", (48, 32), colors[name]).save(folder / f"_0_{number}.jpeg")
+    return root
+
+
+@pytest.fixture
+def noise() -> tuple[pd.DataFrame, np.ndarray]:
+    """Forty 16x16 images of noise with a catalog: nothing to learn, everything to count."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    names = np.array(cells.NAMES)[np.arange(40) % 4]
+    table = pd.DataFrame({"file": [f"TRAIN/{name}/{i}.jpeg" for i, name in enumerate(names)]})
+    table["cell_type"] = pd.Categorical(names, categories=cells.NAMES)
+    return table, pixels

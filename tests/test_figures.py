@@ -1,0 +1,525 @@
+"""Figures: what is drawn is what was given, in the fixed colours, legible and not cut off."""
+
+import io
+from itertools import pairwise
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import same_color, to_rgb
+from matplotlib.text import Text
+from PIL import Image
+
+from wbc_helpers import cells, figures
+from wbc_helpers.errors import InvalidParameter, UnreadableImage
+from wbc_helpers.evaluation import evaluate, most_confident_mistakes
+from wbc_helpers.figures import style
+from wbc_helpers.images import PixelStatistics
+
+N_OF_SPLIT = {"TRAIN": (5, 4, 3, 2), "TEST": (1, 2, 3, 4)}
+COLOR_OF_TYPE = dict(zip(cells.NAMES, (60, 120, 180, 240), strict=True))
+
+
+@pytest.fixture(autouse=True)
+def _close_figures_and_never_show(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("a figure was shown"))
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory):
+    """24 one-colour images; red tells the cell type, blue the image."""
+    folder = tmp_path_factory.mktemp("images")
+    rows = []
+    for split, counts in N_OF_SPLIT.items():
+        for name, count in zip(cells.NAMES, counts, strict=True):
+            for _ in range(count):
+                path = folder / f"{len(rows)}.png"
+                Image.new("RGB", (32, 24), (COLOR_OF_TYPE[name], 0, len(rows))).save(path)
+                rows.append((str(path), split, name))
+    catalog = pd.DataFrame(rows, columns=["path", "split", "cell_type"])
+    catalog["cell_type"] = pd.Categorical(catalog["cell_type"], categories=cells.NAMES)
+    catalog["split"] = pd.Categorical(catalog["split"], categories=("TRAIN", "TEST", "TEST_SIMPLE"))
+    return catalog
+
+
+@pytest.fixture(scope="module")
+def probabilities(catalog):
+    """Seeded answers, about two thirds of them right."""
+    generator = np.random.default_rng(0)
+    scores = generator.exponential(size=(len(catalog), 4))
+    scores[np.arange(len(catalog)), catalog["cell_type"].cat.codes] += 1.2
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def evaluation(catalog, probabilities):
+    return evaluate(catalog["cell_type"], probabilities)
+
+
+@pytest.fixture(scope="module")
+def without_neutrophils():
+    return evaluate(cells.NAMES[:3], np.eye(4)[:3])
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    mean = np.full((24, 32, 3), 204, np.float32)
+    std = np.full((24, 32, 3), 10, np.float32)
+    std[0, 0] = (51, 30, 30)
+    return PixelStatistics(mean, std, n_images=1234)
+
+
+@pytest.fixture(scope="module")
+def summary(catalog):
+    colors = pd.DataFrame({"red": 180.0, "green": 150.0, "blue": 210.0}, index=catalog.index)
+    colors["red"] += np.arange(len(catalog))
+    return catalog[["split", "cell_type"]].join(colors).assign(brightness=colors.mean(axis=1))
+
+
+def history_of(n_epochs):
+    epochs = np.arange(1, n_epochs + 1)
+    return pd.DataFrame(
+        {
+            "epoch": epochs,
+            "loss": 1.4 / epochs,
+            "accuracy": 1 - 0.7 / epochs,
+            "val_loss": 1.5 / epochs,
+            "val_accuracy": 1 - 0.75 / epochs,
+        }
+    )
+
+
+# Every public figure once or more, with what makes it.
+DRAWINGS = {
+    "class_balance": lambda get: figures.class_balance(get("catalog")),
+    "montage": lambda get: figures.montage(get("catalog")["path"][:7], list("abcdefg")),
+    "montage_by_type": lambda get: figures.montage_by_type(get("catalog"), n_each=6),
+    "mean_and_std": lambda get: figures.mean_and_std(get("statistics"), "All of TRAIN"),
+    "mean_and_std_by_type": lambda get: figures.mean_and_std_by_type(
+        dict.fromkeys(cells.NAMES, get("statistics"))
+    ),
+    "brightness_and_colour": lambda get: figures.brightness_and_colour(get("summary")),
+    "black_corners": lambda get: figures.black_corners(np.eye(24, 32), 24),
+    "learning_curves": lambda get: figures.learning_curves(history_of(200), "grouped validation"),
+    "learning_curves, one epoch": lambda get: figures.learning_curves(history_of(1)),
+    "confusion": lambda get: figures.confusion(get("evaluation")),
+    "confusion, rates": lambda get: figures.confusion(get("evaluation"), rates=True),
+    "confusion_counts_and_rates": lambda get: figures.confusion_counts_and_rates(get("evaluation")),
+    "roc_curves": lambda get: figures.roc_curves(get("evaluation")),
+    "precision_recall_curves": lambda get: figures.precision_recall_curves(get("evaluation")),
+    "per_class_scores": lambda get: figures.per_class_scores(get("evaluation")),
+    "mistakes": lambda get: figures.mistakes(
+        most_confident_mistakes(get("catalog"), get("probabilities"))
+    ),
+    "paper_beside_ours": lambda get: figures.paper_beside_ours(
+        {"paper-200, seed 0": get("evaluation"), "another run": get("without_neutrophils")}
+    ),
+}
+
+
+def texts_of(figure):
+    figure.draw_without_rendering()
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+
+
+def all_text(figure):
+    return "\n".join(text.get_text() for text in texts_of(figure))
+
+
+def titles_of(figure):
+    return [ax.get_title(loc="left") for ax in figure.axes]
+
+
+def contrast(first, second):
+    """WCAG contrast ratio, 1 to 21."""
+
+    def luminance(color):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(to_rgb(first)), luminance(to_rgb(second))))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_public_figure_is_checked_below():
+    public = {name for name in figures.__all__ if callable(getattr(figures, name))}
+    assert public == {name.split(",")[0] for name in DRAWINGS}
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+@pytest.mark.filterwarnings("error")
+def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
+    mpl.rcParams["font.size"] = 31
+    before = dict(mpl.rcParams)
+    figure = DRAWINGS[drawing](request.getfixturevalue)
+    assert dict(mpl.rcParams) == before
+    mpl.rcdefaults()
+    mpl.use("agg")
+
+    file = io.BytesIO()
+    figure.savefig(file)
+    assert file.getbuffer().nbytes > 5_000
+    assert Image.open(file).width <= 960
+    # Nothing beyond the canvas, to a hundredth of an inch.
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
+    # At 800 pixels for 8 inches, 9 points are 12.5 pixels.
+    sizes = [text.get_fontsize() for text in texts_of(figure)]
+    assert min(sizes) >= 9
+    assert max(sizes) <= 12
+    assert "n = " in all_text(figure)
+    assert same_color(figure.get_facecolor(), "white")
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        figures.confusion,
+        figures.roc_curves,
+        figures.precision_recall_curves,
+        figures.paper_beside_ours,
+        lambda evaluation, ax: figures.black_corners(np.eye(4), 1, ax=ax),
+    ],
+)
+def test_draws_on_a_lent_axes(draw, evaluation):
+    figure, (lent, other) = plt.subplots(1, 2, figsize=(9, 5), layout="constrained")
+    assert draw(evaluation, ax=lent) is figure
+    assert plt.get_fignums() == [figure.number]
+    assert lent.has_data()
+    assert not other.has_data()
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().y0 > -0.01
+    part = plt.figure(layout="constrained").subfigures(1, 2)[0]
+    assert draw(evaluation, ax=part.subplots()) is part.figure
+
+
+def test_class_balance_has_a_bar_for_each_count(catalog):
+    figure = figures.class_balance(catalog)
+    assert titles_of(figure) == ["TRAIN (n = 14)", "TEST (n = 10)"]
+    assert "n = 24" in figure.get_suptitle()
+    for ax, counts in zip(figure.axes, N_OF_SPLIT.values(), strict=True):
+        assert [bar.get_width() for bar in ax.patches] == list(counts)
+        assert [text.get_text() for text in ax.texts] == [str(count) for count in counts]
+        for bar, cell_type in zip(ax.patches, cells.CELL_TYPES, strict=True):
+            assert same_color(bar.get_facecolor(), cell_type.color)
+        assert ax.yaxis_inverted()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == list(cells.NAMES)
+
+
+def test_class_balance_without_one_type(catalog):
+    figure = figures.class_balance(catalog[catalog["cell_type"] != "monocyte"])
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [5, 4, 0, 2]
+
+
+def test_montage_shows_files_and_arrays(catalog):
+    pictures = [catalog["path"][0], np.full((24, 32, 3), 7, np.uint8), catalog["path"][23]]
+    figure = figures.montage(pictures, ["one", "two\nlines", "three"], n_columns=2, title="Cells")
+    shown = [ax.images[0].get_array()[0, 0].tolist() for ax in figure.axes if ax.images]
+    assert shown == [[60, 0, 0], [7, 7, 7], [240, 0, 23]]
+    assert titles_of(figure) == ["one", "two\nlines", "three", ""]
+    assert figure.get_suptitle() == "Cells (n = 3)"
+    assert not any(ax.axison for ax in figure.axes)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "titles", "n_columns"), [(0, None, 4), (2, ["one"], 4), (2, None, 0)]
+)
+def test_montage_refuses_what_does_not_fit(catalog, n_images, titles, n_columns):
+    with pytest.raises(InvalidParameter, match="Cannot show"):
+        figures.montage(catalog["path"][:n_images], titles, n_columns)
+
+
+def test_montage_names_an_unreadable_file(tmp_path):
+    broken = tmp_path / "broken.jpeg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UnreadableImage, match=r"broken\.jpeg"):
+        figures.montage([broken])
+
+
+def test_montage_by_type_draws_each_type_in_its_row(catalog):
+    def shown(seed):
+        figure = figures.montage_by_type(catalog, n_each=3, seed=seed)
+        rows = [
+            [ax.images[0].get_array()[0, 0] for ax in row.axes if ax.images]
+            for row in figure.subfigs
+        ]
+        for row, part, name in zip(rows, figure.subfigs, cells.NAMES, strict=True):
+            assert {color[0] for color in row} == {COLOR_OF_TYPE[name]}
+            assert part.get_suptitle().startswith(f"{name}: {cells.BY_NAME[name].nucleus}")
+            assert part.get_suptitle().endswith("(3 of 6)")
+        images = [int(color[2]) for row in rows for color in row]
+        assert len(set(images)) == 12
+        return images
+
+    assert shown(seed=0) == shown(seed=0) != shown(seed=1)
+
+
+def test_montage_by_type_shows_fewer_where_there_are_fewer(catalog):
+    figure = figures.montage_by_type(catalog[catalog["split"] == "TEST"], n_each=3)
+    n_shown = [sum(bool(ax.images) for ax in row.axes) for row in figure.subfigs]
+    assert n_shown == [1, 2, 3, 3]
+    assert "(1 of 1)" in figure.subfigs[0].get_suptitle()
+
+
+def test_mean_and_std_says_how_it_was_brightened(statistics):
+    figure = figures.mean_and_std(statistics, "All of TRAIN")
+    assert "All of TRAIN (n = 1,234" in figure.get_suptitle()
+    mean, std, spread = (ax.images[0].get_array() for ax in figure.axes[:3])
+    np.testing.assert_allclose(mean, 0.8)
+    # The largest value, 51, becomes white: five times as bright.
+    assert (std.max(), std.min()) == (pytest.approx(1), pytest.approx(10 / 51))
+    assert titles_of(figure)[1] == "Std, brightened × 5.0"
+    # The third stays in units of the images.
+    assert spread[0, 0] == pytest.approx((51 + 30 + 30) / 3)
+    assert figure.axes[2].images[0].cmap.name == "viridis"
+
+
+def test_std_of_one_image_is_black_not_an_error(statistics):
+    alone = PixelStatistics(statistics.mean, np.zeros_like(statistics.std), 1)
+    assert figures.mean_and_std(alone).axes[1].images[0].get_array().max() == 0
+
+
+def test_types_std_images_are_brightened_alike(statistics):
+    dull = PixelStatistics(statistics.mean, statistics.std / 2, 1000)
+    figure = figures.mean_and_std_by_type({"monocyte": statistics, "neutrophil": dull})
+    assert titles_of(figure) == ["monocyte\nn = 1,234", "neutrophil\nn = 1,000", "", ""]
+    assert "n = 2,234" in figure.get_suptitle()
+    brightest = [ax.images[0].get_array().max() for ax in figure.axes[2:]]
+    assert brightest == [pytest.approx(1), pytest.approx(0.5)]
+    assert figure.axes[2].get_ylabel() == "Std × 5.0"
+
+
+def test_brightness_and_colour_by_type(summary):
+    figure = figures.brightness_and_colour(summary)
+    left, right = figure.axes
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert labels[:3] == ["eosinophil TRAIN (n = 5)", " TEST (n = 1)", "lymphocyte TRAIN (n = 4)"]
+    boxes = left.patches
+    assert len(boxes) == 8
+    for box, cell_type in zip(boxes[::2], cells.CELL_TYPES, strict=True):
+        assert same_color(box.get_facecolor()[:3], cell_type.color)
+    for container, cell_type in zip(right.containers, cells.CELL_TYPES, strict=True):
+        points = container[0]
+        assert points.get_marker() == cell_type.marker
+        assert same_color(points.get_color(), cell_type.color)
+        of_type = summary[summary["cell_type"] == cell_type.name]
+        assert points.get_ydata().tolist() == of_type[["red", "green", "blue"]].median().tolist()
+
+
+@pytest.mark.filterwarnings("error")
+def test_brightness_with_a_type_missing(summary):
+    figure = figures.brightness_and_colour(summary[summary["cell_type"] != "neutrophil"])
+    figure.draw_without_rendering()
+    assert "neutrophil TRAIN (n = 0)" in all_text(figure)
+
+
+def test_black_corners_in_per_cent():
+    figure = figures.black_corners(np.array([[0.8, 0.0], [0.1, 0.4]]), n_images=2487)
+    shown = figure.axes[0].images[0]
+    np.testing.assert_allclose(shown.get_array(), [[80, 0], [10, 40]])
+    assert shown.get_clim() == (0, 80)
+    assert "n = 2,487" in titles_of(figure)[0]
+    assert "%" in figure.axes[1].get_ylabel()
+
+
+def test_learning_curves_hold_the_history():
+    history = history_of(5)
+    figure = figures.learning_curves(history, "validation (random split)")
+    for ax, measure in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        training, validation = ax.lines[:2]
+        assert training.get_xdata().tolist() == [1, 2, 3, 4, 5]
+        assert training.get_ydata().tolist() == history[measure].tolist()
+        assert validation.get_ydata().tolist() == history[f"val_{measure}"].tolist()
+        # Told apart without colour.
+        assert training.get_linestyle() != validation.get_linestyle()
+        # Nothing is clipped.
+        assert ax.get_ylim()[1] > history[[measure, f"val_{measure}"]].max(axis=None)
+        assert ax.get_ylim()[0] == 0
+    assert "n = 5 epochs; last validation accuracy 85.0%" in figure.get_suptitle()
+    assert "validation (random split)" in all_text(figure)
+
+
+def test_one_epoch_is_seen():
+    figure = figures.learning_curves(history_of(1))
+    assert "n = 1 epoch;" in figure.get_suptitle()
+    assert all(line.get_marker() == "o" for ax in figure.axes for line in ax.lines[:2])
+
+
+def test_diverged_training_is_drawn():
+    history = history_of(3).astype(float)
+    history.loc[1:, ["loss", "val_loss"]] = np.nan
+    figures.learning_curves(history).draw_without_rendering()
+    history["loss"], history["val_loss"] = np.nan, np.inf
+    figures.learning_curves(history).draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    ("draw", "table", "complaint"),
+    [
+        (figures.learning_curves, history_of(0), "no rows"),
+        (figures.learning_curves, history_of(2).drop(columns="val_loss"), "no column val_loss"),
+        (figures.class_balance, pd.DataFrame({"split": ["TRAIN"]}), "no column cell_type"),
+        (figures.montage_by_type, pd.DataFrame({"path": ["a"]}), "no column cell_type"),
+        (figures.brightness_and_colour, pd.DataFrame({"split": ["TRAIN"]}), "brightness, red"),
+        (figures.mistakes, pd.DataFrame({"path": ["a"]}), "no column cell_type, predicted"),
+    ],
+)
+def test_tables_that_lack_something_are_named(draw, table, complaint):
+    with pytest.raises(InvalidParameter, match=complaint):
+        draw(table)
+
+
+@pytest.mark.parametrize("rates", [False, True])
+def test_confusion_numbers_can_be_read(evaluation, rates):
+    figure = figures.confusion(evaluation, rates=rates)
+    (ax,) = figure.axes
+    assert f"n = {evaluation.n_images}" in titles_of(figure)[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted", "True")
+    matrix = evaluation.confusion_rates if rates else evaluation.confusion
+    expected = [f"{entry:.0%}" if rates else str(entry) for entry in matrix.to_numpy().flat]
+    assert [text.get_text() for text in ax.texts] == expected
+    image = ax.images[0]
+    assert image.cmap.name == "viridis"
+    backgrounds = image.to_rgba(image.get_array()).reshape(-1, 4)
+    for text, background in zip(ax.texts, backgrounds, strict=True):
+        assert contrast(text.get_color(), background[:3]) >= 4.5
+
+
+def test_text_is_readable_on_all_of_viridis():
+    for background in plt.get_cmap("viridis")(np.linspace(0, 1, 256)):
+        assert contrast(style.readable_on(background), background[:3]) >= 4.5
+
+
+def test_confusion_of_an_absent_type_is_a_dash(without_neutrophils):
+    figure = figures.confusion_counts_and_rates(without_neutrophils)
+    counts, rates = figure.axes
+    assert [text.get_text() for text in counts.texts[-4:]] == ["0"] * 4
+    assert [text.get_text() for text in rates.texts[-4:]] == ["–"] * 4
+    assert contrast(rates.texts[-1].get_color(), style.UNDEFINED) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("draw", "score", "value"),
+    [
+        (figures.roc_curves, "AUC", lambda ours, name: ours.roc(name).auc),
+        (
+            figures.precision_recall_curves,
+            "AP",
+            lambda ours, name: ours.precision_recall(name).average_precision,
+        ),
+    ],
+)
+def test_curves_have_fixed_colours_markers_and_scores(
+    draw, score, value, evaluation, without_neutrophils
+):
+    figure = draw(evaluation)
+    (ax,) = figure.axes
+    assert f"n = {evaluation.n_images}" in titles_of(figure)[0]
+    by_label = {line.get_label(): line for line in ax.lines}
+    for cell_type in cells.CELL_TYPES:
+        label = f"{cell_type.name}, {score} {value(evaluation, cell_type.name):.3f} (n = 6)"
+        assert same_color(by_label[label].get_color(), cell_type.color)
+        assert by_label[label].get_marker() == cell_type.marker
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(legend) == 5
+    assert "guessing" in legend
+    # The legend hides no curve.
+    figure.draw_without_rendering()
+    assert not ax.get_legend().get_window_extent().overlaps(ax.get_window_extent())
+
+    absent = all_text(draw(without_neutrophils))
+    assert "neutrophil, undefined (n = 0)" in absent
+    assert f"monocyte, {score} 1.000 (n = 1)" in absent
+
+
+def test_curves_have_the_right_axes(evaluation):
+    roc, ours = evaluation.roc("lymphocyte"), figures.roc_curves(evaluation).axes[0]
+    assert ours.lines[1].get_xdata().tolist() == roc.false_positive_rate.tolist()
+    assert ours.lines[1].get_ydata().tolist() == roc.true_positive_rate.tolist()
+    assert ours.get_xlabel() == "False positive rate"
+    curve = evaluation.precision_recall("eosinophil")
+    ours = figures.precision_recall_curves(evaluation).axes[0]
+    (drawn,) = [line for line in ours.lines if line.get_label().startswith("eosinophil")]
+    assert drawn.get_xdata().tolist() == curve.recall[::-1].tolist()
+    assert drawn.get_ydata().tolist() == curve.precision[::-1].tolist()
+    assert (ours.get_xlabel(), ours.get_ylabel()) == ("Recall", "Precision")
+
+
+def test_scores_are_bars_with_numbers(evaluation):
+    figure = figures.per_class_scores(evaluation)
+    assert titles_of(figure) == ["Precision", "Recall", "F1"]
+    for ax, score in zip(figure.axes, ("precision", "recall", "f1"), strict=True):
+        values = evaluation.per_class[score]
+        assert [bar.get_width() for bar in ax.patches] == values.tolist()
+        assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in values]
+        for bar, cell_type in zip(ax.patches, cells.CELL_TYPES, strict=True):
+            assert same_color(bar.get_facecolor(), cell_type.color)
+    assert "monocyte (n = 6)" in all_text(figure)
+
+
+def test_undefined_scores_are_not_zero(without_neutrophils):
+    figure = figures.per_class_scores(without_neutrophils)
+    for ax in figure.axes:
+        assert [text.get_text() for text in ax.texts] == ["1.00"] * 3 + ["undefined"]
+
+
+def test_mistakes_name_both_types(catalog, probabilities):
+    wrong = most_confident_mistakes(catalog, probabilities, n=5)
+    figure = figures.mistakes(wrong)
+    first = wrong.iloc[0]
+    assert titles_of(figure)[0] == (
+        f"called {first.predicted} ({first.probability:.0%})\n"
+        f"is {first.cell_type} ({first.true_probability:.0%})"
+    )
+    assert figure.get_suptitle() == f"Most confident mistakes (n = {len(wrong)})"
+    assert sum(bool(ax.images) for ax in figure.axes) == len(wrong)
+
+
+def test_longest_titles_of_mistakes_do_not_collide(catalog):
+    catalog = catalog[catalog["cell_type"] == "eosinophil"]
+    lymphocytes = np.tile([0.0, 1.0, 0.0, 0.0], (len(catalog), 1))
+    figure = figures.mistakes(most_confident_mistakes(catalog, lymphocytes))
+    figure.draw_without_rendering()
+    # The title on the left is not the axes' central `title`.
+    boxes = [ax._left_title.get_window_extent() for ax in figure.axes[:4]]
+    for left, right in pairwise(boxes):
+        assert left.x1 < right.x0
+
+
+def test_no_mistake_is_said():
+    none = most_confident_mistakes(
+        pd.DataFrame({"path": ["a"], "cell_type": ["monocyte"]}), [[0, 0, 1, 0]]
+    )
+    assert all_text(figures.mistakes(none)) == "No mistakes (n = 0)"
+
+
+def test_paper_beside_ours(evaluation, without_neutrophils):
+    figure = figures.paper_beside_ours({"first": evaluation, "second": without_neutrophils})
+    (ax,) = figure.axes
+    claim = ax.patches[0]
+    assert claim.get_x() == pytest.approx(0.9)
+    assert claim.get_x() + claim.get_width() == pytest.approx(1)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["the paper", "first (n = 24)", "second (n = 3)"]
+    for row, each in enumerate((evaluation, without_neutrophils)):
+        interval, dot = ax.lines[2 * row : 2 * row + 2]
+        assert tuple(interval.get_xdata()) == each.accuracy_interval
+        assert dot.get_xdata()[0] == each.accuracy
+        assert f"{each.accuracy:.1%}" in all_text(figure)
+    assert "naive 95% interval" in ax.get_xlabel()
+    assert "over 90%" in all_text(figure)
+
+
+def test_paper_beside_one(evaluation):
+    figure = figures.paper_beside_ours(evaluation, paper_claim=0.75)
+    assert "ours (n = 24)" in all_text(figure)
+    assert "over 75%" in all_text(figure)

@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+from wbc_helpers import images, models, runs
+from wbc_helpers.errors import BrokenRun, InvalidParameter
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(100, 200, (16, 16, 3)).astype("float32")
+    std = rng.uniform(20, 60, (16, 16, 3)).astype("float32")
+    return images.PixelStatistics(mean, std, 10)
+
+
+@pytest.fixture(scope="module")
+def network(statistics):
+    return models.build("paper", (16, 16), statistics)
+
+
+def test_the_papers_layers_stand_in_the_papers_order(network):
+    kinds = [type(layer).__name__ for layer in network.layers]
+    block = ["Conv2D", "ReLU", "BatchNormalization", "Dropout", "MaxPooling2D"]
+    assert kinds == ["InputLayer", "Normalization", *block * 4, "Flatten", *["Dense"] * 4]
+    filters = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(filters) == 4 and set(filters) == {16, 8, 4}
+    units = [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    assert units == [32, 16, 8, 4]
+
+
+def test_the_mean_image_is_subtracted_and_the_std_image_divides(statistics):
+    layer = models.standardization(statistics)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    expected = (pixels - statistics.mean) / statistics.std
+    found = keras.ops.convert_to_numpy(layer(pixels))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pixel_that_never_varies_is_not_blown_up():
+    flat = images.PixelStatistics(np.full((16, 16, 3), 9.0), np.zeros((16, 16, 3)), 5)
+    layer = models.standardization(flat)
+    found = keras.ops.convert_to_numpy(layer(np.full((1, 16, 16, 3), 12, np.uint8)))
+    assert found.max() == 3
+
+
+def test_probabilities_sum_to_one_whatever_the_batches(network):
+    pixels = np.random.default_rng(2).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
+    whole, parts = models.predict(network, pixels), models.predict(network, pixels, batch_size=3)
+    assert whole.shape == (7, 4)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(whole, parts, rtol=1e-4)
+
+
+def test_an_unknown_recipe_is_refused(statistics):
+    with pytest.raises(InvalidParameter, match="paper"):
+        models.build("resnet", (16, 16), statistics)
+
+
+@pytest.fixture
+def run(tmp_path, network):
+    """A finished run of one epoch, with a model."""
+    training = {"epochs": 1, "image_size": [16, 16]}
+    settings = {"created": "", "training": training, "data": {}, "runtime": None, "versions": {}}
+    run = runs.start("mine", tmp_path, settings)
+    (run.folder / "history.csv").write_text("epoch\n1\n")
+    network.save(run.folder / "model.keras")
+    return run
+
+
+def test_a_saved_model_predicts_as_before(run, network):
+    pixels = np.random.default_rng(4).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    before, after = models.predict(network, pixels), models.predict(models.load(run), pixels)
+    np.testing.assert_allclose(before, after, rtol=1e-5)
+
+
+def test_a_saved_model_needs_no_class_of_this_package(run):
+    import zipfile
+
+    config = zipfile.ZipFile(run.folder / "model.keras").read("config.json").decode()
+    assert "wbc_helpers" not in config
+
+
+def test_a_model_that_carries_code_is_not_executed(run, tmp_path):
+    smears = keras.Input((16, 16, 3), dtype="uint8")
+    hidden = keras.layers.Lambda(lambda x: __import__("os").remove("/nowhere") or x)(smears)
+    keras.Model(smears, keras.layers.Dense(4)(keras.layers.Flatten()(hidden))) if False else None
+    code = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x + 1)])
+    code.save(run.folder / "model.keras")
+    with pytest.raises(BrokenRun, match="cannot be loaded"):
+        models.load(run)
+
+
+def test_a_model_of_another_shape_is_refused(run):
+    other = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    other.save(run.folder / "model.keras")
+    with pytest.raises(BrokenRun, match="not this run's model"):
+        models.load(run)
+
+
+def test_a_file_that_is_no_model_and_a_run_without_one_are_refused(run):
+    (run.folder / "model.keras").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(BrokenRun, match="cannot be loaded"):
+        models.load(run)
+    (run.folder / "model.keras").unlink()
+    with pytest.raises(BrokenRun, match="finished runs have a model"):
+        models.load(run)

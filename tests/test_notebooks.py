@@ -1,0 +1,187 @@
+"""The notebooks: pairs agree, the anatomy holds, outputs are stripped, and every one runs."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+from wbc_helpers import pipeline
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
+NAMES = [script.stem for script in SCRIPTS]
+LONGEST_CELL = 25
+
+
+@pytest.fixture(params=SCRIPTS, ids=NAMES)
+def script(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def notebook(script) -> nbformat.NotebookNode:
+    return nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def test_the_notebooks_of_the_pipeline_are_there():
+    assert set(pipeline.NOTEBOOKS) <= set(NAMES)
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
+
+
+def test_a_pair_agrees(script, notebook):
+    from_script = jupytext.read(script)
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in from_script.cells
+    ], f"{script.name} and its .ipynb differ: run `make notebooks`"
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    assert tags == [cell.metadata.get("tags", []) for cell in from_script.cells]
+
+
+def test_outputs_are_stripped(notebook):
+    for cell in code_cells(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+
+
+def test_it_names_its_runtime_for_colab(notebook):
+    assert notebook.metadata.accelerator == "GPU"
+    assert notebook.metadata.colab.gpuType == "T4"
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_it_opens_with_number_question_badge_outcome_and_time(script, notebook):
+    opening = notebook.cells[0].source
+    assert opening.startswith(f"# {int(script.stem[:2])} · ") and "?" in opening.splitlines()[0]
+    assert f"notebooks/{script.name.removesuffix('.py')}.ipynb)" in opening
+    assert "**At the end**" in opening and "**Time and hardware:**" in opening
+
+
+def test_the_first_headings_are_the_same_everywhere(notebook):
+    headings = re.findall(
+        r"^## (.+)$", "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown"), re.M
+    )
+    assert headings[:3] == ["Set-up", "Imports", "Parameters"]
+
+
+def test_the_set_up_cell_is_the_same_everywhere(notebook):
+    first = nbformat.read(SCRIPTS[0].with_suffix(".ipynb"), as_version=4)
+    assert [cell.source for cell in tagged(notebook, "set-up")] == [
+        cell.source for cell in tagged(first, "set-up")
+    ]
+    assert len(tagged(notebook, "set-up")) == 1
+
+
+def test_parameters_are_typed_and_documented(notebook):
+    (cell,) = tagged(notebook, "parameters")
+    table = notebook.cells[notebook.cells.index(cell) - 1].source
+    statements = ast.parse(cell.source).body
+    assert statements
+    for statement in statements:
+        assert isinstance(statement, ast.AnnAssign), "a parameter without a type"
+        assert f"`{statement.target.id}`" in table, f"{statement.target.id} is not explained"
+
+
+def test_code_comes_in_small_announced_cells(notebook):
+    announced = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            announced = True
+            continue
+        assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
+        assert announced
+
+
+def test_it_ends_with_what_comes_next(notebook):
+    assert notebook.cells[-1].cell_type == "markdown"
+    assert "**Next:**" in notebook.cells[-1].source
+
+
+def parameters(name: str, sample_folder: Path, folder: Path) -> dict:
+    """Small parameters for a run in seconds."""
+    common = {"source": str(sample_folder), "data_dir": str(folder / "data")}
+    return common | {
+        "02_explore": {"image_size": [30, 40]},
+        "03_train": {
+            "epochs": 1,
+            "image_size": [30, 40],
+            "runs_dir": str(folder / "runs"),
+            "run": "tiny",
+        },
+        "04_evaluate": {"runs_dir": str(folder / "runs"), "epochs_if_untrained": 1},
+    }.get(name, {})
+
+
+def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
+    """Under nbval, from a fresh folder: no notebook needs another to have run before."""
+    build = ROOT / "build" / "nbval"
+    build.mkdir(parents=True, exist_ok=True)
+    prepared = build / f"{script.stem}.ipynb"
+    papermill.execute_notebook(
+        script.with_suffix(".ipynb"),
+        prepared,
+        parameters(script.stem, sample_folder, tmp_path),
+        prepare_only=True,
+        progress_bar=False,
+    )
+    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "300"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(prepared)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    shutil.rmtree(build, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("01_download", {"source": "flickr"}),
+        ("02_explore", {"image_size": 3}),
+        ("03_train", {"epochs": 0}),
+        ("03_train", {"epochs": "ten"}),
+        ("03_train", {"recipe": "resnet"}),
+        ("04_evaluate", {"epochs_if_untrained": -1}),
+        ("04_evaluate", {"run": "no-such-run"}),
+    ],
+)
+@pytest.mark.slow
+def test_a_wrong_parameter_stops_it_by_name(name, wrong, sample_folder, tmp_path):
+    with pytest.raises(PapermillExecutionError) as stopped:
+        papermill.execute_notebook(
+            ROOT / "notebooks" / f"{name}.ipynb",
+            tmp_path / "executed.ipynb",
+            parameters(name, sample_folder, tmp_path) | wrong,
+            cwd=ROOT,
+            progress_bar=False,
+        )
+    assert stopped.value.ename in {"InvalidParameter", "DataNotFound", "RunNotFound"}
+    assert str(next(iter(wrong.values()))) in stopped.value.evalue
+    # Checked before any work: nothing was fetched, decoded or begun.
+    assert not (tmp_path / "data" / "cache").exists()
+    assert not list((tmp_path / "runs").glob("*/settings.json")) if wrong.get("run") else True
+
+
+def test_the_scripts_are_what_a_reviewer_reads():
+    """Nothing of Colab's own syntax in them: they are Python."""
+    for path in SCRIPTS:
+        compile(path.read_text(encoding="utf-8"), path.name, "exec")
+        assert not re.search(r"^[!%]", path.read_text(encoding="utf-8"), re.M)
+
+

@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wbc_helpers import __main__ as command_line
+from wbc_helpers import pipeline, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_a_run_is_named_after_what_makes_it_differ():
+    chosen = settings.TrainingSettings(epochs=20)
+    assert pipeline.default_name(chosen, "sample") == "paper-sample-20"
+    assert pipeline.default_name(settings.TrainingSettings(epochs=20, seed=3), "kaggle") == (
+        "paper-kaggle-20-seed3"
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--epochs", "0"],
+        ["--epochs", "ten"],
+        ["--recipe", "resnet"],
+        ["--seed", "-1"],
+        ["--source", "no-such-archive.zip"],
+        ["--run", "../elsewhere"],
+    ],
+)
+def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):
+    folders = ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")]
+    assert command_line.main(["run", "--source", "sample", *folders, *wrong]) == 2
+    said = capsys.readouterr()
+    assert wrong[1] in said.err and "Traceback" not in said.err
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(sample_folder, tmp_path_factory):
+    """One whole run of the main job, two epochs on the sample, from a folder with a space."""
+    folder = tmp_path_factory.mktemp("a folder")
+    return folder, main_job(folder, sample_folder)
+
+
+def main_job(folder, source, *more):
+    command = [sys.executable, "-m", "wbc_helpers", "run", "--source", str(source), "--run", "two"]
+    folders = ["--data-dir", str(folder / "data"), "--runs-dir", str(folder / "runs")]
+    return subprocess.run(
+        [*command, *folders, "--epochs", "2", *more],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.slow
+def test_the_main_job_ends_with_scores_and_the_report(finished, sample_catalog):
+    folder, done = finished
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = folder / "runs" / "two"
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    assert evaluation["test"]["n_images"] == (sample_catalog.split == "TEST").sum()
+    assert evaluation["data"]["drawn"] is True and evaluation["epochs"] == 2
+    assert f"{evaluation['test']['accuracy']:.1%}" in done.stdout
+    assert str(run / "index.html") in done.stdout and (run / "index.html").is_file()
+    assert (folder / "runs" / "index.html").is_file()
+    for name in pipeline.NOTEBOOKS:
+        assert (run / f"{name}.ipynb").is_file() and (run / f"{name}.html").is_file()
+
+
+@pytest.mark.slow
+def test_progress_and_the_banner_are_seen_in_the_terminal(finished):
+    _, done = finished
+    assert "drawn" in done.stdout.lower()
+    for words in ("1 of 4", "4 of 4"):
+        assert words in done.stdout
+    assert "Epoch 2/2" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_done_again_it_trains_nothing_and_changes_no_result(finished, sample_folder):
+    folder, _ = finished
+    run = folder / "runs" / "two"
+    kept = ("model.keras", "history.csv", "settings.json")
+    before = [(run / name).read_bytes() for name in kept]
+    again = main_job(folder, sample_folder)
+    assert again.returncode == 0 and "Epoch 1/2" not in again.stdout + again.stderr
+    assert [(run / name).read_bytes() for name in kept] == before
+
+
+@pytest.mark.slow
+def test_other_settings_under_the_name_are_refused_at_once(finished, sample_folder):
+    folder, _ = finished
+    executed = folder / "runs" / "two" / "03_train.ipynb"
+    before = executed.read_bytes()
+    refused = main_job(folder, sample_folder, "--seed", "5")
+    assert refused.returncode == 2 and "RunExists" in refused.stderr
+    assert executed.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_notebook_that_stops_is_reported_with_its_place(finished, sample_folder, tmp_path):
+    # A truncated test image lets three notebooks through and stops the fourth.
+    import shutil
+
+    broken = shutil.copytree(sample_folder, tmp_path / "broken")
+    image = next((broken / "dataset2-master").rglob("TEST/*/*.jpeg"))
+    image.write_bytes(image.read_bytes()[:500])
+    done = main_job(tmp_path, broken)
+    assert done.returncode == 1
+    assert "04_evaluate stopped: UnreadableImage" in done.stdout and image.name in done.stdout
+    page = (tmp_path / "runs" / "two" / "index.html").read_text()
+    assert "UnreadableImage" in page

@@ -1,0 +1,53 @@
+import json
+
+import pytest
+from wbc_helpers import settings
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.runtime import Runtime
+
+
+def test_the_papers_recipe_fills_in_what_the_paper_says():
+    paper = settings.TrainingSettings(recipe="paper")
+    assert (paper.epochs, paper.batch_size, paper.validation) == (200, 128, "random")
+    assert paper.validation_fraction == 0.1
+
+
+def test_given_values_win_over_the_recipes():
+    given = settings.TrainingSettings(epochs=3, image_size=[32, 48], seed=7)
+    assert (given.epochs, given.image_size, given.seed) == (3, (32, 48), 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("recipe", "resnet"),
+        ("epochs", 0),
+        ("epochs", "ten"),
+        ("epochs", 2.5),
+        ("epochs", True),
+        ("batch_size", -1),
+        ("image_size", 3),
+        ("image_size", (8, 80)),
+        ("image_size", "60x80"),
+        ("learning_rate", 0),
+        ("learning_rate", "fast"),
+        ("learning_rate", float("nan")),
+        ("validation", "none"),
+        ("validation_fraction", 1),
+        ("seed", -1),
+        ("seed", 2**32),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_the_range(name, value):
+    with pytest.raises(InvalidParameter) as refusal:
+        settings.TrainingSettings(**{name: value})
+    assert name in str(refusal.value) and repr(value) in str(refusal.value)
+    assert "Expected" in str(refusal.value)
+
+
+def test_what_is_recorded_is_json_and_complete():
+    runtime = Runtime("CPU", "tensorflow", 1, "no GPU.")
+    recorded = settings.describe(settings.TrainingSettings(), {"digest": "0"}, runtime)
+    assert json.loads(json.dumps(recorded)) == recorded
+    assert recorded["training"]["optimizer"] == "rmsprop"
+    assert {"python", "keras", "numpy", "wbc_helpers"} <= set(recorded["versions"])

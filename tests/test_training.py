@@ -1,0 +1,212 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wbc_helpers import catalog, images, models, runs, runtime, settings, training
+from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists
+
+CHOSEN = settings.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8)
+
+
+def begin(name, folder, chosen=CHOSEN):
+    here = runtime.Runtime("CPU", "tensorflow", 1, "a test.")
+    return runs.start(name, folder, settings.describe(chosen, {"digest": "noise"}, here))
+
+
+def train(noise, name, folder, chosen=CHOSEN):
+    table, pixels = noise
+    part = training.split(table, chosen)
+    return training.train(table, pixels, part, begin(name, folder, chosen), verbose=0)
+
+
+def scores(run):
+    return run.history.drop(columns=["seconds", "peak_memory_bytes"])
+
+
+@pytest.fixture
+def cut_off(monkeypatch):
+    """Make training stop, as by Ctrl-C, when the given epoch begins or just after it ended."""
+
+    def make(epoch, where="on_epoch_begin"):
+        through = getattr(training.Recorder, where)
+
+        def interrupted(self, current, logs=None):
+            if where == "on_epoch_end":
+                through(self, current, logs)
+            if current == epoch:
+                raise KeyboardInterrupt
+            if where == "on_epoch_begin":
+                through(self, current, logs)
+
+        monkeypatch.setattr(training.Recorder, where, interrupted)
+
+    yield make
+
+
+def test_a_run_folder_holds_all_that_evaluation_needs(noise, tmp_path):
+    run = train(noise, "whole", tmp_path)
+    assert run.is_complete
+    names = {entry.name for entry in run.folder.iterdir()}
+    assert names == {
+        "settings.json", "history.csv", "split.csv", "model.keras", "model.weights.h5"
+    }  # fmt: skip
+    assert run.history.epoch.tolist() == [1, 2, 3]
+    assert (run.history.seconds > 0).all() and (run.history.peak_memory_bytes > 10**8).all()
+    assert run.split.value_counts().to_dict() == {"train": 36, "validation": 4}
+    assert models.predict(models.load(run), noise[1]).shape == (40, 4)
+
+
+def test_the_statistics_in_the_model_are_those_of_the_training_part_alone(noise, tmp_path):
+    table, pixels = noise
+    run = train(noise, "statistics", tmp_path)
+    layer = models.load(run).get_layer("mean_and_std_image")
+    in_training = (run.split[table.file] == "train").to_numpy()
+    np.testing.assert_allclose(
+        layer.get_weights()[0], pixels[in_training].mean(axis=0), rtol=1e-4
+    )
+
+
+def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, tmp_path):
+    first, second = train(noise, "a", tmp_path), train(noise, "b", tmp_path)
+    assert scores(first).equals(scores(second))
+    other = settings.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8, seed=1)
+    assert not scores(first).equals(scores(train(noise, "c", tmp_path, other)))
+
+
+@pytest.mark.parametrize("where", ["on_epoch_begin", "on_epoch_end"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(noise, tmp_path, cut_off, monkeypatch, where):
+    undisturbed = train(noise, "undisturbed", tmp_path)
+    with monkeypatch.context():
+        cut_off(1, where)
+        with pytest.raises(KeyboardInterrupt):
+            train(noise, "disturbed", tmp_path)
+        monkeypatch.undo()
+    halfway = runs.open_run("disturbed", tmp_path)
+    assert not halfway.is_complete
+    assert len(halfway.history) == (1 if where == "on_epoch_begin" else 2)
+    resumed = train(noise, "disturbed", tmp_path)
+    assert resumed.is_complete
+    assert scores(resumed).equals(scores(undisturbed))
+
+
+def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_path, monkeypatch):
+    undisturbed = train(noise, "undisturbed", tmp_path)
+
+    def no_history(run, history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+        return write(run, history)
+
+    write = runs.write_history
+    monkeypatch.setattr(runs, "write_history", no_history)
+    with pytest.raises(KeyboardInterrupt):
+        train(noise, "disturbed", tmp_path)
+    monkeypatch.undo()
+    assert scores(train(noise, "disturbed", tmp_path)).equals(scores(undisturbed))
+
+
+def test_a_finished_run_is_not_trained_again(noise, tmp_path, monkeypatch):
+    run = train(noise, "done", tmp_path)
+    before = (run.folder / "model.keras").read_bytes()
+    monkeypatch.setattr(training, "compiled_model", None)
+    assert train(noise, "done", tmp_path).is_complete
+    assert (run.folder / "model.keras").read_bytes() == before
+
+
+def test_another_run_of_the_name_is_refused_and_nothing_lost(noise, tmp_path):
+    run = train(noise, "mine", tmp_path)
+    before = {entry.name: entry.read_bytes() for entry in run.folder.iterdir()}
+    with pytest.raises(RunExists, match="epochs"):
+        train(noise, "mine", tmp_path, settings.TrainingSettings(epochs=9, image_size=(16, 16)))
+    assert {entry.name: entry.read_bytes() for entry in run.folder.iterdir()} == before
+
+
+def test_a_damaged_checkpoint_is_named(noise, tmp_path, cut_off, monkeypatch):
+    cut_off(1)
+    with pytest.raises(KeyboardInterrupt):
+        train(noise, "torn", tmp_path)
+    monkeypatch.undo()
+    checkpoint = next((tmp_path / "torn").glob("checkpoint-*"))
+    checkpoint.write_bytes(b"torn")
+    with pytest.raises(BrokenRun, match=checkpoint.name):
+        train(noise, "torn", tmp_path)
+
+
+def test_images_that_do_not_belong_to_the_catalog_are_refused(noise, tmp_path):
+    table, pixels = noise
+    part = training.split(table, CHOSEN)
+    with pytest.raises(InvalidParameter, match="shape"):
+        training.train(table, pixels[:-1], part, begin("x", tmp_path), verbose=0)
+    with pytest.raises(InvalidParameter, match="left for training"):
+        training.train(table, pixels, part.replace("validation", "train"), begin("x", tmp_path))
+
+
+def test_batches_give_every_image_once_an_epoch_in_a_new_order(noise):
+    table, pixels = noise
+    batches = training.Batches(pixels, np.arange(40, dtype="int32"), np.arange(40), 16, seed=5)
+
+    def order():
+        return np.concatenate([batches[index][1] for index in range(len(batches))])
+
+    first = order()
+    assert sorted(first) == list(range(40)) and first.tolist() != list(range(40))
+    assert np.array_equal(order(), first)
+    batches.epoch = 1
+    assert sorted(order()) == list(range(40)) and not np.array_equal(order(), first)
+
+
+def test_batches_divide_evenly_among_devices(noise):
+    _, pixels = noise
+    batches = training.Batches(pixels, np.arange(40), np.arange(39), 16, n_devices=4)
+    assert [len(batches[index][1]) for index in range(len(batches))] == [16, 16, 4]
+
+
+def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
+    table = catalog.find_images(tiny_folder)
+    table = table[table.split == "TRAIN"].reset_index(drop=True)
+    pixels = images.decode(table.path, (16, 16), tmp_path / "cache", progress=False)
+    for path in table.path:
+        Path(path).unlink()
+    chosen = settings.TrainingSettings(
+        epochs=2, image_size=(16, 16), batch_size=8, validation_fraction=0.2
+    )
+    part = training.split(table, chosen)
+    assert training.train(table, pixels, part, begin("x", tmp_path, chosen), verbose=0).is_complete
+
+
+ON_JAX = """
+import sys
+sys.modules["tensorflow"] = None  # as on Colab's TPU machines: any import of it fails
+sys.path.insert(0, {tests!r})
+from wbc_helpers import runtime
+in_use = runtime.choose()
+assert (in_use.backend, in_use.n_devices) == ("jax", 2), in_use
+import numpy as np, pandas as pd
+from test_training import CHOSEN, begin
+from wbc_helpers import cells, models, training
+pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+names = np.array(cells.NAMES)[np.arange(40) % 4]
+table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
+run = training.train(
+    table, pixels, training.split(table, CHOSEN), begin("jax", {folder!r}), in_use.n_devices, 0
+)
+np.save({folder!r} + "/jax.npy", models.predict(models.load(run), pixels))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_share_the_work_on_jax_and_the_model_loads_anywhere(noise, tmp_path):
+    pytest.importorskip("jax")
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    script = ON_JAX.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
+    here = models.predict(models.load(runs.open_run("jax", tmp_path)), noise[1])
+    np.testing.assert_allclose(here, np.load(tmp_path / "jax.npy"), atol=1e-4)

@@ -1,0 +1,50 @@
+"""Every drawing, in one style.
+
+Each function takes results that were computed before, draws them on a new figure, or on `ax`
+where one axes is enough, and returns the figure; none shows it. A cell type has the colour and
+the marker that `cells` gives it, and titles say how many images are behind a figure.
+
+A figure of your own that lends its `ax` should have `layout="constrained"`, so that nothing is
+cut off.
+"""
+
+from wbc_helpers.figures.data import (
+    black_corners,
+    brightness_and_colour,
+    class_balance,
+    learning_curves,
+    mean_and_std,
+    mean_and_std_by_type,
+    montage,
+    montage_by_type,
+)
+from wbc_helpers.figures.scores import (
+    confusion,
+    confusion_counts_and_rates,
+    mistakes,
+    paper_beside_ours,
+    per_class_scores,
+    precision_recall_curves,
+    roc_curves,
+)
+from wbc_helpers.figures.style import STYLE, WIDTH
+
+__all__ = [
+    "STYLE",
+    "WIDTH",
+    "black_corners",
+    "brightness_and_colour",
+    "class_balance",
+    "confusion",
+    "confusion_counts_and_rates",
+    "learning_curves",
+    "mean_and_std",
+    "mean_and_std_by_type",
+    "mistakes",
+    "montage",
+    "montage_by_type",
+    "paper_beside_ours",
+    "per_class_scores",
+    "precision_recall_curves",
+    "roc_curves",
+]

@@ -1,0 +1,282 @@
+"""Figures of an evaluation: which types are told apart, and which are not."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from wbc_helpers import cells
+from wbc_helpers.evaluation import Evaluation
+from wbc_helpers.figures.data import montage
+from wbc_helpers.figures.style import (
+    GREY,
+    UNDEFINED,
+    WIDTH,
+    axes_of,
+    bars_by_type,
+    in_style,
+    readable_on,
+    require,
+    write_title,
+)
+
+_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
+
+
+@in_style
+def confusion(evaluation: Evaluation, rates: bool = False, ax: Axes | None = None) -> Figure:
+    """Confusion matrix.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `evaluation.evaluate`.
+    rates : bool
+        Show per cent of each true type instead of counts.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, ax = axes_of(ax, (WIDTH * 0.65, WIDTH * 0.6))
+    matrix = (evaluation.confusion_rates if rates else evaluation.confusion).to_numpy(float)
+    color_map = plt.get_cmap("viridis").with_extremes(bad=UNDEFINED)
+    highest = 1 if rates else max(matrix.max(), 1)
+    ax.imshow(matrix, color_map, vmin=0, vmax=highest)
+    for (row, column), entry in np.ndenumerate(matrix):
+        text = "–" if np.isnan(entry) else f"{entry:.0%}" if rates else f"{entry:,.0f}"
+        background = color_map(np.ma.masked_invalid(entry) / highest)
+        ax.text(column, row, text, ha="center", va="center", color=readable_on(background))
+    ax.set_xticks(range(len(cells.NAMES)), cells.NAMES, rotation=30, ha="right")
+    ax.set_yticks(range(len(cells.NAMES)), cells.NAMES)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    kind = "Part of each true type" if rates else "Images"
+    ax.set(xlabel="Predicted", ylabel="True", title=f"{kind} (n = {evaluation.n_images:,})")
+    return figure
+
+
+@in_style
+def confusion_counts_and_rates(evaluation: Evaluation) -> Figure:
+    """Confusion matrix in counts, and in per cent of each true type.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `evaluation.evaluate`.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(WIDTH, 4.3), sharey=True, layout="compressed"
+    )
+    confusion(evaluation, ax=left)
+    confusion(evaluation, rates=True, ax=right)
+    right.set_ylabel("")
+    return figure
+
+
+@in_style
+def roc_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
+    """Receiver operating characteristic of each cell type against the rest.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `evaluation.evaluate`.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    for name in cells.NAMES:
+        curve = evaluation.roc(name)
+        score = "undefined" if curve.auc is None else f"AUC {curve.auc:.3f}"
+        _curve(ax, name, curve.false_positive_rate, curve.true_positive_rate, score, evaluation)
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="guessing")
+    ax.set(xlabel="False positive rate", ylabel="True positive rate (recall)")
+    _finish_curves(ax, f"ROC, each type against the rest (n = {evaluation.n_images:,})")
+    return figure
+
+
+@in_style
+def precision_recall_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
+    """Precision against recall of each cell type against the rest.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `evaluation.evaluate`.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        Dotted lines show the precision of guessing.
+    """
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    for cell_type in cells.CELL_TYPES:
+        curve = evaluation.precision_recall(cell_type.name)
+        if curve.average_precision is None:
+            score = "undefined"
+        else:
+            score = f"AP {curve.average_precision:.3f}"
+            ax.axhline(curve.prevalence, color=cell_type.color, linestyle=":", linewidth=1)
+        # scikit-learn orders by falling recall, which would begin the markers at the right.
+        _curve(ax, cell_type.name, curve.recall[::-1], curve.precision[::-1], score, evaluation)
+    ax.plot([], [], color=GREY, linestyle=":", linewidth=1, label="guessing")
+    ax.set(xlabel="Recall", ylabel="Precision")
+    _finish_curves(ax, f"Precision and recall (n = {evaluation.n_images:,})")
+    return figure
+
+
+@in_style
+def per_class_scores(evaluation: Evaluation) -> Figure:
+    """Precision, recall and F1 of each cell type.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `evaluation.evaluate`.
+
+    Returns
+    -------
+    Figure
+    """
+    scores = evaluation.per_class
+    figure, panels = plt.subplots(1, len(_SCORES), figsize=(WIDTH, 2.6), sharey=True)
+    for ax, (score, name) in zip(panels, _SCORES.items(), strict=True):
+        labels = ["undefined" if np.isnan(value) else f"{value:.2f}" for value in scores[score]]
+        bars_by_type(ax, scores[score], labels)
+        ax.set(title=name, xlim=(0, 1.3), xticks=(0, 0.5, 1))
+    panels[0].set_yticks(
+        range(len(scores)), [f"{name} (n = {n:,})" for name, n in scores["n_images"].items()]
+    )
+    write_title(figure, f"Scores by cell type (n = {evaluation.n_images:,})")
+    return figure
+
+
+@in_style
+def mistakes(wrong: pd.DataFrame, n_columns: int = 4) -> Figure:
+    """Montage of wrongly classified images.
+
+    Parameters
+    ----------
+    wrong : DataFrame
+        As `evaluation.most_confident_mistakes` returns it.
+    n_columns : int
+        Images in a row.
+
+    Returns
+    -------
+    Figure
+        Without a mistake, a figure that says so.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    columns = ("path", "cell_type", "predicted", "probability", "true_probability")
+    if wrong.empty:
+        figure, ax = axes_of(None, (WIDTH, 1.0))
+        ax.axis("off")
+        ax.text(0.5, 0.5, "No mistakes (n = 0)", ha="center", va="center", fontsize=12)
+        return figure
+    require(wrong, columns, "mistakes")
+    titles = [
+        f"called {row.predicted} ({row.probability:.0%})\n"
+        f"is {row.cell_type} ({row.true_probability:.0%})"
+        for row in wrong.itertuples()
+    ]
+    return montage(wrong["path"], titles, n_columns, title="Most confident mistakes")
+
+
+@in_style
+def paper_beside_ours(
+    evaluations: Evaluation | Mapping[str, Evaluation],
+    paper_claim: float = 0.90,
+    ax: Axes | None = None,
+) -> Figure:
+    """Accuracy that the paper claims, beside that of one or more evaluations.
+
+    Parameters
+    ----------
+    evaluations : Evaluation, or mapping of str to Evaluation
+        Ours, under the names of their runs.
+    paper_claim : float
+        The accuracy that the paper says it exceeds, 0–1.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        Dots with naive 95 % intervals, see `Evaluation.accuracy_interval`.
+    """
+    if isinstance(evaluations, Evaluation):
+        evaluations = {"ours": evaluations}
+    figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.45 * len(evaluations)))
+    ax.barh(0, 1 - paper_claim, left=paper_claim, height=0.5, color="#BBBBBB")
+    ax.text(paper_claim - 0.015, 0, f"over {paper_claim:.0%}", ha="right", va="center")
+    for row, each in enumerate(evaluations.values(), start=1):
+        low, high = each.accuracy_interval
+        ax.plot([low, high], [row, row], color="black", solid_capstyle="butt")
+        ax.plot(each.accuracy, row, "o", color="black", markersize=8)
+        ax.annotate(
+            f"{each.accuracy:.1%}",
+            (each.accuracy, row),
+            (0, 9),
+            textcoords="offset points",
+            ha="center",
+        )
+    chance = 1 / len(cells.NAMES)
+    ax.axvline(chance, color=GREY, linestyle=":")
+    ax.text(chance + 0.01, 0, "guessing", color=GREY, va="center")
+    labels = [f"{name} (n = {each.n_images:,})" for name, each in evaluations.items()]
+    ax.set_yticks(range(len(labels) + 1), ["the paper", *labels])
+    ax.set_ylim(len(labels) + 0.5, -0.5)
+    ax.set_xlim(0, 1)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlabel("Accuracy; lines: naive 95% interval, images taken as independent")
+    ax.set_title("The paper's test accuracy beside ours")
+    ax.grid(axis="x")
+    return figure
+
+
+def _curve(
+    ax: Axes, name: str, x: np.ndarray, y: np.ndarray, score: str, evaluation: Evaluation
+) -> None:
+    """One cell type's curve, with a few markers at places of its own."""
+    cell_type = cells.BY_NAME[name]
+    n_images = evaluation.per_class.loc[name, "n_images"]
+    ax.plot(
+        x,
+        y,
+        color=cell_type.color,
+        marker=cell_type.marker,
+        markevery=(0.03 + 0.04 * cells.NAMES.index(name), 0.16),
+        label=f"{name}, {score} (n = {n_images:,})",
+    )
+
+
+def _finish_curves(ax: Axes, title: str) -> None:
+    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    # Outside the axes, for a classifier's curve can run anywhere inside; below them where they
+    # have neighbours, with room for the axis label.
+    alone = len(ax.figure.axes) == 1
+    anchor, padding = ((1, 1), 1) if alone else ((0, 0), 4)
+    ax.legend(loc="upper left", bbox_to_anchor=anchor, borderaxespad=padding)
+    ax.grid()

@@ -1,0 +1,184 @@
+"""From data to report in one go: the notebooks in their order, executed into a run folder."""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from wbc_helpers import reports, runs, sample, sources
+from wbc_helpers.settings import TrainingSettings, describe
+
+ROOT = Path(__file__).resolve().parents[1]
+"""Folder that holds `notebooks/`, `data/` and `runs/`."""
+
+NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
+
+
+def default_name(settings: TrainingSettings, source: str) -> str:
+    """Name a run after what makes it differ: recipe, data, epochs, and a seed other than 0."""
+    seed = f"-seed{settings.seed}" if settings.seed else ""
+    return f"{settings.recipe}-{source}-{settings.epochs}{seed}"
+
+
+def execute(
+    settings: TrainingSettings,
+    source: str = "auto",
+    run: str | None = None,
+    data_dir: str | Path = "data",
+    runs_dir: str | Path = "runs",
+) -> bool:
+    """Fetch the data, execute every notebook, render the report, and say how it went.
+
+    Settings and name are checked against an existing run before any work starts. Started again
+    with the same name and settings, an interrupted run goes on where it was.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        What to train.
+    source : str
+        As for `sources.fetch`.
+    run : str, optional
+        Name of the run; by default that of `default_name`.
+    data_dir, runs_dir : path
+        Relative ones are meant from the working folder.
+
+    Returns
+    -------
+    bool
+        Whether every notebook went through. If one did not, the report shows where.
+
+    Raises
+    ------
+    RunExists
+        If the run exists with other settings or data.
+    WbcError
+        Whatever `sources.fetch` refuses.
+    """
+    # nbclient's and papermill's imports take a second that a wrong parameter need not wait for.
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    data_dir, runs_dir = Path(data_dir).absolute(), Path(runs_dir).absolute()
+    if run is not None:
+        runs.folder_of(run, runs_dir)
+    folder = sources.fetch(source, data_dir)
+    identity = sources.identify(folder)
+    print(sources.banner(identity), flush=True)
+    run = run or default_name(settings, identity.source.name)
+    run_folder = runs.folder_of(run, runs_dir)
+    if (run_folder / "settings.json").exists():
+        wanted = describe(settings, {"digest": identity.digest}, runtime=None)
+        runs.check_same(runs.open_run(run, runs_dir), wanted)
+    run_folder.mkdir(parents=True, exist_ok=True)
+
+    _log_to_terminal()
+    went_through = True
+    for number, notebook in enumerate(NOTEBOOKS, start=1):
+        print(f"\n── {number} of {len(NOTEBOOKS)} · {notebook} {'─' * 40}", flush=True)
+        started = time.perf_counter()
+        try:
+            papermill.execute_notebook(
+                ROOT / "notebooks" / f"{notebook}.ipynb",
+                run_folder / f"{notebook}.ipynb",
+                _parameters(notebook, settings, folder, run, data_dir, runs_dir),
+                kernel_name="python3",
+                cwd=ROOT,
+                log_output=True,
+                progress_bar=False,
+            )
+        except PapermillExecutionError as error:
+            print(f"\n{notebook} stopped: {error.ename}: {error.evalue}", flush=True)
+            went_through = False
+            break
+        print(f"   {time.perf_counter() - started:.0f} s", flush=True)
+
+    report = reports.render_run(run_folder)
+    overview = reports.render_overview(runs_dir)
+    print(sources.banner(identity))
+    if went_through:
+        print(scores(run_folder))
+    print(f"\nReport of this run:  {report}\nAll runs:            {overview}", flush=True)
+    return went_through
+
+
+def _parameters(
+    notebook: str,
+    settings: TrainingSettings,
+    folder: Path,
+    run: str,
+    data_dir: Path,
+    runs_dir: Path,
+) -> dict[str, Any]:
+    """Give each notebook the parameters that it has."""
+    # What was fetched stands for the source, so that all notebooks see the same data.
+    source = "sample" if sample.is_sample(folder) and folder.parent == data_dir else str(folder)
+    parameters = {"source": source, "data_dir": str(data_dir)}
+    if notebook == "02_explore":
+        parameters |= {"image_size": list(settings.image_size)}
+    if notebook == "03_train":
+        parameters |= {
+            "recipe": settings.recipe,
+            "epochs": settings.epochs,
+            "image_size": list(settings.image_size),
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "validation": settings.validation,
+            "seed": settings.seed,
+        }
+    if notebook in ("03_train", "04_evaluate"):
+        parameters |= {"run": run, "runs_dir": str(runs_dir)}
+    return parameters
+
+
+def _log_to_terminal() -> None:
+    """Let papermill's log, which carries what the notebooks print, through to the terminal."""
+    logger = logging.getLogger("papermill")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("   %(message)s"))
+        handler.addFilter(_is_output)
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _is_output(record: logging.LogRecord) -> bool:
+    """Pass what notebooks print, without papermill's word on every cell."""
+    message = record.getMessage().strip()
+    passing = ("Executing Cell", "Ending Cell", "Input Notebook", "Output Notebook", "<Figure")
+    return bool(message) and not message.startswith(passing)
+
+
+def scores(run_folder: Path) -> str:
+    """Put the scores of a run into a few lines for the terminal.
+
+    Parameters
+    ----------
+    run_folder : Path
+        With `evaluation.json`.
+
+    Returns
+    -------
+    str
+        Numbers of images, and the scores on the validation part and the official test sets.
+    """
+    evaluation = json.loads((run_folder / "evaluation.json").read_text(encoding="utf-8"))
+    train, validation, test = (evaluation[part] for part in ("train", "validation", "test"))
+    lines = [
+        f"\nRun {evaluation['run']}: {evaluation['epochs']} epochs of recipe "
+        f"{evaluation['recipe']}, {evaluation['parameters']:,} parameters, "
+        f"{evaluation['seconds']['train']:.0f} s of training",
+        f"  images      {train['n_images']:,} training / {validation['n_images']:,} validation / "
+        f"{test['n_images']:,} test",
+        f"  validation  accuracy {validation['accuracy']:.1%}, split {validation['split']}",
+    ]
+    for name, title in (("test", "TEST"), ("test_simple", "TEST_SIMPLE")):
+        if found := evaluation.get(name):
+            lines.append(
+                f"  {title:11} accuracy {found['accuracy']:.1%}, balanced accuracy "
+                f"{found['balanced_accuracy']:.1%}, macro-F1 {found['macro_f1']:.3f} "
+                f"(n = {found['n_images']:,})"
+            )
+    return "\n".join(lines)
