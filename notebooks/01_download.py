@@ -31,11 +31,26 @@
 # only what is missing.
 
 # %% tags=["set-up"]
+import os
 import sys
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
 
-root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+REPOSITORY = "https://github.com/owner/white-blood-cells"
+around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
+root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
+if root is None:  # No clone around this notebook: bring the repository's archive.
+    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
+    with tempfile.TemporaryDirectory(dir=".") as unpacked:
+        archive, _ = urllib.request.urlretrieve(url)
+        zipfile.ZipFile(archive).extractall(unpacked)
+        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import colab
+
+colab.prepare(root)
 
 # %% [markdown]
 # ## Imports
@@ -74,7 +89,7 @@ print(images_folder)
 
 # %%
 identity = sources.identify(folder)
-display(Markdown(sources.banner(identity)))
+display(Markdown(sources.banner(identity, markdown=True)))
 print(f"{identity.source.title}: {identity.n_images:,} images, digest {identity.digest[:16]}…")
 print("\n".join(identity.deviations) or "No deviation: every file is what was published.")
 

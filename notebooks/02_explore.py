@@ -31,11 +31,26 @@
 # only what is missing.
 
 # %% tags=["set-up"]
+import os
 import sys
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
 
-root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+REPOSITORY = "https://github.com/owner/white-blood-cells"
+around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
+root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
+if root is None:  # No clone around this notebook: bring the repository's archive.
+    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
+    with tempfile.TemporaryDirectory(dir=".") as unpacked:
+        archive, _ = urllib.request.urlretrieve(url)
+        zipfile.ZipFile(archive).extractall(unpacked)
+        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import colab
+
+colab.prepare(root)
 
 # %% [markdown]
 # ## Imports
@@ -69,7 +84,8 @@ height, width = images.check_size(image_size)
 
 # %%
 folder = sources.fetch(source, root / data_dir)
-display(Markdown(sources.banner(sources.identify(folder))))
+identity = sources.identify(folder)
+display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
 training_images = all_images[all_images.split == "TRAIN"]
 
@@ -101,12 +117,12 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 # %%
 pixels = images.decode(training_images.path, (height, width), root / data_dir / "cache")
 statistics = images.mean_and_std_image(pixels)
-figures.mean_and_std(statistics, title=f"TRAIN, all types (n = {statistics.n_images:,})");
+figures.mean_and_std(statistics, title="TRAIN, all types");
 
 # %% [markdown]
-# The mean is a blur, brighter in the middle: no cell sits in one place often enough to show. The
-# standard deviation is highest along the border, where fill is black in one image and smear in
-# the next. Dividing by it plays the border down.
+# In the mean no single cell shows, only a bluish shade in the middle, where white cells sit more
+# often than elsewhere. The standard deviation is highest along the border, where fill is black in
+# one image and smear in the next: dividing by it plays the border down.
 
 # %% [markdown]
 # ## … and by cell type
@@ -134,8 +150,9 @@ figures.brightness_and_colour(summary);
 summary.groupby("cell_type", observed=True)[["brightness", "red", "green", "blue", "fill"]].mean().round(2)
 
 # %% [markdown]
-# Each class gathers around a few values of its own: the mark of few slides, each with its stain
-# and light, and a short-cut that a network may take.
+# The ranges overlap, yet each type has its own: in the real data, images of lymphocytes are the
+# brightest. Such shifts are the mark of few slides, each with its stain and light, as much as of
+# the cells, and a short-cut that a network may take.
 
 # %% [markdown]
 # ## Sizes

@@ -33,11 +33,26 @@
 # only what is missing.
 
 # %% tags=["set-up"]
+import os
 import sys
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
 
-root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+REPOSITORY = "https://github.com/owner/white-blood-cells"
+around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
+root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
+if root is None:  # No clone around this notebook: bring the repository's archive.
+    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
+    with tempfile.TemporaryDirectory(dir=".") as unpacked:
+        archive, _ = urllib.request.urlretrieve(url)
+        zipfile.ZipFile(archive).extractall(unpacked)
+        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import colab
+
+colab.prepare(root)
 
 # %% [markdown]
 # ## Imports
@@ -45,6 +60,9 @@ sys.path.insert(0, str(root))
 # The device is chosen first, because Keras asks for its backend when it is imported.
 
 # %%
+from dataclasses import asdict
+
+import pandas as pd
 from IPython.display import Markdown, display
 
 from wbc_helpers import catalog, figures, images, pipeline, runs, runtime, settings, sources
@@ -55,7 +73,7 @@ print(runtime_in_use)
 # %%
 from wbc_helpers import training
 
-settings.versions()
+pd.Series(settings.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -94,7 +112,7 @@ training_settings = settings.TrainingSettings(
     recipe=recipe, epochs=epochs, image_size=image_size, batch_size=batch_size,
     learning_rate=learning_rate, validation=validation, seed=seed,
 )  # fmt: skip
-training_settings
+pd.Series(asdict(training_settings), name="setting").to_frame()
 
 # %% [markdown]
 # ## Data
@@ -104,7 +122,7 @@ training_settings
 # %%
 folder = sources.fetch(source, root / data_dir)
 identity = sources.identify(folder)
-display(Markdown(sources.banner(identity)))
+display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 

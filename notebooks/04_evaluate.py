@@ -32,11 +32,26 @@
 # only what is missing.
 
 # %% tags=["set-up"]
+import os
 import sys
+import tempfile
+import urllib.request
+import zipfile
 from pathlib import Path
 
-root = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "wbc_helpers").is_dir())
+REPOSITORY = "https://github.com/owner/white-blood-cells"
+around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
+root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
+if root is None:  # No clone around this notebook: bring the repository's archive.
+    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
+    with tempfile.TemporaryDirectory(dir=".") as unpacked:
+        archive, _ = urllib.request.urlretrieve(url)
+        zipfile.ZipFile(archive).extractall(unpacked)
+        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import colab
+
+colab.prepare(root)
 
 # %% [markdown]
 # ## Imports
@@ -57,7 +72,7 @@ print(runtime_in_use)
 # %%
 from wbc_helpers import models, training
 
-settings.versions()
+pd.Series(settings.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -88,7 +103,7 @@ short_settings = settings.TrainingSettings(epochs=epochs_if_untrained)
 # %%
 folder = sources.fetch(source, root / data_dir)
 identity = sources.identify(folder)
-display(Markdown(sources.banner(identity)))
+display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
 
 # %% [markdown]
@@ -197,7 +212,7 @@ figures.paper_beside_ours(named);
 # `evaluation.json` in the run folder, for other programs.
 
 # %%
-summary = runs.summarise(this_run, evaluations, model.count_params(), seconds)
+summary = runs.summarise(this_run, evaluations, models.count_trainable(model), seconds)
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], training.peak_memory_bytes())
 runs.write_evaluation(this_run, summary)
 

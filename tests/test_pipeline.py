@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,10 +51,20 @@ def main_job(folder, source, *more):
     return subprocess.run(
         [*command, *folders, "--epochs", "2", *more],
         cwd=ROOT,
+        # Notebooks choose their own way to show figures.
+        env={name: value for name, value in os.environ.items() if name != "MPLBACKEND"},
         capture_output=True,
         text=True,
         timeout=600,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "n_figures"), [("01_download", 1), ("02_explore", 6)])
+def test_every_figure_is_in_the_executed_notebook_once(finished, name, n_figures):
+    folder, _ = finished
+    executed = (folder / "runs" / "two" / f"{name}.ipynb").read_text()
+    assert executed.count('"image/png"') == n_figures
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def test_the_statistics_in_the_model_are_those_of_the_training_part_alone(noise,
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, tmp_path):
     first, second = train(noise, "a", tmp_path), train(noise, "b", tmp_path)
     assert scores(first).equals(scores(second))
@@ -76,7 +77,9 @@ def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, tmp_pa
     assert not scores(first).equals(scores(train(noise, "c", tmp_path, other)))
 
 
-@pytest.mark.parametrize("where", ["on_epoch_begin", "on_epoch_end"])
+@pytest.mark.parametrize(
+    "where", ["on_epoch_begin", pytest.param("on_epoch_end", marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(noise, tmp_path, cut_off, monkeypatch, where):
     undisturbed = train(noise, "undisturbed", tmp_path)
     with monkeypatch.context():
@@ -92,6 +95,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(noise, tmp_path, cut_off,
     assert scores(resumed).equals(scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_path, monkeypatch):
     undisturbed = train(noise, "undisturbed", tmp_path)
 
@@ -124,6 +128,7 @@ def test_another_run_of_the_name_is_refused_and_nothing_lost(noise, tmp_path):
     assert {entry.name: entry.read_bytes() for entry in run.folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(noise, tmp_path, cut_off, monkeypatch):
     cut_off(1)
     with pytest.raises(KeyboardInterrupt):

@@ -59,3 +59,7 @@ class BrokenRun(WbcError):
 
 class PageExists(WbcError, FileExistsError):
     """A page of this name exists that this package did not write. It is not replaced."""
+
+
+class InstallationFailed(WbcError):
+    """A package that the notebooks need is missing and could not be installed."""

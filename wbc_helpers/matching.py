@@ -19,16 +19,18 @@ import numpy as np
 from wbc_helpers import images
 
 N_FEATURES = 400
-"""Features of a picture. Of images from the known data set, 38 to 270 agree with the right
-photograph, and never more than 12 with one that shows another field."""
+"""Features of a picture. Of images from the known data set, 38 to 319 agree with the right
+photograph, and at most 11 with one that shows another field."""
 
 MIN_INLIERS = 20
 """Features that must agree on one affine map before a picture counts as found."""
 
-_RATIO = 0.85  # of the distances to the best and the second best feature, after D. Lowe
 TOLERANCE = 2.0
-"""Pixels between a feature and where the affine map puts it."""
-_STRETCH = (0.6, 1.6)  # no augmentation in use scales more than that along any direction
+"""Pixels between a feature and where the affine map puts it, at most."""
+
+_RATIO = 0.85  # of the distances to the best and the second best feature, after D. Lowe
+
+_STRETCH = (0.6, 1.6)  # no augmentation in use scales more than that in any direction
 # Two descriptors of one spot often share one of these words of 16 bits, others hardly ever: a
 # look-up that needs no distances. Half of a descriptor's 32 bytes is enough for it.
 _WORDS, _WORD_SIZE = 8, 1 << 16
@@ -205,7 +207,7 @@ class PictureIndex:
 
 
 def _words(descriptors: np.ndarray) -> np.ndarray:
-    """Numbers of the words in descriptors, (n · `_WORDS`,) int64; each place has numbers of its own."""
+    """Number the words in descriptors, (n · `_WORDS`,) int64, apart for each place in them."""
     words = np.ascontiguousarray(descriptors[:, : 2 * _WORDS]).view("<u2").astype(np.int64)
     return (words + np.arange(_WORDS) * _WORD_SIZE).ravel()
 

@@ -115,6 +115,11 @@ def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics)
     return BUILDERS[recipe](image_size, statistics)
 
 
+def count_trainable(model: keras.Model) -> int:
+    """Count the parameters that training changes; the mean and the std image are none."""
+    return sum(int(np.prod(weights.shape)) for weights in model.trainable_weights)
+
+
 def load(run: Run) -> keras.Model:
     """Load the model of a complete run, in Keras's safe mode: no code in the file is executed.
 

@@ -36,8 +36,9 @@ MIN_CORRELATION = 0.75
 """Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.77 to
 0.96; others whose strength suffices, 0.57 at most."""
 
-SMALLEST_NUCLEUS = 900
-"""Pixels at half size (320×240). Platelets reach 831, the nuclei of white cells begin at 1,119."""
+SMALLEST_NUCLEUS = 800
+"""Pixels at half size (320×240). Platelets and dirt reach 751, the nuclei of white cells begin at
+831, some of them cut by the frame."""
 
 _COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "strength", "correlation"]
 
@@ -122,7 +123,9 @@ def find_overlaps(
             )
             pairs += [(alike[i], alike[j], *found) for row in rows for i, j, *found in row]
     overlaps = pd.DataFrame(sorted(pairs), columns=_COLUMNS)
-    nuclei = {name: find_nuclei(photographs[name]) for name in set(overlaps[["first", "second"]].stack())}
+    nuclei = {
+        name: find_nuclei(photographs[name]) for name in set(overlaps[["first", "second"]].stack())
+    }
     overlaps["same_cell"] = [
         _share_nucleus(nuclei[pair.first], nuclei[pair.second], pair.shift_x, pair.shift_y)
         for pair in overlaps.itertuples()
@@ -180,7 +183,11 @@ class _ShiftFinder:
             if correlation >= MIN_CORRELATION:
                 height, width = self._fine[i].shape
                 shared = (1 - abs(x) / width) * (1 - abs(y) / height)
-                found = (round(shared, 3), round(float(strength.flat[peak]), 1), round(correlation, 3))
+                found = (
+                    round(shared, 3),
+                    round(float(strength.flat[peak]), 1),
+                    round(correlation, 3),
+                )
                 pairs.append((i, j, x, y, *found))
         return pairs
 

@@ -87,6 +87,8 @@ def execute(
                 cwd=ROOT,
                 log_output=True,
                 progress_bar=False,
+                # The kernel's word about local sockets is none that a newcomer can act on.
+                extra_arguments=["--log-level=ERROR"],
             )
         except PapermillExecutionError as error:
             print(f"\n{notebook} stopped: {error.ename}: {error.evalue}", flush=True)
@@ -147,8 +149,8 @@ def _log_to_terminal() -> None:
 def _is_output(record: logging.LogRecord) -> bool:
     """Pass what notebooks print, without papermill's word on every cell."""
     message = record.getMessage().strip()
-    passing = ("Executing Cell", "Ending Cell", "Input Notebook", "Output Notebook", "<Figure")
-    return bool(message) and not message.startswith(passing)
+    passing = ("Executing", "Ending Cell", "Input Notebook", "Output Notebook", "Working directory")
+    return bool(message) and not message.startswith(passing) and not message.startswith("<")
 
 
 def scores(run_folder: Path) -> str:

@@ -6,6 +6,7 @@ that comes with its photographs.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from wbc_helpers import images, matching
+from wbc_helpers import images, matching, sample
 from wbc_helpers.errors import DataMismatch, InvalidParameter, UnreadableImage
 from wbc_helpers.overlaps import group_sources
 
@@ -49,7 +50,7 @@ _MATCH_COLUMNS = {
     **dict.fromkeys(AFFINE, "float64"),
     "ambiguous": "boolean",
 }
-_CONTENT_DIGITS = 16
+_CONTENT_DIGITS = 12
 
 
 def assign_sources(
@@ -146,10 +147,8 @@ def _assign_one(
     return (source, best.inliers, least if found else np.nan, *second, *affine, ambiguous)
 
 
-def _match_each_other(
-    paths: list[str], workers: int, progress: bool
-) -> list[dict[int, int]]:
-    """Groups of images that show one field: number of each image, and its inliers."""
+def _match_each_other(paths: list[str], workers: int, progress: bool) -> list[dict[int, int]]:
+    """Group images that show one field: the number of each, and its inliers."""
     pixels = [images.read_image(path) for path in paths]
     index = matching.PictureIndex(pixels)
 
@@ -158,7 +157,7 @@ def _match_each_other(
         return [(i, m.picture, m.inliers) for m in found if m.inliers >= matching.MIN_INLIERS]
 
     pairs = _in_threads(find_others, range(len(paths)), workers, "without a photograph", progress)
-    links = pd.DataFrame(sum(pairs, []), columns=["first", "second", "inliers"])
+    links = pd.DataFrame(itertools.chain(*pairs), columns=["first", "second", "inliers"])
     both = pd.concat([links, links.rename(columns={"first": "second", "second": "first"})])
     most = both.groupby("first")["inliers"].max()
     group = group_sources(links, range(len(paths)))[most.index]
@@ -173,9 +172,7 @@ def _in_threads(
     # OpenCV and Pillow release Python's lock while they work.
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(work, tasks)
-        return list(
-            tqdm(results, total=len(tasks), desc=what, unit="image", disable=not progress)
-        )
+        return list(tqdm(results, total=len(tasks), desc=what, unit="image", disable=not progress))
 
 
 @contextmanager
@@ -201,9 +198,11 @@ def shipped() -> pd.DataFrame:
     -------
     DataFrame
         One row an image, ordered like the catalog. `file`: relative to the images folder.
-        `content`: first 16 hexadecimal digits of the file's SHA-256. `source_id`: the
+        `content`:
+        first 12 hexadecimal digits of the file's SHA-256. `source_id`: the
         photograph, such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that
-        is not in the archive. `group_id`: first name of the group of photographs that overlap.
+        is not in the archive (by `labels.csv` it can only be `BloodImage_00280`, the one
+        labelled neutrophil that is not there). `group_id`: first name of the group of photographs that overlap.
         `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
         and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
         image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
@@ -238,7 +237,7 @@ def _shipped_file(name: str) -> resources.abc.Traversable:
 
 
 def content_of(paths: list[str]) -> list[str]:
-    """First 16 hexadecimal digits of the SHA-256 of each file.
+    """First 12 hexadecimal digits of the SHA-256 of each file.
 
     Raises
     ------
@@ -290,26 +289,25 @@ def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
 
 def _truth_of_sample(catalog: pd.DataFrame) -> pd.DataFrame | None:
     """Provenance by file, if these images are the drawn sample."""
-    from wbc_helpers import sample
-
     if catalog.empty:
         return None
     path, file = Path(catalog["path"].iloc[0]), Path(catalog["file"].iloc[0])
-    for folder in list(path.parents)[len(file.parts) - 1 :][:4]:
-        if not sample.is_sample(folder) or not (folder / "provenance.csv").is_file():
-            continue
-        truth = pd.read_csv(folder / "provenance.csv", dtype={"source_id": "string"})
-        about = json.loads((folder / sample.MARKER).read_text(encoding="utf-8"))
-        pairs = pd.DataFrame(
-            [pair["photographs"] for pair in about["overlaps"]], columns=["first", "second"]
-        )
-        groups = group_sources(pairs, truth["source_id"])
-        truth["group_id"] = truth["source_id"].map(groups).astype("string")
-        # Its photographs that overlap show the same cell by construction.
-        in_train = truth["file"].str.startswith("TRAIN/")
-        shown = truth["group_id"].isin(truth.loc[in_train, "group_id"]) & ~in_train
-        return truth.assign(cell_in_train=shown.astype("boolean")).set_index("file")
-    return None
+    # The sample's marker lies up to three folders above that of the splits.
+    above = list(path.parents)[len(file.parts) - 1 :][:4]
+    folder = next((folder for folder in above if sample.is_sample(folder)), None)
+    if folder is None:
+        return None
+    truth = sample.truth(folder).astype({"source_id": "string"})
+    about = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+    pairs = pd.DataFrame(
+        [pair["photographs"] for pair in about["overlaps"]], columns=["first", "second"]
+    )
+    truth["group_id"] = truth["source_id"].map(group_sources(pairs, truth["source_id"]))
+    # Its photographs that overlap show the same cell by construction.
+    in_train = truth["file"].str.startswith("TRAIN/")
+    shown = truth["group_id"].isin(truth.loc[in_train, "group_id"]) & ~in_train
+    truth["cell_in_train"] = shown.astype("boolean")
+    return truth.astype({"group_id": "string"}).set_index("file")
 
 
 def compare(recomputed: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:

@@ -292,7 +292,7 @@ def summarise(
     evaluations : dict of str to Evaluation
         By split: `TEST` and, where there is one, `TEST_SIMPLE`.
     n_parameters : int
-        Of the network.
+        Parameters of the network that training changed.
     seconds : float
         That predicting took, decoding included.
 

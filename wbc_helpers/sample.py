@@ -145,7 +145,8 @@ def truth(folder: str | Path) -> pd.DataFrame:
             f"{folder} is no drawn sample: it holds no {_MARKER} with {_PROVENANCE}. The truth is "
             "known of drawn cells only; give the folder that draw_sample returned."
         )
-    return pd.read_csv(path, float_precision="round_trip")
+    # Python's float reads back every digit, whatever pandas' default precision is.
+    return pd.read_csv(path, converters=dict.fromkeys(AFFINE, float))
 
 
 def _check_drawn(folder: Path, seed: int) -> None:
@@ -292,7 +293,7 @@ def augment(half: Image.Image, affine: np.ndarray) -> Image.Image:
     to_corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     back = to_corner @ np.linalg.inv(affine) @ np.linalg.inv(to_corner)
     return half.transform(
-        half.size, Image.Transform.AFFINE, back[:2].ravel(), Image.Resampling.BILINEAR
+        half.size, Image.Transform.AFFINE, tuple(back[:2].ravel()), Image.Resampling.BILINEAR
     )
 
 

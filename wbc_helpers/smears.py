@@ -22,6 +22,13 @@ LEAST_VISIBLE = 8
 # The field: which cells lie where, under which stain
 
 
+Stain = dict[str, np.ndarray]
+"""Absorbance (3,) of red, green and blue light by each dye, float32, to the base e."""
+
+Painted = tuple[np.ndarray, np.ndarray]
+"""Cover (height, width), 0 to 1, and absorbance (height, width, 3) of one cell."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell: what it is, its centre and radius in pixels, and the seed of its looks."""
@@ -39,10 +46,10 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Field:
-    """Cells in drawing order, and their stain: absorbance of red, green and blue, by dye."""
+    """Cells in drawing order, and their stain."""
 
     cells: tuple[Cell, ...]
-    stain: dict[str, np.ndarray]
+    stain: Stain
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def prepare_field(
     return Field(spread_cells(kinds, rng, shift), mix_stain(rng))
 
 
-def mix_stain(rng: np.random.Generator) -> dict[str, np.ndarray]:
+def mix_stain(rng: np.random.Generator) -> Stain:
     """Absorbance (3,) of each dye: how strong and how blue differs from slide to slide."""
     azure = np.array([rng.uniform(0.72, 1.15), 1.4, rng.uniform(0.12, 0.38)])
     dyes = {
@@ -94,8 +101,9 @@ def spread_cells(
     white: list[Cell] = []
     while len(white) < len(kinds):
         radius = rng.uniform(*WHITE_CELLS[kinds[len(white)]].radius)
-        x = rng.uniform(max(0, shift[0]) + 0.85 * radius, WIDTH + min(0, shift[0]) - 0.85 * radius)
-        y = rng.uniform(max(0, shift[1]) + 0.85 * radius, HEIGHT + min(0, shift[1]) - 0.85 * radius)
+        # Far enough inside that augmentation seldom moves it out of the image.
+        x = rng.uniform(0.20 * WIDTH + max(0, shift[0]), 0.80 * WIDTH + min(0, shift[0]))
+        y = rng.uniform(0.22 * HEIGHT + max(0, shift[1]), 0.78 * HEIGHT + min(0, shift[1]))
         if all(cell.distance(x, y) > 1.1 * (cell.radius + radius) for cell in white):
             white.append(lay(kinds[len(white)], x, y, radius))
 
@@ -141,7 +149,9 @@ def outline(z: np.ndarray, wobble: float, rng: np.random.Generator) -> np.ndarra
     return length / (1 + np.clip(swell, -0.25, 0.25)) - 1
 
 
-def ellipse(z: np.ndarray, centre: complex, along: float, across: float, angle: float):
+def ellipse(
+    z: np.ndarray, centre: complex, along: float, across: float, angle: float
+) -> np.ndarray:
     """Distance from an ellipse, exact on its outline."""
     turned = (z - centre) * np.exp(-1j * angle)
     return (np.hypot(turned.real / along, turned.imag / across) - 1) * min(along, across)
@@ -188,7 +198,7 @@ def bilobed_nucleus(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def segmented_nucleus(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Neutrophil: three to five lobes on an open, uneven bow, threads between them."""
     lobes = int(rng.integers(3, 6))
-    span = {3: 3.1, 4: 3.9, 5: 4.6}[lobes] * rng.uniform(0.85, 1.1)
+    span = {3: 3.1, 4: 3.9, 5: 4.3}[lobes] * rng.uniform(0.85, 1.1)
     turn = np.linspace(-span / 2, span / 2, lobes) + rng.normal(0, 0.12, lobes)
     centres = rng.uniform(0.38, 0.60, lobes) * np.exp(1j * turn) - 0.06
     size = {3: 0.31, 4: 0.265, 5: 0.235}[lobes] * rng.uniform(0.88, 1.18, lobes)
@@ -230,7 +240,7 @@ WHITE_CELLS = {
 }
 
 
-# Painting: each cell gives a cover (height, width), 0 to 1, and absorbance (height, width, 3)
+# Painting
 
 
 def soft(distance: np.ndarray, edge: float) -> np.ndarray:
@@ -243,11 +253,12 @@ def speckle(shape: tuple[int, int], grain: float, rng: np.random.Generator) -> n
     texture = np.zeros(shape, np.float32)
     for size in (grain, 1.7 * grain):  # a single size would show its grid
         coarse = rng.uniform(-1, 1, [int(side / size) + 2 for side in shape]).astype(np.float32)
-        texture += Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+        fine = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+        texture += np.asarray(fine)
     return 0.7 * texture
 
 
-def paint_red_cell(z, radius, stain, rng):
+def paint_red_cell(z: np.ndarray, radius: float, stain: Stain, rng: np.random.Generator) -> Painted:
     """Biconcave disc, its thickness after Evans and Fung, Microvascular Research 4, 335 (1972)."""
     stretch = 1 + rng.exponential(0.10)
     z = turn(z, rng)
@@ -260,7 +271,7 @@ def paint_red_cell(z, radius, stain, rng):
     return soft(distance, 2 / radius), thickness[..., None] * dye
 
 
-def paint_platelet(z, radius, stain, rng):
+def paint_platelet(z: np.ndarray, radius: float, stain: Stain, rng: np.random.Generator) -> Painted:
     """Small, granular, without a nucleus."""
     distance = outline(z, 0.10, rng)
     cover = soft(distance, 6 / radius)
@@ -269,7 +280,9 @@ def paint_platelet(z, radius, stain, rng):
     return cover, (cover * granules)[..., None] * dye
 
 
-def paint_white_cell(cell_type, z, radius, stain, rng):
+def paint_white_cell(
+    cell_type: str, z: np.ndarray, radius: float, stain: Stain, rng: np.random.Generator
+) -> Painted:
     """Cytoplasm with its granules, and over it the nucleus with clumped chromatin."""
     look = WHITE_CELLS[cell_type]
     z = turn(z, rng)
@@ -286,7 +299,7 @@ def paint_white_cell(cell_type, z, radius, stain, rng):
     return cover, absorbance + (nucleus * chromatin)[..., None] * stain["azure"]
 
 
-def paint(cell: Cell, stain: dict[str, np.ndarray]):
+def paint(cell: Cell, stain: Stain) -> tuple[int, int, np.ndarray, np.ndarray]:
     """Paint one cell: its left and top pixel in the field, cover and absorbance."""
     reach = int(np.ceil(1.35 * cell.radius))
     left, top = int(cell.x) - reach, int(cell.y) - reach
@@ -347,5 +360,5 @@ def photograph(
     np.exp(-absorbance, out=absorbance)
     sharp = Image.fromarray((light(rng) * absorbance).astype(np.uint8))
     pixels = rng.standard_normal((HEIGHT, WIDTH, 1), np.float32) * rng.uniform(1, 3.5) + 0.5
-    pixels = pixels + sharp.filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 1.8)))
+    pixels = pixels + np.asarray(sharp.filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 1.8))))
     return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8), boxes

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import wraps
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,7 +42,12 @@ def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     @wraps(draw)
     def drawn_in_style(*args, **kwargs) -> Figure:
         with plt.style.context(["default", STYLE]):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            interactive = mpl.is_interactive()
+        # A notebook's backend is loaded by the first figure and then switches interaction on;
+        # undoing that with the style would leave every later figure of the notebook unseen.
+        mpl.interactive(interactive)
+        return figure
 
     return drawn_in_style
 

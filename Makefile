@@ -1,0 +1,109 @@
+# `make help` lists what there is. Works with GNU make 3.81 and later, from any path.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+.SUFFIXES:
+
+# --- Variables; give them as in `make run SOURCE=sample EPOCHS=20` --------------------------------
+
+# Python that the environment is made with; empty: the newest one that is found and in range.
+PYTHON ?=
+VENV ?= .venv
+# Which tests `make test` selects (pytest's -m), and what else pytest is told.
+MARKERS ?= not slow
+PYTEST_ARGS ?=
+# Arguments of tests/benchmark.py.
+BENCH_ARGS ?=
+
+python = $(call quoted,VENV)/bin/python
+
+# The value of a variable as it was typed, as one word of the shell: `$(value …)` leaves a `$` in a
+# path alone, and the rest does so with spaces and quotes.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(2)), --$(1)=$(call quoted,$(2)))
+# Handing them down to every command as well would expand that `$` after all.
+unexport SOURCE EPOCHS RECIPE RUN SEED DATA_DIR RUNS_DIR
+
+# --- What people do -------------------------------------------------------------------------------
+
+.PHONY: help
+help: ## list the targets
+	@echo 'make TARGET [VARIABLE=value ...]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
+	@echo 'EPOCHS, RECIPE, RUN (name of the run), SEED, DATA_DIR, RUNS_DIR.'
+	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS.'
+
+.PHONY: run
+run: setup ## get the data, execute the notebooks, render the report
+	@$(python) -m wbc_helpers run$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+
+.PHONY: report
+report: setup ## render the pages of all runs again (RUNS_DIR)
+	@$(python) -m wbc_helpers report$(call option,runs-dir,RUNS_DIR)
+
+.PHONY: test
+test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
+	@$(python) -m pytest -m $(call quoted,MARKERS) $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all: lint ## the same, slow tests too
+	@$(python) -m pytest $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: setup ## measure speed and memory (BENCH_ARGS)
+	@PYTHONPATH=. $(python) tests/benchmark.py $(BENCH_ARGS)
+
+# --- What contributors do -------------------------------------------------------------------------
+
+.PHONY: lint
+lint: setup ## check style and formatting
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+
+# Ruff changes the .ipynb of a pair, see pyproject.toml; jupytext takes it over into the script.
+.PHONY: format
+format: notebooks ## mend style and formatting, of notebooks too
+	@$(python) -m ruff check --fix .
+	@$(python) -m ruff format .
+	@$(python) -m jupytext --quiet --to py:percent notebooks/*.ipynb
+
+# The script is the source. `--update` keeps the cells' ids, and nbstripout drops any output, so
+# that doing this twice changes nothing. Work in a notebook that its script lacks is not thrown away.
+.PHONY: notebooks
+notebooks: setup ## write each .ipynb from its .py
+	@for notebook in $$(git diff --name-only HEAD -- 'notebooks/*.ipynb' 2>/dev/null); do \
+	  script=$${notebook%.ipynb}.py; \
+	  if git diff --quiet HEAD -- "$$script" && [ -f "$$notebook" ] \
+	    && ! $(python) -m jupytext --quiet --to py:percent --output - "$$notebook" | cmp -s - "$$script"; \
+	  then \
+	    echo "$$notebook was edited, $$script was not. To keep the edit, take it over first:" >&2; \
+	    echo "$(VENV)/bin/python -m jupytext --to py:percent $$notebook" >&2; \
+	    echo "To drop it: git checkout $$notebook" >&2; exit 1; \
+	  fi; \
+	done
+	@$(python) -m jupytext --quiet --to ipynb --update notebooks/*.py
+	@$(python) -m nbstripout --keep-id --extra-keys metadata.language_info notebooks/*.ipynb
+
+.PHONY: badges
+badges: setup ## write the repository's address everywhere: REPO=owner/name
+	@$(python) .ci/badges.py $(call quoted,REPO)
+
+.PHONY: colab-check
+colab-check: setup ## execute all notebooks as Colab would (Python 3.13, PYTHON313=path)
+	@$(python) .ci/colab_check.py
+
+.PHONY: clean
+clean: ## remove what was built; never data/ or runs/
+	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	@find .ci notebooks tests wbc_helpers -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## the same, and the environment (setting it up again needs the network)
+	@rm -rf $(call quoted,VENV)
+
+.PHONY: setup
+setup: ## make the environment, unless it is there
+	@sh .ci/setup $(call quoted,VENV) $(call quoted,PYTHON)

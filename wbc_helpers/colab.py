@@ -1,0 +1,220 @@
+"""What a notebook needs on Google Colab: missing packages, and the user's Kaggle secrets.
+
+This is the first module that a notebook imports there, so it needs nothing but Python itself.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+
+from wbc_helpers.errors import InstallationFailed
+
+WORKSHOP = ("jupytext", "papermill", "nbval", "nbconvert", "ipykernel")
+"""Requirements that make, run and test notebooks from outside; no notebook imports them."""
+
+KAGGLE_SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
+"""Names under which Colab's Secrets may hold a Kaggle account: a token, or a name with its key."""
+
+# A distribution's version as pip reads it in a constraint. Debian's own packages, which Colab
+# also has, are numbered otherwise; pip refuses a whole file for one of those.
+_VERSION = re.compile(
+    r"(\d+!)?\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9]+([._-][a-z0-9]+)*)?"
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def in_colab(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this Python runs on one of Colab's machines.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        The environment variables.
+
+    Returns
+    -------
+    bool
+        True in a notebook opened in Colab, and in one that a program executes there.
+    """
+    return "COLAB_RELEASE_TAG" in environment or "google.colab" in sys.modules
+
+
+def prepare(root: Path) -> None:
+    """Do what a notebook needs before its first import, on Colab only.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the repository, with `requirements.txt`.
+
+    Raises
+    ------
+    InstallationFailed
+        See `install_missing`.
+    """
+    if in_colab():
+        install_missing(root / "requirements.txt")
+        kaggle_secrets()
+
+
+def install_missing(
+    requirements_file: str | Path,
+    skip: tuple[str, ...] = WORKSHOP,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Install the requirements that are absent, and change no version that is there.
+
+    Everything installed is handed to pip as a constraint: what is missing either fits to it, or
+    is refused. A requirement that is there in another version than asked for is left alone. On
+    Colab's TPU runtime, and wherever another backend than TensorFlow was chosen, TensorFlow is
+    not installed, since Keras does without it.
+
+    Parameters
+    ----------
+    requirements_file : path
+        In pip's format, one requirement a line.
+    skip : tuple of str
+        Names of requirements that are not needed here.
+    environment : mapping, optional
+        The environment variables.
+
+    Returns
+    -------
+    list of str
+        The requirements that were installed, as they stand in the file; often none.
+
+    Raises
+    ------
+    InstallationFailed
+        If pip could not install them, without network or because they do not fit to what is
+        there; the message carries pip's words.
+    """
+    skipped = {_canonical(name) for name in skip}
+    if not _needs_tensorflow(environment):
+        skipped.add("tensorflow")
+    installed = _installed_versions()
+    missing = [
+        requirement
+        for name, requirement in _requirements(Path(requirements_file))
+        if name not in skipped and name not in installed and not _importable(name)
+    ]
+    if missing:
+        _install(missing, installed)
+    return missing
+
+
+def _needs_tensorflow(environment: Mapping[str, str]) -> bool:
+    if backend := environment.get("KERAS_BACKEND"):
+        return backend == "tensorflow"
+    on_tpu = environment.get("COLAB_TPU_1VM") == "1" or "TPU_ACCELERATOR_TYPE" in environment
+    return not on_tpu
+
+
+def _requirements(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the canonical name and the whole of each requirement."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        requirement = line.partition("#")[0].strip()
+        if name := _NAME.match(requirement):
+            yield _canonical(name[0]), requirement
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _installed_versions() -> dict[str, str]:
+    versions = {}
+    for distribution in importlib.metadata.distributions():
+        # A damaged installation may have neither.
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+        if name and version:
+            # Of two copies Python imports the one that comes first.
+            versions.setdefault(_canonical(name), version)
+    return versions
+
+
+def _importable(name: str) -> bool:
+    """Tell whether a package of this name is there under another one, as in tensorflow-cpu."""
+    found = importlib.util.find_spec(name.replace("-", "_"))
+    # A folder that an uninstalled package left behind has no origin.
+    return found is not None and found.origin is not None
+
+
+def _install(missing: list[str], installed: Mapping[str, str]) -> None:
+    print(f"Installing {', '.join(missing)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "installed.txt"
+        constraints.write_text(
+            "".join(
+                f"{name}=={version}\n"
+                for name, version in sorted(installed.items())
+                if _VERSION.fullmatch(version)
+            ),
+            encoding="utf-8",
+        )
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+        done = subprocess.run(
+            [*pip, "--constraint", str(constraints), *missing],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    if done.returncode:
+        raise InstallationFailed(
+            f"{', '.join(missing)} could not be installed beside what is there. pip says:\n"
+            f"{done.stdout.strip()[-1500:]}\nCheck the network, or start from a fresh runtime "
+            "(Runtime > Disconnect and delete runtime)."
+        )
+    importlib.invalidate_caches()
+
+
+def kaggle_secrets(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let the Kaggle client use the account in Colab's Secrets, if there is one.
+
+    Does nothing outside of the Colab page, nor where the environment names an account already.
+    No value is printed, returned or kept elsewhere. No other place in this project reads Secrets.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Where `KAGGLE_API_TOKEN`, or `KAGGLE_USERNAME` and `KAGGLE_KEY`, are set.
+    """
+    token, *account = KAGGLE_SECRETS
+    if environment.get(token) or all(environment.get(name) for name in account):
+        return
+    if not _page_answers():
+        return
+    from google.colab import userdata
+
+    # Older runtimes have no such exception, and never time out either.
+    timed_out = getattr(userdata, "TimeoutException", TimeoutError)
+    for names in ((token,), account):
+        try:
+            values = {name: userdata.get(name) for name in names}
+        except (userdata.SecretNotFoundError, userdata.NotebookAccessError):
+            continue
+        except timed_out:
+            return
+        if all(values.values()):
+            environment.update(values)
+            return
+
+
+def _page_answers() -> bool:
+    """Tell whether this cell was sent by Colab's page, which alone can answer for Secrets.
+
+    Colab's own kernel has `google.colab` loaded, but programs start it too. The answer comes over
+    the kernel's standard input, and papermill, nbconvert and nbclient say with every cell that
+    they have none; asked all the same, they would hang until the request times out.
+    """
+    if "google.colab" not in sys.modules or "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    cell_message = getattr(shell, "parent_header", None) or {}
+    return bool(cell_message.get("content", {}).get("allow_stdin", False))
