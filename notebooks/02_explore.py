@@ -4,6 +4,8 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -67,12 +69,12 @@ from wbc_helpers import catalog, cells, figures, images, sources
 # |---|---|---|
 # | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
-# | `image_size` | height and width in pixels at which the images are looked at | `[60, 80]` |
+# | `image_size` | height and width in pixels at which the images are looked at | `[48, 64]` |
 
 # %% tags=["parameters"]
 source: str = "auto"
 data_dir: str = "data"
-image_size: list = [60, 80]
+image_size: list = [48, 64]
 
 # %%
 height, width = images.check_size(image_size)
@@ -147,7 +149,9 @@ summary = images.summarise(training_images, pixels)
 figures.brightness_and_colour(summary);
 
 # %%
-summary.groupby("cell_type", observed=True)[["brightness", "red", "green", "blue", "fill"]].mean().round(2)
+summary.groupby("cell_type", observed=True)[
+    ["brightness", "red", "green", "blue", "fill"]
+].mean().round(2)
 
 # %% [markdown]
 # The ranges overlap, yet each type has its own: in the real data, images of lymphocytes are the

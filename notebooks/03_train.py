@@ -4,6 +4,8 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -88,7 +90,7 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `run` | name of this run; empty: recipe, data and epochs | empty |
 # | `recipe` | which network: `paper` | `paper` |
 # | `epochs` | passes over the training images | 200 |
-# | `image_size` | height and width in pixels | 60 × 80 |
+# | `image_size` | height and width in pixels | 48 × 64 |
 # | `batch_size` | images a step | 128 |
 # | `learning_rate` | of the optimizer | 0.001 |
 # | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` | `random` |
@@ -184,7 +186,9 @@ training.train(training_images, pixels, part, this_run, n_devices=runtime_in_use
 # ## Learning curves
 
 # %%
-figures.learning_curves(this_run.history, validation_name=runs.validation_title(this_run.settings["training"]));
+figures.learning_curves(
+    this_run.history, validation_name=runs.validation_title(this_run.settings["training"])
+);
 
 # %% [markdown]
 # ## What is in the run folder

@@ -4,6 +4,8 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -64,7 +66,7 @@ import time
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, cells, evaluation, figures, images, runs, runtime, settings, sources
+from wbc_helpers import catalog, evaluation, figures, images, runs, runtime, settings, sources
 
 runtime_in_use = runtime.choose()
 print(runtime_in_use)

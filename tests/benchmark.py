@@ -226,8 +226,8 @@ def main() -> None:
     versions = settings.versions()
     named = ("python", "keras", "tensorflow", "numpy", "pillow")
     print(f"{identity.source.title}: {identity.n_images:,} images, to {size[0]}×{size[1]} pixels")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
-          f"{', '.join(f'{name} {versions[name]}' for name in named if name in versions)}")  # fmt: skip
+    software = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
+    print(f"{platform.machine()}, {os.cpu_count()} cores; {software}")
     print(f"median (lowest–highest) of n = {options.repeats}, each in a fresh process\n")
     for title, group in GROUPS.items():
         print(title)

@@ -2,6 +2,7 @@ import shutil
 
 import pandas as pd
 import pytest
+
 from wbc_helpers import catalog, cells
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 

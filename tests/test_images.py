@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
 from wbc_helpers import images
 from wbc_helpers.errors import InvalidParameter, NoSpaceLeft, UnreadableImage
 
@@ -72,7 +73,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     picture = Image.new("1", (20_000, 20_000), 1)
     picture.save(tmp_path / "huge.png")
     monkeypatch.undo()
-    with pytest.raises(UnreadableImage, match="too large|claims"):
+    with pytest.raises(UnreadableImage, match=r"too large|claims"):
         images.read_image(tmp_path / "huge.png", (60, 80))
 
 
@@ -137,7 +138,7 @@ def test_statistics_of_files_and_of_nothing(tmp_path):
 
 
 def test_brightness_leaves_black_fill_out(noise):
-    table, pixels = noise
+    table, _ = noise
     table = table.assign(split="TRAIN").iloc[:1]
     image = np.full((1, 16, 16, 3), (240, 120, 60), np.uint8)
     image[0, :4] = 3  # a quarter is fill

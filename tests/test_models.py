@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+
 from wbc_helpers import images, models, runs
 from wbc_helpers.errors import BrokenRun, InvalidParameter
 

@@ -12,6 +12,7 @@ import nbformat
 import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
+
 from wbc_helpers import pipeline
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,5 +184,3 @@ def test_the_scripts_are_what_a_reviewer_reads():
     for path in SCRIPTS:
         compile(path.read_text(encoding="utf-8"), path.name, "exec")
         assert not re.search(r"^[!%]", path.read_text(encoding="utf-8"), re.M)
-
-

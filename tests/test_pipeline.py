@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wbc_helpers import __main__ as command_line
 from wbc_helpers import pipeline, settings
 

@@ -2,6 +2,7 @@ import json
 
 import pandas as pd
 import pytest
+
 from wbc_helpers import evaluation, runs
 from wbc_helpers.errors import BrokenRun, DataMismatch, InvalidParameter, RunExists, RunNotFound
 

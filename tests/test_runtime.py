@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+
 from wbc_helpers import runtime
 from wbc_helpers.errors import InvalidParameter
 
@@ -44,7 +45,7 @@ def test_no_backend_and_an_unknown_one_are_refused(machine):
     with pytest.raises(InvalidParameter, match="none is installed"):
         runtime._choose_backend({})
     machine({"jax"})
-    with pytest.raises(InvalidParameter, match="theano.*jax"):
+    with pytest.raises(InvalidParameter, match=r"theano.*jax"):
         runtime._choose_backend({"KERAS_BACKEND": "theano"})
 
 

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from wbc_helpers import settings
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.runtime import Runtime

@@ -2,6 +2,7 @@ import errno
 import os
 
 import pytest
+
 from wbc_helpers import storage
 from wbc_helpers.errors import NoSpaceLeft, ReadOnlyFolder
 
@@ -32,7 +33,7 @@ def test_refusals_of_the_system_get_names(tmp_path, monkeypatch, number, error):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(error, match="settings.json"):
+    with pytest.raises(error, match=r"settings\.json"):
         storage.write_json(tmp_path / "settings.json", {})
     assert list(tmp_path.iterdir()) == []
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from wbc_helpers import catalog, images, models, runs, runtime, settings, training
 from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists
 
@@ -64,9 +65,7 @@ def test_the_statistics_in_the_model_are_those_of_the_training_part_alone(noise,
     run = train(noise, "statistics", tmp_path)
     layer = models.load(run).get_layer("mean_and_std_image")
     in_training = (run.split[table.file] == "train").to_numpy()
-    np.testing.assert_allclose(
-        layer.get_weights()[0], pixels[in_training].mean(axis=0), rtol=1e-4
-    )
+    np.testing.assert_allclose(layer.get_weights()[0], pixels[in_training].mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -80,7 +79,9 @@ def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, tmp_pa
 @pytest.mark.parametrize(
     "where", ["on_epoch_begin", pytest.param("on_epoch_end", marks=pytest.mark.slow)]
 )
-def test_an_interrupted_run_ends_as_if_it_had_not_been(noise, tmp_path, cut_off, monkeypatch, where):
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    noise, tmp_path, cut_off, monkeypatch, where
+):
     undisturbed = train(noise, "undisturbed", tmp_path)
     with monkeypatch.context():
         cut_off(1, where)
@@ -150,7 +151,7 @@ def test_images_that_do_not_belong_to_the_catalog_are_refused(noise, tmp_path):
 
 
 def test_batches_give_every_image_once_an_epoch_in_a_new_order(noise):
-    table, pixels = noise
+    _, pixels = noise
     batches = training.Batches(pixels, np.arange(40, dtype="int32"), np.arange(40), 16, seed=5)
 
     def order():

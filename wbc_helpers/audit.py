@@ -136,8 +136,8 @@ class AuditReport:
             f"Repeated files                    {len(self.repeated_files)}",
             *(f"    {' = '.join(files)}" for files in self.repeated_files),
             f"Images without a whole nucleus    {len(cut):,}",
-            f"  cut by the augmentation         {by_image.sum():,} ({(shown < 0.5).sum()} show less "
-            f"than half of what the photograph shows, {(shown == 0).sum()} nothing)",
+            f"  cut by the augmentation         {by_image.sum():,} ({(shown < 0.5).sum()} show "
+            f"less than half of what the photograph shows, {(shown == 0).sum()} nothing)",
             f"  by the photograph's frame only  {len(cut) - by_image.sum():,}",
             f"  not judged                      {shown.isna().sum()}",
             f"Table in the package              {self._agreement()}",

@@ -41,7 +41,7 @@ CELL_TYPES = (
     CellType("monocyte", "MONOCYTE", "large, kidney-shaped", (2, 10), "#009E73", "^"),
     CellType("neutrophil", "NEUTROPHIL", "three to five lobes", (40, 80), "#CC79A7", "D"),
 )
-"""In the alphabetical order of the class folders, which is also the order of the model's outputs."""
+"""In the alphabetical order of the class folders, which is that of a model's outputs too."""
 
 NAMES = tuple(cell_type.name for cell_type in CELL_TYPES)
 BY_NAME = {cell_type.name: cell_type for cell_type in CELL_TYPES}

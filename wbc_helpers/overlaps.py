@@ -27,20 +27,23 @@ SMALLEST_OVERLAP = 0.06
 """Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
 alike by chance."""
 
-MIN_STRENGTH = 29.5
-"""Correlation times the square root of the number of pixels that overlap, at quarter size. Of the
-known data set's 66,795 pairs, the 47 that overlap reach 30.8 to 124; of the others that pass
-`MIN_CORRELATION` none exceeds 28.4."""
+MIN_DISTINCTNESS = 2.0
+"""Correlation at the best shift over that at any other, each times the square root of the number
+of pixels that overlap. Of the known data set's 66,795 pairs, the 47 that overlap reach 2.1 to
+over 10; others, if their fine detail correlates as it must, at most 1.7, and 1.8 in drawn
+photographs, whose round cells fit each other in many places."""
 
-MIN_CORRELATION = 0.75
-"""Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.77 to
-0.96; others whose strength suffices, 0.57 at most."""
+MIN_CORRELATION = 0.7
+"""Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.76 to
+0.96."""
+
+_LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches that in most pairs
 
 SMALLEST_NUCLEUS = 800
 """Pixels at half size (320×240). Platelets and dirt reach 751, the nuclei of white cells begin at
 831, some of them cut by the frame."""
 
-_COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "strength", "correlation"]
+_COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
 
 
 def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
@@ -104,8 +107,8 @@ def find_overlaps(
     DataFrame
         One row a pair. `first`, `second`: names. `shift_x`, `shift_y` (int): what lies at x, y
         in the first lies at x + shift_x, y + shift_y in the second, in pixels at half size.
-        `shared`: part of the frame that both show, 0–1. `strength` and `correlation`: the
-        evidence, see `MIN_STRENGTH` and `MIN_CORRELATION`. `same_cell` (bool): whether a white
+        `shared`: part of the frame that both show, 0–1. `distinctness` and `correlation`: the
+        evidence, see `MIN_DISTINCTNESS` and `MIN_CORRELATION`. `same_cell` (bool): whether a white
         cell's nucleus lies in the shared part, at the same place in both.
     """
     names = list(photographs)
@@ -153,7 +156,10 @@ class _ShiftFinder:
             gray = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
             self._fine.append(_without_shading(gray, 8))
             coarse = cv2.resize(gray, small, interpolation=cv2.INTER_AREA)
-            coarse = _without_shading(coarse, 4)
+            coarse = _without_shading(coarse, 2)
+            # Compressed, so that one dark nucleus or edge does not outweigh all the rest.
+            coarse = np.sign(coarse) * np.sqrt(np.abs(coarse))
+            coarse /= max(float(coarse.std()), 1e-6)
             self._spectra.append(scipy.fft.rfft2(coarse, self._padded))
             energy = self._back(scipy.fft.rfft2(coarse**2, self._padded) * window) / n_shared
             # An empty corner has next to no energy; its noise would correlate with anything.
@@ -172,12 +178,18 @@ class _ShiftFinder:
             # The second photograph's shared part under a shift is what the opposite shift leaves
             # of it; np.roll takes shift 0 back to the first place.
             strength *= np.roll(weight[::-1, ::-1], (1, 1), (0, 1)) * self._inverse_rms[j]
-            peak = int(strength.argmax())
-            if strength.flat[peak] < MIN_STRENGTH:
+            y, x = divmod(int(strength.argmax()), self._padded[1])
+            peak = float(strength[y, x])
+            if peak < _LEAST_PEAK:
+                continue
+            around = (np.arange(y - 7, y + 8) % strength.shape[0])[:, np.newaxis]
+            strength[around, np.arange(x - 7, x + 8) % strength.shape[1]] = 0
+            distinctness = peak / float(strength.max())
+            if distinctness < MIN_DISTINCTNESS:
                 continue
             y, x = (
                 (place - size if place >= size // 2 else place) * self._scale
-                for place, size in zip(divmod(peak, self._padded[1]), self._padded, strict=True)
+                for place, size in zip((y, x), self._padded, strict=True)
             )
             correlation, x, y = _confirm(self._fine[i], self._fine[j], round(x), round(y))
             if correlation >= MIN_CORRELATION:
@@ -185,7 +197,7 @@ class _ShiftFinder:
                 shared = (1 - abs(x) / width) * (1 - abs(y) / height)
                 found = (
                     round(shared, 3),
-                    round(float(strength.flat[peak]), 1),
+                    round(distinctness, 2),
                     round(correlation, 3),
                 )
                 pairs.append((i, j, x, y, *found))

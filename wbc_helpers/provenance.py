@@ -121,29 +121,29 @@ def _assign_one(
     matches = index.find(matching.find_features(image))
     if not matches:
         return (None, 0, np.nan, None, 0, np.nan, *[np.nan] * 6, False)
-    rivals = [match for match in matches if match.inliers >= RIVAL_INLIERS]
+    rivals = [match for match in matches if match.inliers >= RIVAL_INLIERS] or matches[:1]
+    affines = {
+        match.picture: matching.refine_affine(pictures[match.picture], image, match.affine)
+        for match in rivals
+    }
     residuals = {
-        match.picture: matching.residual(pictures[match.picture], image, match.affine)
-        for match in rivals or matches[:1]
+        picture: matching.residual(pictures[picture], image, affine)
+        for picture, affine in affines.items()
     }
     best, *others = sorted(
         matches, key=lambda match: (residuals.get(match.picture, np.inf), -match.inliers)
     )
-    runner_up = max(others, key=lambda match: match.inliers, default=None)
     second = (None, 0, np.nan)
-    if runner_up is not None:
-        second = (
-            names[runner_up.picture],
-            runner_up.inliers,
-            residuals.get(runner_up.picture, np.nan),
-        )
+    if others:
+        other = max(others, key=lambda match: match.inliers)
+        second = (names[other.picture], other.inliers, residuals.get(other.picture, np.nan))
     least = residuals[best.picture]
     found = best.inliers >= matching.MIN_INLIERS
     ambiguous = found and any(
         residuals.get(other.picture, np.inf) < CLEAR_MARGIN * least for other in others
     )
     source = names[best.picture] if found and not ambiguous else None
-    affine = best.affine.ravel() if found else [np.nan] * 6
+    affine = affines[best.picture].ravel() if found else [np.nan] * 6
     return (source, best.inliers, least if found else np.nan, *second, *affine, ambiguous)
 
 
@@ -202,7 +202,8 @@ def shipped() -> pd.DataFrame:
         first 12 hexadecimal digits of the file's SHA-256. `source_id`: the
         photograph, such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that
         is not in the archive (by `labels.csv` it can only be `BloodImage_00280`, the one
-        labelled neutrophil that is not there). `group_id`: first name of the group of photographs that overlap.
+        labelled neutrophil that is not there). `group_id`: first name of the group of
+        photographs that overlap.
         `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
         and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
         image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
