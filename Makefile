@@ -52,9 +52,13 @@ test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
 test-all: lint ## the same, slow tests too
 	@$(python) -m pytest $(PYTEST_ARGS)
 
+.PHONY: results
+results: setup ## print the table of finished runs, and draw its figure (RUNS_DIR)
+	@$(python) .ci/results.py$(call option,runs-dir,RUNS_DIR)
+
 .PHONY: bench
-bench: setup ## measure speed and memory (BENCH_ARGS)
-	@PYTHONPATH=. $(python) tests/benchmark.py $(BENCH_ARGS)
+bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS)
+	@$(python) tests/benchmark.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR) $(BENCH_ARGS)
 
 # --- What contributors do -------------------------------------------------------------------------
 

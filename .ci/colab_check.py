@@ -3,7 +3,7 @@
 Makes environments of the versions that Colab ships (tests/colab-requirements.txt), and executes
 every notebook from a folder that holds nothing else: its first cell has to bring the package,
 from an archive like the one that GitHub serves. Then 03 and 04 once more on JAX without
-TensorFlow, as on Colab's TPU runtime. Everything is made under build/colab-check/.
+TensorFlow, as on Colab's TPU runtime. Environments and archive are made under build/colab-check/.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -96,8 +97,7 @@ def make_archive() -> Path:
 
 def prepare(notebook: Path, folder: Path) -> Path:
     """Lay a copy with small parameters alone into an empty folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     content = json.loads(notebook.read_text(encoding="utf-8"))
     tagged = [
         position
@@ -128,8 +128,7 @@ def execute(python: Path, copy: Path, archive: Path, backend: str) -> tuple[floa
     kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HTTPS_PROXY", "https_proxy", "PIP_")
     environment = {name: value for name, value in os.environ.items() if name.startswith(kept)}
     # A fresh home: no account, configuration or IPython start-up file of this machine's user.
-    home = copy.parent.with_name(copy.parent.name + "-home")
-    shutil.rmtree(home, ignore_errors=True)
+    home = copy.parent.with_name("home")
     home.mkdir()
     environment |= {
         "HOME": str(home),
@@ -171,8 +170,10 @@ def check(
     before, rows = installed(python), []
     for notebook in notebooks:
         print(f"Executing {notebook.name} on {backend} …", flush=True)
-        copy = prepare(notebook, BUILD / "folders" / f"{backend}-{notebook.stem}")
-        seconds, failure = execute(python, copy, archive, backend)
+        # Outside of the repository, or the first cell would find it by walking up.
+        with tempfile.TemporaryDirectory(prefix="colab-check-") as folder:
+            copy = prepare(notebook, Path(folder) / "content")
+            seconds, failure = execute(python, copy, archive, backend)
         if failure:
             print(failure[-3000:], file=sys.stderr, flush=True)
         rows.append((notebook.stem, backend, f"{seconds:.0f}", "failed" if failure else "passed"))

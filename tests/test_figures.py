@@ -97,6 +97,18 @@ def history_of(n_epochs):
 
 
 # Every public figure once or more, with what makes it.
+RESULTS = pd.DataFrame(
+    {
+        "recipe": "paper",
+        "epochs": [200, 200, 200, 20],
+        "split": ["random (leaky)"] * 3 + ["grouped"],
+        "seed": [0, 1, 2, 0],
+        "n": 2487,
+        "validation": [0.97, 0.98, 0.99, 0.5],
+        "accuracy": [0.51, 0.55, 0.53, 0.45],
+    }
+)
+
 DRAWINGS = {
     "class_balance": lambda get: figures.class_balance(get("catalog")),
     "montage": lambda get: figures.montage(get("catalog")["path"][:7], list("abcdefg")),
@@ -121,6 +133,7 @@ DRAWINGS = {
     "paper_beside_ours": lambda get: figures.paper_beside_ours(
         {"paper-200, seed 0": get("evaluation"), "another run": get("without_neutrophils")}
     ),
+    "validation_beside_test": lambda get: figures.validation_beside_test(RESULTS),
 }
 
 
@@ -523,3 +536,14 @@ def test_paper_beside_one(evaluation):
     figure = figures.paper_beside_ours(evaluation, paper_claim=0.75)
     assert "ours (n = 24)" in all_text(figure)
     assert "over 75%" in all_text(figure)
+
+
+def test_validation_and_test_stand_side_by_side_with_a_dot_for_each_seed():
+    figure = figures.validation_beside_test(RESULTS)
+    (ax,) = figure.axes
+    dots = [line.get_xdata().tolist() for line in ax.lines if line.get_marker() in "so"]
+    assert dots == [[0.5], [0.45], [0.97, 0.98, 0.99], [0.51, 0.55, 0.53]]
+    shown = {text.get_text() for text in ax.texts}
+    assert {"98%", "53%", "50%", "45%", "the paper: over 90%"} <= shown
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert "validation: random (leaky)" in labels[1] and "3 seeds" in labels[1]

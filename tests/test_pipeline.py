@@ -18,6 +18,8 @@ def test_a_run_is_named_after_what_makes_it_differ():
     assert pipeline.default_name(settings.TrainingSettings(epochs=20, seed=3), "kaggle") == (
         "paper-kaggle-20-seed3"
     )
+    grouped = settings.TrainingSettings(epochs=20, validation="grouped")
+    assert pipeline.default_name(grouped, "kaggle") == "paper-kaggle-20-grouped"
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,7 @@ def test_a_run_is_named_after_what_makes_it_differ():
         ["--epochs", "ten"],
         ["--recipe", "resnet"],
         ["--seed", "-1"],
+        ["--validation", "none"],
         ["--source", "no-such-archive.zip"],
         ["--run", "../elsewhere"],
     ],

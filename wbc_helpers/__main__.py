@@ -50,6 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", default="paper", help=f"one of {', '.join(RECIPES)}")
     run.add_argument("--epochs", help="passes over the training images (default: the recipe's)")
     run.add_argument("--seed", default="0", help="of split, weights and order (default: 0)")
+    run.add_argument(
+        "--validation",
+        help="random (the paper's, leaky) or grouped by photograph (default: recipe's)",
+    )
     run.add_argument("--run", help="name of the run (default: made of recipe, data and epochs)")
     run.add_argument("--data-dir", default="data", type=Path)
     run.add_argument("--runs-dir", default="runs", type=Path)
@@ -67,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = TrainingSettings(
         recipe=options.recipe,
         epochs=_whole("epochs", options.epochs),
+        validation=options.validation,
         seed=_whole("seed", options.seed),
     )
     from wbc_helpers import pipeline

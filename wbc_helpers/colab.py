@@ -139,9 +139,12 @@ def _installed_versions() -> dict[str, str]:
     return versions
 
 
+_MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn", "pillow": "PIL"}
+
+
 def _importable(name: str) -> bool:
-    """Tell whether a package of this name is there under another one, as in tensorflow-cpu."""
-    found = importlib.util.find_spec(name.replace("-", "_"))
+    """Tell whether a package is there under another distribution's name, as in tensorflow-cpu."""
+    found = importlib.util.find_spec(_MODULES.get(name, name.replace("-", "_")))
     # A folder that an uninstalled package left behind has no origin.
     return found is not None and found.origin is not None
 

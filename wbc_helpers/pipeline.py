@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_helpers import reports, runs, sample, sources
+from wbc_helpers.recipes import RECIPES
 from wbc_helpers.settings import TrainingSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +19,9 @@ NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
 def default_name(settings: TrainingSettings, source: str) -> str:
     """Name a run after what makes it differ: recipe, data, epochs, and a seed other than 0."""
     seed = f"-seed{settings.seed}" if settings.seed else ""
-    return f"{settings.recipe}-{source}-{settings.epochs}{seed}"
+    usual = RECIPES[settings.recipe].validation
+    validation = "" if settings.validation == usual else f"-{settings.validation}"
+    return f"{settings.recipe}-{source}-{settings.epochs}{validation}{seed}"
 
 
 def execute(

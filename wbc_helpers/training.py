@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wbc_helpers import catalog as catalogs
-from wbc_helpers import cells, images, models, runs, runtime, storage
+from wbc_helpers import cells, images, models, provenance, runs, runtime, storage
 from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.settings import TrainingSettings, describe
 from wbc_helpers.sources import Identity
@@ -39,6 +39,8 @@ def split(training_catalog: pd.DataFrame, settings: TrainingSettings) -> pd.Seri
     Series of str
         `train` or `validation` for each row.
     """
+    if settings.validation == "grouped" and "group_id" not in training_catalog:
+        training_catalog = provenance.add_provenance(training_catalog)
     return catalogs.split_validation(
         training_catalog, settings.validation, settings.validation_fraction, settings.seed
     )

@@ -26,6 +26,7 @@ from wbc_helpers.figures.scores import (
     per_class_scores,
     precision_recall_curves,
     roc_curves,
+    validation_beside_test,
 )
 from wbc_helpers.figures.style import STYLE, WIDTH
 
@@ -47,4 +48,5 @@ __all__ = [
     "per_class_scores",
     "precision_recall_curves",
     "roc_curves",
+    "validation_beside_test",
 ]

@@ -256,6 +256,62 @@ def paper_beside_ours(
     return figure
 
 
+@in_style
+def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> Figure:
+    """Accuracy on validation images beside that on TEST, run by run.
+
+    Parameters
+    ----------
+    results : DataFrame
+        One row a run: `recipe`, `epochs`, `split` (how validation images were chosen), `seed`,
+        `n` (TEST images), `validation` and `accuracy` (on TEST), both 0–1.
+    paper_claim : float
+        The accuracy that the paper says it exceeds, 0–1.
+
+    Returns
+    -------
+    Figure
+        A row for each recipe, number of epochs and split; a dot for each seed.
+    """
+    require(results, ("recipe", "epochs", "split", "seed", "n", "validation", "accuracy"), "table")
+    groups = list(results.groupby(["recipe", "epochs", "split"]))
+    figure, ax = axes_of(None, (WIDTH, 1.5 + 0.75 * len(groups)))
+    ax.axvspan(paper_claim, 1, color="#DDDDDD")
+    ax.text(0.995, -0.62, f"the paper: over {paper_claim:.0%}", ha="right", va="center")
+    shades = {"validation": ("#0072B2", "s", -0.14), "accuracy": ("#D55E00", "o", 0.14)}
+    names = {"validation": "validation images", "accuracy": f"TEST (n = {results['n'].max():,})"}
+    for row, (_, group) in enumerate(groups):
+        for column, (color, marker, shift) in shades.items():
+            values = group[column]
+            label = names[column] if row == 0 else None
+            heights = [row + shift] * len(values)
+            ax.plot(values, heights, marker, color=color, label=label, markersize=8, alpha=0.75)
+            ax.annotate(
+                f"{values.mean():.0%}",
+                (values.min(), row + shift),
+                (-9, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color=color,
+            )
+    ax.axvline(1 / len(cells.NAMES), color=GREY, linestyle=":")
+    ax.text(1 / len(cells.NAMES) + 0.008, -0.62, "guessing", color=GREY, va="center")
+    ax.set_yticks(
+        range(len(groups)),
+        [
+            f"{recipe}, {epochs} epochs\nvalidation: {split}\n{len(group)} {'seed' if len(group) == 1 else 'seeds'}"
+            for (recipe, epochs, split), group in groups
+        ],
+    )
+    ax.set(xlim=(0.2, 1), ylim=(len(groups) - 0.4, -0.9), xlabel="Accuracy; a dot for each seed")
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_title("What validation promises, and what TEST shows")
+    figure.legend(loc="outside lower center", ncols=2)
+    ax.grid(axis="x")
+    return figure
+
+
 def _curve(
     ax: Axes, name: str, x: np.ndarray, y: np.ndarray, score: str, evaluation: Evaluation
 ) -> None:

@@ -1,0 +1,96 @@
+"""Print the README's table of results from finished runs, and draw its figure.
+
+    make results RUNS_DIR=runs
+
+Runs that differ in nothing but their seed make one row: mean, and in brackets the lowest and the
+highest. Runs on drawn cells are left out.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+
+from wbc_helpers import figures, runs  # noqa: E402
+
+PAPERS_CLAIM = 0.90
+
+
+def collect(runs_dir: Path) -> pd.DataFrame:
+    """One row a finished and evaluated run on real images."""
+    rows = []
+    for run in runs.list_runs(runs_dir):
+        path = run.folder / "evaluation.json"
+        if not run.is_complete or not path.is_file() or run.settings["data"]["drawn"]:
+            continue
+        scores, training = json.loads(path.read_text(encoding="utf-8")), run.settings["training"]
+        rows.append(
+            {
+                "recipe": training["recipe"],
+                "epochs": training["epochs"],
+                "split": scores["validation"]["split"],
+                "size": "×".join(map(str, training["image_size"])),
+                "seed": training["seed"],
+                "n": scores["test"]["n_images"],
+                "parameters": scores["parameters"],
+                "validation": scores["validation"]["accuracy"],
+                "accuracy": scores["test"]["accuracy"],
+                "balanced": scores["test"]["balanced_accuracy"],
+                "macro_f1": scores["test"]["macro_f1"],
+                "minutes": scores["seconds"]["train"] / 60,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def spread(values: pd.Series, percent: bool = True) -> str:
+    """Mean, and the range over the seeds."""
+    factor, digits = (100, 1) if percent else (1, 2)
+    mean, low, high = (
+        f"{factor * value:.{digits}f}" for value in (values.mean(), values.min(), values.max())
+    )
+    return f"{mean} ({low}–{high})"
+
+
+def table(results: pd.DataFrame) -> str:
+    """Markdown, one row a recipe, number of epochs and way of validating."""
+    lines = [
+        "| run | seeds | validation accuracy, % | TEST accuracy, % | TEST balanced accuracy, % "
+        "| TEST macro-F1 | training, min | parameters |",
+        "|---|---|---|---|---|---|---|---|",
+        f"| the paper's claim | 1 | | over {PAPERS_CLAIM:.0%} | | | | not stated |",
+    ]
+    for (recipe, epochs, split, size), group in results.groupby(
+        ["recipe", "epochs", "split", "size"]
+    ):
+        seeds = ", ".join(map(str, sorted(group["seed"])))
+        lines.append(
+            f"| `{recipe}`, {epochs} epochs at {size} | {seeds} "
+            f"| {spread(group['validation'])}, {split} | {spread(group['accuracy'])} "
+            f"| {spread(group['balanced'])} | {spread(group['macro_f1'], percent=False)} "
+            f"| {group['minutes'].mean():.0f} | {group['parameters'].iloc[0]:,} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
+    parser.add_argument("--figure", type=Path, default=ROOT / ".github" / "results.svg")
+    options = parser.parse_args()
+    results = collect(options.runs_dir)
+    if results.empty:
+        sys.exit(f"{options.runs_dir} holds no finished run on real images; `make run` makes one.")
+    print(table(results))
+    figure = figures.validation_beside_test(results, PAPERS_CLAIM)
+    figure.savefig(options.figure, metadata={"Date": None})
+    print(f"\nn = {results['n'].iloc[0]:,} TEST images. Figure: {options.figure}")
+
+
+if __name__ == "__main__":
+    main()
