@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -147,7 +148,11 @@ def execute(python: Path, copy: Path, archive: Path, backend: str) -> tuple[floa
         text=True,
         stdin=subprocess.DEVNULL,
     )
-    failure = (done.stderr.strip() or f"exit status {done.returncode}") if done.returncode else ""
+    failure = ""
+    if done.returncode:
+        # IPython colours its tracebacks.
+        failure = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).strip()
+        failure = failure or f"exit status {done.returncode}"
     if not failure and not (copy.parent / "white-blood-cells" / "wbc_helpers").is_dir():
         failure = "the first cell did not bring the package"
     return time.perf_counter() - started, failure

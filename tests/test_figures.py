@@ -546,4 +546,4 @@ def test_validation_and_test_stand_side_by_side_with_a_dot_for_each_seed():
     shown = {text.get_text() for text in ax.texts}
     assert {"98%", "53%", "50%", "45%", "the paper: over 90%"} <= shown
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert "validation: random (leaky)" in labels[1] and "3 seeds" in labels[1]
+    assert "validation: random (leaky)" in labels[1] and "n = 3 seeds" in labels[1]

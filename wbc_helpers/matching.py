@@ -214,7 +214,9 @@ def _words(descriptors: np.ndarray) -> np.ndarray:
     return (words + np.arange(_WORDS) * _WORD_SIZE).ravel()
 
 
-def refine_affine(picture: np.ndarray, image: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def refine_affine(
+    picture: np.ndarray, image: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, float]:
     """Make an affine map exact by tracking where the picture's corners went.
 
     Parameters
@@ -226,61 +228,50 @@ def refine_affine(picture: np.ndarray, image: np.ndarray, affine: np.ndarray) ->
 
     Returns
     -------
-    ndarray, (2, 3) float64
-        The better map; the given one if too few corners could be followed.
+    affine : ndarray, (2, 3) float64
+        The better map; the given one if tracking did not improve it.
+    residual : float
+        Mean absolute difference, over all pixels of the image, from what the map makes of the
+        picture, black fill included, in grey levels (0–255). Brightness and contrast may differ.
+        Where the fill begins counts as much as the cells, so that of two photographs of one
+        field the right one is told.
     """
-    size = image.shape[1::-1]
-    source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    expected = cv2.warpAffine(source, affine, size)
-    cover = cv2.warpAffine(np.ones_like(source), affine, size)
-    outside = (images.is_fill(image) | (cover == 0)).astype(np.uint8)
-    allowed = 1 - cv2.dilate(outside, np.ones((7, 7), np.uint8))
-    corners = cv2.goodFeaturesToTrack(expected, 150, 0.005, 6, mask=allowed)
-    if corners is None or len(corners) < _LEAST_TRACKED:
-        return affine
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    expected, residual = _expect(source, gray, affine)
+    filled = (images.is_fill(image) | (expected < 1)).astype(np.uint8)
+    allowed = 1 - cv2.dilate(filled, np.ones((7, 7), np.uint8))
+    corners = cv2.goodFeaturesToTrack(expected, 120, 0.005, 6, mask=allowed)
+    if corners is None:
+        return affine, residual
     found, tracked, _ = cv2.calcOpticalFlowPyrLK(
         expected, gray, corners, None, winSize=(15, 15), maxLevel=1
     )
     tracked = tracked.ravel() > 0
+    if tracked.sum() < _LEAST_TRACKED:
+        return affine, residual
     back = cv2.invertAffineTransform(affine)
     origins = corners.reshape(-1, 2)[tracked] @ back[:, :2].T + back[:, 2]
-    if len(origins) < _LEAST_TRACKED:
-        return affine
-    better, agree = cv2.estimateAffine2D(
+    better, _ = cv2.estimateAffine2D(
         origins.astype(np.float32), found.reshape(-1, 2)[tracked], ransacReprojThreshold=0.7
     )
-    return affine if better is None or agree.sum() < _LEAST_TRACKED else better
+    if better is None:
+        return affine, residual
+    _, smaller = _expect(source, gray, better)
+    return (better, smaller) if smaller < residual else (affine, residual)
 
 
-def residual(picture: np.ndarray, image: np.ndarray, affine: np.ndarray) -> float:
-    """How far an image is from what an affine map makes of a picture, black fill included.
-
-    The two may differ in brightness and contrast. Where the fill begins counts as much as the
-    cells, so that of two photographs of one field the right one is told.
-
-    Parameters
-    ----------
-    picture, image : ndarray, (height, width, 3) uint8
-        RGB.
-    affine : ndarray, (2, 3)
-        From the picture to the image, in pixels.
-
-    Returns
-    -------
-    float
-        Mean absolute difference over all pixels of the image, in grey levels (0–255).
-    """
-    height, width = image.shape[:2]
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    warped = cv2.warpAffine(source, affine, (width, height))
-    cover = cv2.warpAffine(np.ones_like(source), affine, (width, height))
-    inside = cover > 0.99
-    if inside.sum() < 100:
-        return float(gray.mean())
-    seen, expected = gray[inside], warped[inside]
-    spread = float(expected.std())
-    gain = np.corrcoef(seen, expected)[0, 1] * seen.std() / spread if spread > 0 else 0.0
-    offset = seen.mean() - gain * expected.mean()
-    return float(np.abs(gray - gain * warped - offset * cover).mean())
+def _expect(source: np.ndarray, gray: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """Map a grey picture, as bright as the image; and the mean absolute difference."""
+    size = gray.shape[::-1]
+    warped = cv2.warpAffine(source, affine, size)
+    cover = cv2.warpAffine(np.full_like(source, 255), affine, size)
+    inside = (cover == 255).astype(np.uint8)
+    # The images were stretched to the full range of grey levels when they were written.
+    (light,), (contrast,) = cv2.meanStdDev(warped, mask=inside)
+    product = cv2.multiply(warped, gray, dtype=cv2.CV_32F)
+    covariance = cv2.mean(product, inside)[0] - light[0] * cv2.mean(gray, inside)[0]
+    gain = covariance / contrast[0] ** 2 if contrast[0] > 0 else 0.0
+    offset = cv2.mean(gray, inside)[0] - gain * light[0]
+    expected = cv2.addWeighted(warped, gain, cover, offset / 255, 0)
+    return expected, cv2.norm(expected, gray, cv2.NORM_L1) / gray.size

@@ -122,14 +122,11 @@ def _assign_one(
     if not matches:
         return (None, 0, np.nan, None, 0, np.nan, *[np.nan] * 6, False)
     rivals = [match for match in matches if match.inliers >= RIVAL_INLIERS] or matches[:1]
-    affines = {
+    refined = {
         match.picture: matching.refine_affine(pictures[match.picture], image, match.affine)
         for match in rivals
     }
-    residuals = {
-        picture: matching.residual(pictures[picture], image, affine)
-        for picture, affine in affines.items()
-    }
+    residuals = {picture: residual for picture, (_, residual) in refined.items()}
     best, *others = sorted(
         matches, key=lambda match: (residuals.get(match.picture, np.inf), -match.inliers)
     )
@@ -143,7 +140,7 @@ def _assign_one(
         residuals.get(other.picture, np.inf) < CLEAR_MARGIN * least for other in others
     )
     source = names[best.picture] if found and not ambiguous else None
-    affine = affines[best.picture].ravel() if found else [np.nan] * 6
+    affine = refined[best.picture][0].ravel() if found else [np.nan] * 6
     return (source, best.inliers, least if found else np.nan, *second, *affine, ambiguous)
 
 

@@ -300,7 +300,7 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
     ax.set_yticks(
         range(len(groups)),
         [
-            f"{recipe}, {epochs} epochs\nvalidation: {split}\n{len(group)} {'seed' if len(group) == 1 else 'seeds'}"
+            f"{recipe}, {epochs} epochs\nvalidation: {split}\nn = {len(group)} seeds"
             for (recipe, epochs, split), group in groups
         ],
     )
