@@ -187,7 +187,8 @@ training.train(training_images, pixels, part, this_run, n_devices=runtime_in_use
 
 # %%
 figures.learning_curves(
-    this_run.history, validation_name=runs.validation_title(this_run.settings["training"])
+    this_run.history,
+    validation_name="validation, " + runs.validation_title(this_run.settings["training"]),
 );
 
 # %% [markdown]

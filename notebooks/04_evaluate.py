@@ -126,7 +126,8 @@ pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
 
 # %%
 figures.learning_curves(
-    this_run.history, validation_name=runs.validation_title(this_run.settings["training"])
+    this_run.history,
+    validation_name="validation, " + runs.validation_title(this_run.settings["training"]),
 );
 
 # %% [markdown]

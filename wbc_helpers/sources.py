@@ -78,8 +78,12 @@ def banner(identity: Identity, markdown: bool = False) -> str:
     if not identity.drawn:
         return ""
     if markdown:
-        headline, *rest = SAMPLE_BANNER.splitlines()[1:-1]
-        return f"> # ⚠️ {headline.split('.')[0].capitalize()}\n> {' '.join([headline, *rest])}"
+        return (
+            "> # ⚠️ These cells are drawn\n"
+            "> This is the embedded sample, not photographs of blood: the scores say nothing about "
+            "blood cells, only that the notebooks run. For real images give `source` as `kaggle`, "
+            f"or as the path of the archive downloaded from <{SOURCES['kaggle'].address}>."
+        )
     return SAMPLE_BANNER
 
 
