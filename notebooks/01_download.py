@@ -60,7 +60,7 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, figures, sources
+from wbc_helpers import catalog, figures, settings, sources
 
 # %% [markdown]
 # ## Parameters
@@ -74,13 +74,16 @@ from wbc_helpers import catalog, figures, sources
 source: str = "auto"
 data_dir: str = "data"
 
+# %%
+data_folder = settings.check_folder("data_dir", data_dir, root)
+
 # %% [markdown]
 # ## Fetch
 #
 # Downloads and unpacks, or finds what an earlier call brought: calling it twice does no harm.
 
 # %%
-folder = sources.fetch(source, root / data_dir)
+folder = sources.fetch(source, data_folder)
 images_folder = catalog.images_folder(folder)
 print(images_folder)
 

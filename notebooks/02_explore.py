@@ -60,7 +60,7 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, cells, figures, images, sources
+from wbc_helpers import catalog, cells, figures, images, settings, sources
 
 # %% [markdown]
 # ## Parameters
@@ -78,6 +78,7 @@ image_size: list = [48, 64]
 
 # %%
 height, width = images.check_size(image_size)
+data_folder = settings.check_folder("data_dir", data_dir, root)
 
 # %% [markdown]
 # ## The images
@@ -85,7 +86,7 @@ height, width = images.check_size(image_size)
 # `fetch` finds the data or brings them, so this notebook runs by itself.
 
 # %%
-folder = sources.fetch(source, root / data_dir)
+folder = sources.fetch(source, data_folder)
 identity = sources.identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
@@ -117,7 +118,7 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 # image and divides by the standard-deviation image.
 
 # %%
-pixels = images.decode(training_images.path, (height, width), root / data_dir / "cache")
+pixels = images.decode(training_images.path, (height, width), data_folder / "cache")
 statistics = images.mean_and_std_image(pixels)
 figures.mean_and_std(statistics, title="TRAIN, all types");
 

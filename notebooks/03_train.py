@@ -114,6 +114,10 @@ training_settings = settings.TrainingSettings(
     recipe=recipe, epochs=epochs, image_size=image_size, batch_size=batch_size,
     learning_rate=learning_rate, validation=validation, seed=seed,
 )  # fmt: skip
+data_folder = settings.check_folder("data_dir", data_dir, root)
+runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+if run:
+    runs.check_name(run)
 pd.Series(asdict(training_settings), name="setting").to_frame()
 
 # %% [markdown]
@@ -122,7 +126,7 @@ pd.Series(asdict(training_settings), name="setting").to_frame()
 # Found or fetched, then identified, so that the run can say what it was trained on.
 
 # %%
-folder = sources.fetch(source, root / data_dir)
+folder = sources.fetch(source, data_folder)
 identity = sources.identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
@@ -145,9 +149,7 @@ part.value_counts()
 # One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG.
 
 # %%
-pixels = images.decode(
-    training_images.path, training_settings.image_size, root / data_dir / "cache"
-)
+pixels = images.decode(training_images.path, training_settings.image_size, data_folder / "cache")
 print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
 
 # %% [markdown]
@@ -160,7 +162,7 @@ print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
 run_name = run or pipeline.default_name(training_settings, identity.source.name)
 this_run = runs.start(
     run_name,
-    root / runs_dir,
+    runs_folder,
     settings.describe(training_settings, identity.to_dict(), runtime_in_use),
 )
 print(this_run.folder)

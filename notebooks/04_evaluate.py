@@ -96,6 +96,9 @@ epochs_if_untrained: int = 2
 
 # %%
 short_settings = settings.TrainingSettings(epochs=epochs_if_untrained)
+data_folder = settings.check_folder("data_dir", data_dir, root)
+runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+runs.check_name(run)
 
 # %% [markdown]
 # ## Data
@@ -103,7 +106,7 @@ short_settings = settings.TrainingSettings(epochs=epochs_if_untrained)
 # Found or fetched, so this notebook runs by itself.
 
 # %%
-folder = sources.fetch(source, root / data_dir)
+folder = sources.fetch(source, data_folder)
 identity = sources.identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
@@ -114,9 +117,9 @@ all_images = catalog.find_images(folder)
 # On a fresh machine there is none, and a short one is trained.
 
 # %%
-if run == "latest" and not any(one.is_complete for one in runs.list_runs(root / runs_dir)):
-    training.train_new(short_settings, identity, "first-try", root / data_dir, root / runs_dir)
-this_run = runs.open_run(run, root / runs_dir)
+if run == "latest" and not any(one.is_complete for one in runs.list_runs(runs_folder)):
+    training.train_new(short_settings, identity, "first-try", data_folder, runs_folder)
+this_run = runs.open_run(run, runs_folder)
 runs.check_data(this_run, identity.to_dict())
 model = models.load(this_run)
 pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
@@ -143,7 +146,7 @@ rows, probabilities, evaluations = {}, {}, {}
 for split in ("TEST", "TEST_SIMPLE"):
     rows[split] = all_images[all_images.split == split]
     if len(rows[split]):
-        pixels = images.decode(rows[split].path, image_size, root / data_dir / "cache")
+        pixels = images.decode(rows[split].path, image_size, data_folder / "cache")
         probabilities[split] = models.predict(model, pixels)
         evaluations[split] = evaluation.evaluate(rows[split].cell_type, probabilities[split])
 seconds = time.perf_counter() - started

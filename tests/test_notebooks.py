@@ -154,10 +154,12 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
     ("name", "wrong"),
     [
         ("01_download", {"source": "flickr"}),
+        ("01_download", {"data_dir": 5}),
         ("02_explore", {"image_size": 3}),
         ("03_train", {"epochs": 0}),
         ("03_train", {"epochs": "ten"}),
         ("03_train", {"recipe": "resnet"}),
+        ("03_train", {"run": "../up"}),
         ("04_evaluate", {"epochs_if_untrained": -1}),
         ("04_evaluate", {"run": "no-such-run"}),
     ],

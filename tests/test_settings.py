@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,23 @@ def test_a_wrong_value_is_refused_with_its_name_and_the_range(name, value):
         settings.TrainingSettings(**{name: value})
     assert name in str(refusal.value) and repr(value) in str(refusal.value)
     assert "Expected" in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [5, None, "", "  ", ["data"]])
+def test_what_is_no_folder_is_refused(value, tmp_path):
+    with pytest.raises(InvalidParameter, match="data_dir"):
+        settings.check_folder("data_dir", value, tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(InvalidParameter, match="is a file"):
+        settings.check_folder("runs_dir", "notes", tmp_path)
+
+
+def test_a_relative_folder_is_meant_from_the_project(tmp_path):
+    assert settings.check_folder("data_dir", "data", tmp_path) == tmp_path / "data"
+    assert settings.check_folder("data_dir", "/mnt/drive", tmp_path) == Path("/mnt/drive")
 
 
 def test_what_is_recorded_is_json_and_complete():

@@ -328,6 +328,8 @@ def _read_labels(path: Path) -> dict[str, tuple[str, ...]]:
 def save(report: AuditReport, folder: str | Path) -> None:
     """Write the two tables of an audit, `provenance.csv.gz` and `overlaps.csv`.
 
+    Groups and digests are left out: they follow from the pairs and the files.
+
     Parameters
     ----------
     report : AuditReport
@@ -341,13 +343,12 @@ def save(report: AuditReport, folder: str | Path) -> None:
         If they cannot be written.
     """
     folder = storage.make_folder(folder)
-    linear, moves = ["m00", "m01", "m10", "m11"], ["m02", "m12"]
-    table = report.images.drop(columns=["split", "cell_type"])
-    # Finer than the fit, and a third of the size.
-    table = table.round({**dict.fromkeys(linear, 3), **dict.fromkeys(moves, 1)})
-    table = table.round({"residual": 2, "runner_up_residual": 2})
-    first = ["file", "content", "source_id", "group_id"]
-    table = table[[*first, *(name for name in table if name not in first)]]
+    table = report.images.drop(columns=["split", "cell_type", "content", "group_id"])
+    # As fine as the evidence is; the rest would only not compress.
+    digits = dict.fromkeys(AFFINE, 3) | dict.fromkeys(["m02", "m12", "residual"], 1)
+    table = table.round(digits | {"runner_up_residual": 0, "nucleus_shown": 2})
+    leading = ["file", "source_id"]
+    table = table[[*leading, *(name for name in table if name not in leading)]]
     with storage.atomic_file(folder / "provenance.csv.gz") as partial:
         table.to_csv(partial, index=False, compression={"method": "gzip", "mtime": 0})
     with storage.atomic_file(folder / "overlaps.csv") as partial:

@@ -238,27 +238,45 @@ def refine_affine(
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    size = gray.shape[::-1]
     expected, residual = _expect(source, gray, affine)
-    filled = (images.is_fill(image) | (expected < 1)).astype(np.uint8)
-    allowed = 1 - cv2.dilate(filled, np.ones((7, 7), np.uint8))
+    filled = images.is_fill(image)
+    for _ in range(2):
+        better = _track(expected, gray, filled, affine)
+        if better is None:
+            break
+        expected, smaller = _expect(source, gray, better)
+        if smaller >= residual:
+            break
+        moved = float(np.abs((better - affine) @ (*size, 1)).max())
+        affine, residual = better, smaller
+        # Patches are compared as they lie, not turned: the farther off, the less exact.
+        if moved < 3:
+            break
+    return affine, residual
+
+
+def _track(
+    expected: np.ndarray, gray: np.ndarray, filled: np.ndarray, affine: np.ndarray
+) -> np.ndarray | None:
+    """Follow corners of the expected image to the real one; the map that takes them there."""
+    outside = (filled | (expected < 1)).astype(np.uint8)
+    allowed = 1 - cv2.dilate(outside, np.ones((7, 7), np.uint8))
     corners = cv2.goodFeaturesToTrack(expected, 120, 0.005, 6, mask=allowed)
     if corners is None:
-        return affine, residual
+        return None
     found, tracked, _ = cv2.calcOpticalFlowPyrLK(
         expected, gray, corners, None, winSize=(15, 15), maxLevel=1
     )
     tracked = tracked.ravel() > 0
     if tracked.sum() < _LEAST_TRACKED:
-        return affine, residual
+        return None
     back = cv2.invertAffineTransform(affine)
     origins = corners.reshape(-1, 2)[tracked] @ back[:, :2].T + back[:, 2]
     better, _ = cv2.estimateAffine2D(
         origins.astype(np.float32), found.reshape(-1, 2)[tracked], ransacReprojThreshold=0.7
     )
-    if better is None:
-        return affine, residual
-    _, smaller = _expect(source, gray, better)
-    return (better, smaller) if smaller < residual else (affine, residual)
+    return better
 
 
 def _expect(source: np.ndarray, gray: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:

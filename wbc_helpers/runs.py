@@ -68,20 +68,18 @@ class Run:
         return pd.read_csv(self.folder / "split.csv", index_col="file")["part"]
 
 
-def folder_of(name: str, runs_dir: str | Path) -> Path:
-    """Path of a run's folder.
+def check_name(name: object) -> str:
+    """Check the name of a run.
 
     Parameters
     ----------
-    name : str
-        Letters, digits, `.`, `_` and `-`, at most 80, the first a letter or digit.
-    runs_dir : path
-        Folder of all runs.
+    name : object
+        Expected: letters, digits, `.`, `_` and `-`, at most 80, the first a letter or digit.
 
     Returns
     -------
-    Path
-        Absolute; need not exist.
+    str
+        The name.
 
     Raises
     ------
@@ -93,7 +91,30 @@ def folder_of(name: str, runs_dir: str | Path) -> Path:
             f"run={name!r} is no name for a folder. Expected up to 80 letters, digits, '.', '_' "
             "or '-', starting with a letter or digit."
         )
-    return Path(runs_dir).expanduser().absolute() / name
+    return name
+
+
+def folder_of(name: str, runs_dir: str | Path) -> Path:
+    """Path of a run's folder.
+
+    Parameters
+    ----------
+    name : str
+        See `check_name`.
+    runs_dir : path
+        Folder of all runs.
+
+    Returns
+    -------
+    Path
+        Absolute; need not exist.
+
+    Raises
+    ------
+    InvalidParameter
+        See `check_name`.
+    """
+    return Path(runs_dir).expanduser().absolute() / check_name(name)
 
 
 def open_run(name: str, runs_dir: str | Path) -> Run:

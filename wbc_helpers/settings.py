@@ -4,6 +4,7 @@ import platform
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from wbc_helpers import __version__
@@ -92,6 +93,38 @@ def _check_fraction(name: str, value: Any, includes_one: bool) -> None:
             f"{name}={value!r} is not usable. Expected a number above 0 and "
             f"{'at most' if includes_one else 'below'} 1."
         )
+
+
+def check_folder(name: str, value: object, root: Path) -> Path:
+    """Check the name of a folder that a person gave.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: a path; `~` stands for the home folder.
+    root : Path
+        Folder from which a relative path is meant.
+
+    Returns
+    -------
+    Path
+        Absolute. The folder need not exist.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no path, or a file stands there.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise InvalidParameter(
+            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's folder."
+        )
+    folder = (root / Path(value).expanduser()).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameter(f"{name}={value!r} is a file. Expected a folder, or a new name.")
+    return folder
 
 
 def describe(
