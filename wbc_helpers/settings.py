@@ -119,7 +119,7 @@ def check_folder(name: str, value: object, root: Path) -> Path:
     """
     if not isinstance(value, str | Path) or not str(value).strip():
         raise InvalidParameter(
-            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's folder."
+            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's."
         )
     folder = (root / Path(value).expanduser()).absolute()
     if folder.exists() and not folder.is_dir():
