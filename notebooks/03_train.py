@@ -48,7 +48,7 @@ root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py")
 if root is None:  # No clone around this notebook: bring the repository's archive.
     url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
     with tempfile.TemporaryDirectory(dir=".") as unpacked:
-        archive, _ = urllib.request.urlretrieve(url)
+        archive, _ = urllib.request.urlretrieve(url, f"{unpacked}/main.zip")
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))

@@ -100,10 +100,11 @@ def test_progress_and_the_banner_are_seen_in_the_terminal(finished):
 def test_done_again_it_trains_nothing_and_changes_no_result(finished, sample_folder):
     folder, _ = finished
     run = folder / "runs" / "two"
-    kept = ("model.keras", "history.csv", "settings.json")
+    kept = ("model.keras", "history.csv", "settings.json", "evaluation.json", "03_train.ipynb")
     before = [(run / name).read_bytes() for name in kept]
     again = main_job(folder, sample_folder)
-    assert again.returncode == 0 and "Epoch 1/2" not in again.stdout + again.stderr
+    assert again.returncode == 0 and "1 of 4" not in again.stdout
+    assert f"Report of this run:  {run / 'index.html'}" in again.stdout
     assert [(run / name).read_bytes() for name in kept] == before
 
 
@@ -115,6 +116,15 @@ def test_other_settings_under_the_name_are_refused_at_once(finished, sample_fold
     refused = main_job(folder, sample_folder, "--seed", "5")
     assert refused.returncode == 2 and "RunExists" in refused.stderr
     assert executed.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_folder_of_somebody_elses_is_left_alone(sample_folder, tmp_path):
+    (tmp_path / "runs" / "two").mkdir(parents=True)
+    (tmp_path / "runs" / "two" / "thesis.tex").write_text("years of work")
+    refused = main_job(tmp_path, sample_folder)
+    assert refused.returncode == 2 and "thesis.tex" in refused.stderr
+    assert [entry.name for entry in (tmp_path / "runs" / "two").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.slow

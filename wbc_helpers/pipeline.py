@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wbc_helpers import reports, runs, sample, sources
+from wbc_helpers import runs, sample, sources, storage
 from wbc_helpers.recipes import RECIPES
 from wbc_helpers.settings import TrainingSettings, describe
 
@@ -59,10 +59,6 @@ def execute(
     WbcError
         Whatever `sources.fetch` refuses.
     """
-    # nbclient's and papermill's imports take a second that a wrong parameter need not wait for.
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
     data_dir, runs_dir = Path(data_dir).absolute(), Path(runs_dir).absolute()
     if run is not None:
         runs.folder_of(run, runs_dir)
@@ -71,20 +67,50 @@ def execute(
     print(sources.banner(identity), flush=True)
     run = run or default_name(settings, identity.source.name)
     run_folder = runs.folder_of(run, runs_dir)
-    if (run_folder / "settings.json").exists():
-        wanted = describe(settings, {"digest": identity.digest}, runtime=None)
-        runs.check_same(runs.open_run(run, runs_dir), wanted)
-    run_folder.mkdir(parents=True, exist_ok=True)
+    wanted = describe(settings, {"digest": identity.digest}, runtime=None)
+    existing = runs.find(run, runs_dir, wanted)
+    if existing and existing.is_complete and _is_whole(run_folder):
+        print(f"The run {run!r} is finished; nothing is done twice.", flush=True)
+        went_through = True
+    else:
+        storage.make_folder(run_folder)
+        with storage.named_errors(run_folder):
+            went_through = _execute_notebooks(settings, folder, run, data_dir, runs_dir)
+
+    # Only now: what renders pages would otherwise take its memory beside the training's.
+    from wbc_helpers import reports
+
+    report = reports.render_run(run_folder)
+    overview = reports.render_overview(runs_dir)
+    print(sources.banner(identity))
+    if went_through:
+        print(scores(run_folder))
+    print(f"\nReport of this run:  {report}\nAll runs:            {overview}", flush=True)
+    return went_through
+
+
+def _is_whole(run_folder: Path) -> bool:
+    """Tell whether all notebooks were executed, the last one to its end."""
+    executed = [(run_folder / f"{notebook}.ipynb").is_file() for notebook in NOTEBOOKS]
+    return all(executed) and (run_folder / "evaluation.json").is_file()
+
+
+def _execute_notebooks(
+    settings: TrainingSettings, folder: Path, run: str, data_dir: Path, runs_dir: Path
+) -> bool:
+    """Execute the notebooks into the run folder; stop at the first that fails, and say so."""
+    # These imports take a second that a wrong parameter need not wait for.
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
 
     _log_to_terminal()
-    went_through = True
     for number, notebook in enumerate(NOTEBOOKS, start=1):
         print(f"\n── {number} of {len(NOTEBOOKS)} · {notebook} {'─' * 40}", flush=True)
         started = time.perf_counter()
         try:
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{notebook}.ipynb",
-                run_folder / f"{notebook}.ipynb",
+                runs_dir / run / f"{notebook}.ipynb",
                 _parameters(notebook, settings, folder, run, data_dir, runs_dir),
                 kernel_name="python3",
                 cwd=ROOT,
@@ -95,17 +121,9 @@ def execute(
             )
         except PapermillExecutionError as error:
             print(f"\n{notebook} stopped: {error.ename}: {error.evalue}", flush=True)
-            went_through = False
-            break
+            return False
         print(f"   {time.perf_counter() - started:.0f} s", flush=True)
-
-    report = reports.render_run(run_folder)
-    overview = reports.render_overview(runs_dir)
-    print(sources.banner(identity))
-    if went_through:
-        print(scores(run_folder))
-    print(f"\nReport of this run:  {report}\nAll runs:            {overview}", flush=True)
-    return went_through
+    return True
 
 
 def _parameters(

@@ -185,21 +185,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     )
 
 
-def check_same(run: Run, settings: dict[str, Any]) -> None:
-    """Refuse to go on with a run that has other settings or other data.
-
-    Parameters
-    ----------
-    run : Run
-        What is on disk.
-    settings : dict
-        What is wanted; `training` and `data.digest` are compared.
-
-    Raises
-    ------
-    RunExists
-        Naming each difference.
-    """
+def _check_same(run: Run, settings: dict[str, Any]) -> None:
+    """Compare `training` and `data.digest` of a run with those wanted, and name differences."""
     was, wanted = _flat(run.settings), _flat(settings)
     differences = [
         f"{key} was {was.get(key)!r}, now {wanted[key]!r}"
@@ -222,6 +209,49 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
         for section in ("training", "data")
         for key, value in settings.get(section, {}).items()
     }
+
+
+def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | None:
+    """Find the run of this name, if there is one and it is the one that is meant.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run.
+    runs_dir : path
+        Folder of all runs.
+    settings : dict
+        What is wanted; its `training` and `data.digest` must be those of the run.
+
+    Returns
+    -------
+    Run or None
+        None where the name is free.
+
+    Raises
+    ------
+    RunExists
+        If the folder holds a run with other settings, or something else.
+    BrokenRun
+        If its settings cannot be read.
+    """
+    folder = folder_of(name, runs_dir)
+    if (folder / "settings.json").exists():
+        run = Run(folder, _read_settings(folder))
+        _check_same(run, settings)
+        return run
+    # The notebooks that come before training may already lie there, executed.
+    strangers = [
+        entry.name
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.suffix not in (".ipynb", ".html") and not entry.name.startswith(".")
+    ]
+    if strangers:
+        raise RunExists(
+            f"{folder} exists and is no run of this project (it holds {', '.join(strangers[:5])}). "
+            "Nothing was changed. Give the run another name."
+        )
+    return None
 
 
 def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
@@ -250,22 +280,9 @@ def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
     NoSpaceLeft, ReadOnlyFolder
         If the folder cannot be written.
     """
-    folder = folder_of(name, runs_dir)
-    if (folder / "settings.json").exists():
-        run = Run(folder, _read_settings(folder))
-        check_same(run, settings)
+    if run := find(name, runs_dir, settings):
         return run
-    # The notebooks that come before training may already lie there, executed.
-    strangers = [
-        entry.name
-        for entry in (folder.iterdir() if folder.is_dir() else ())
-        if entry.suffix not in (".ipynb", ".html") and not entry.name.startswith(".")
-    ]
-    if strangers:
-        raise RunExists(
-            f"{folder} exists and is no run of this project (it holds {', '.join(strangers[:5])}). "
-            "Nothing was changed. Give the run another name."
-        )
+    folder = folder_of(name, runs_dir)
     storage.make_folder(folder)
     settings = {"format": FORMAT, "name": name, **settings}
     storage.write_json(folder / "settings.json", settings)
@@ -358,11 +375,6 @@ def write_evaluation(run: Run, evaluation: dict[str, Any]) -> Path:
         The run that was evaluated.
     evaluation : dict
         Nested, of plain numbers; what is not finite is written as null.
-
-    Returns
-    -------
-    Path
-        The file.
     """
     path = run.folder / "evaluation.json"
     storage.write_json(path, _finite({"format": FORMAT, "run": run.name, **evaluation}))
