@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,11 +67,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     path = Path(path)
     expected = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
     try:
-        with warnings.catch_warnings():
-            # Pillow's own warning about large images; the limit below decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
+        with Image.open(path) as image:
             _check_header(path, image, expected)
             if size is not None:
                 # Pillow knows sizes as (width, height).
