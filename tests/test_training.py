@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from wbc_helpers import catalog, images, models, runs, runtime, settings, training
 from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists
 
+LONG = settings.TrainingSettings(epochs=60, image_size=(16, 16), batch_size=8)
 CHOSEN = settings.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8)
 
 
@@ -183,9 +185,52 @@ def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
     assert training.train(table, pixels, part, begin("x", tmp_path, chosen), verbose=0).is_complete
 
 
+IN_ANOTHER_PROCESS = """
+import sys
+sys.path.insert(0, {tests!r})
+from wbc_helpers import runtime
+runtime.choose()
+import numpy as np, pandas as pd
+from test_training import LONG, begin
+from wbc_helpers import cells, training
+pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+names = np.array(cells.NAMES)[np.arange(40) % 4]
+table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
+training.train(table, pixels, training.split(table, LONG), begin("killed", {folder!r}, LONG), 1, 0)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_all_its_epochs(noise, tmp_path):
+    script = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    job = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    written = tmp_path / "killed" / "history.csv"
+    deadline = time.monotonic() + 120
+    while not (written.exists() and len(written.read_text().splitlines()) > 3):
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    before = runs.open_run("killed", tmp_path).history
+    assert 2 <= len(before) < LONG.epochs
+    run = train(noise, "killed", tmp_path, LONG)
+    assert run.is_complete and run.history.epoch.tolist() == list(range(1, LONG.epochs + 1))
+    # The finished epochs are kept, not trained again; but for the last, should it have been cut
+    # off between weights and history.
+    kept = len(before) - 1
+    assert run.history.seconds[:kept].equals(before.seconds[:kept])
+
+
 ON_JAX = """
 import sys
-sys.modules["tensorflow"] = None  # as on Colab's TPU machines: any import of it fails
+
+class NoTensorFlow:  # as on Colab's TPU machines
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoTensorFlow())
 sys.path.insert(0, {tests!r})
 from wbc_helpers import runtime
 in_use = runtime.choose()

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import gzip
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -350,7 +351,8 @@ def save(report: AuditReport, folder: str | Path) -> None:
     leading = ["file", "source_id"]
     table = table[[*leading, *(name for name in table if name not in leading)]]
     with storage.atomic_file(folder / "provenance.csv.gz") as partial:
-        table.to_csv(partial, index=False, compression={"method": "gzip", "mtime": 0})
+        # Not pandas' own compression, which notes the temporary file's name.
+        partial.write_bytes(gzip.compress(table.to_csv(index=False).encode(), mtime=0))
     with storage.atomic_file(folder / "overlaps.csv") as partial:
         report.overlaps.to_csv(partial, index=False)
 
