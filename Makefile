@@ -53,6 +53,10 @@ test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
 test-all: lint ## the same, slow tests too
 	@$(python) -m pytest $(PYTEST_ARGS)
 
+.PHONY: audit
+audit: setup ## find each image's photograph, overlaps, leaks, repeats (SOURCE, DATA_DIR)
+	@$(python) -m wbc_helpers.audit$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
+
 .PHONY: results
 results: setup ## print the table of finished runs, and draw its figure (RUNS_DIR)
 	@$(python) .ci/results.py$(call option,runs-dir,RUNS_DIR)

@@ -205,8 +205,8 @@ figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], probabilities[
 # ## The paper's figure beside ours
 #
 # The paper reports an accuracy "over 90" per cent for its test set. The interval drawn here takes
-# images as independent, which they are not: TEST was made from 71 photographs, and the honest
-# interval is several times as wide.
+# images as independent, which those of TEST are not: they were made from 71 photographs. An honest
+# interval is nearer to that of TEST_SIMPLE, which has as many images as there are photographs.
 
 # %%
 named = {f"{this_run.name}: {split}": each for split, each in evaluations.items()}

@@ -17,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import scipy.fft
 from tqdm.auto import tqdm
 
 from wbc_helpers import images
@@ -146,7 +145,7 @@ class _ShiftFinder:
         small = (round(width / self._scale), 120)
         self._padded = (240, 2 * small[0])
         ones = np.ones(small[::-1], np.float32)
-        window = np.conj(scipy.fft.rfft2(ones, self._padded))
+        window = np.conj(np.fft.rfft2(ones, self._padded))
         n_shared = np.maximum(np.round(self._back(np.conj(window) * window)), 1)
         # Turns a sum of products into correlation × √pixels, and small overlaps into nothing.
         self._weight = np.where(n_shared >= SMALLEST_OVERLAP * ones.size, n_shared**-0.5, 0)
@@ -160,13 +159,13 @@ class _ShiftFinder:
             # Compressed, so that one dark nucleus or edge does not outweigh all the rest.
             coarse = np.sign(coarse) * np.sqrt(np.abs(coarse))
             coarse /= max(float(coarse.std()), 1e-6)
-            self._spectra.append(scipy.fft.rfft2(coarse, self._padded))
-            energy = self._back(scipy.fft.rfft2(coarse**2, self._padded) * window) / n_shared
+            self._spectra.append(np.fft.rfft2(coarse, self._padded))
+            energy = self._back(np.fft.rfft2(coarse**2, self._padded) * window) / n_shared
             # An empty corner has next to no energy; its noise would correlate with anything.
             self._inverse_rms.append(1 / np.sqrt(np.maximum(energy, 0.05)))
 
     def _back(self, spectrum: np.ndarray) -> np.ndarray:
-        return scipy.fft.irfft2(spectrum, self._padded).astype(np.float32)
+        return np.fft.irfft2(spectrum, self._padded).astype(np.float32)
 
     def find(self, i: int) -> list[tuple[int, int, int, int, float, float, float]]:
         """Pairs of photograph `i` with those after it: i, j, and the columns of the result."""
