@@ -15,7 +15,7 @@ from matplotlib.colors import same_color, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from wbc_helpers import cells, figures
+from wbc_helpers import abstention, calibration, cells, figures, uncertainty
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.evaluation import evaluate, most_confident_mistakes
 from wbc_helpers.figures import style
@@ -66,6 +66,17 @@ def evaluation(catalog, probabilities):
 @pytest.fixture(scope="module")
 def without_neutrophils():
     return evaluate(cells.NAMES[:3], np.eye(4)[:3])
+
+
+@pytest.fixture(scope="module")
+def always_wrong():
+    return evaluate(cells.NAMES, np.roll(np.eye(4), 1, axis=1))
+
+
+@pytest.fixture(scope="module")
+def intervals(evaluation):
+    pairs = np.arange(evaluation.n_images) // 2
+    return uncertainty.intervals(evaluation, pairs, n_resamples=200)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +144,33 @@ DRAWINGS = {
     "paper_beside_ours": lambda get: figures.paper_beside_ours(
         {"paper-200, seed 0": get("evaluation"), "another run": get("without_neutrophils")}
     ),
+    "reliability_diagram": lambda get: figures.reliability_diagram(
+        {
+            "as the network says": get("evaluation"),
+            "temperature 2.53": calibration.with_temperature(get("evaluation"), 2.53),
+        }
+    ),
+    "risk_coverage": lambda get: figures.risk_coverage(
+        {
+            "validation by photograph": abstention.risk_coverage(get("evaluation")),
+            "TEST": abstention.risk_coverage(get("without_neutrophils")),
+        },
+        abstention.choose_threshold(get("evaluation"), 0.3),
+    ),
+    "risk_coverage, out of reach": lambda get: figures.risk_coverage(
+        abstention.risk_coverage(get("always_wrong")),
+        abstention.choose_threshold(get("always_wrong"), 0.05),
+    ),
+    "score_intervals": lambda get: figures.score_intervals(get("intervals"), 24, 12),
+    "score_intervals, one score": lambda get: figures.score_intervals(
+        get("intervals").loc[["kappa"]], 2487, 71
+    ),
+    "conformal_coverage": lambda get: figures.conformal_coverage(
+        abstention.coverage_by_rate(get("evaluation"), get("evaluation"))
+    ),
+    "conformal_coverage, a type missing": lambda get: figures.conformal_coverage(
+        abstention.coverage_by_rate(get("evaluation"), get("without_neutrophils"))
+    ),
     "validation_beside_test": lambda get: figures.validation_beside_test(RESULTS),
 }
 
@@ -199,6 +237,11 @@ def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
         figures.roc_curves,
         figures.precision_recall_curves,
         figures.paper_beside_ours,
+        figures.reliability_diagram,
+        lambda evaluation, ax: figures.risk_coverage(abstention.risk_coverage(evaluation), ax=ax),
+        lambda evaluation, ax: figures.score_intervals(
+            uncertainty.intervals(evaluation, range(evaluation.n_images), 10), 24, 24, ax=ax
+        ),
         lambda evaluation, ax: figures.black_corners(np.eye(4), 1, ax=ax),
     ],
 )
@@ -547,3 +590,52 @@ def test_validation_and_test_stand_side_by_side_with_a_dot_for_each_seed():
     assert {"98%", "53%", "50%", "45%", "the paper: over 90%"} <= shown
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert "validation: random (leaky)" in labels[1] and "n = 3 seeds" in labels[1]
+
+
+def test_reliability_diagram_draws_the_bins_that_hold_images():
+    # Four of 80 % and three right; one of 100 %, right.
+    probabilities = np.array([[0.8, 0.2, 0, 0]] * 4 + [[1, 0, 0, 0]])
+    names = ["eosinophil"] * 3 + ["lymphocyte", "eosinophil"]
+    figure = figures.reliability_diagram(evaluate(names, probabilities))
+    (points,) = figure.axes[0].collections
+    np.testing.assert_allclose(points.get_offsets(), [(0.8, 0.75), (1, 1)])
+    small, large = sorted(points.get_sizes())
+    assert large > 2 * small
+    assert "ECE 0.040 (n = 5)" in all_text(figure)
+
+
+def test_risk_coverage_marks_the_threshold_on_each_curve(evaluation, always_wrong):
+    chosen = abstention.choose_threshold(evaluation, 0.3)
+    figure = figures.risk_coverage(abstention.risk_coverage(evaluation), chosen)
+    marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
+    assert (marks[0].get_xdata()[0], marks[0].get_ydata()[0]) == (chosen.coverage, chosen.error)
+    nothing = abstention.choose_threshold(always_wrong, 0.05)
+    figure = figures.risk_coverage(abstention.risk_coverage(always_wrong), nothing)
+    assert "out of reach" in all_text(figure)
+
+
+def test_score_intervals_are_those_of_the_table(intervals):
+    figure = figures.score_intervals(intervals, 24, 12)
+    naive, honest = (lines.get_segments() for lines in figure.axes[0].collections)
+    for row, (_, score) in enumerate(intervals.iterrows()):
+        assert naive[row][:, 0].tolist() == [score["naive_low"], score["naive_high"]]
+        assert honest[row][:, 0].tolist() == [score["low"], score["high"]]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["accuracy", "balanced accuracy"]
+
+
+def test_conformal_coverage_in_the_colours_of_the_types(evaluation):
+    measured = abstention.coverage_by_rate(evaluation, evaluation, [0.1, 0.4])
+    left, right = figures.conformal_coverage(measured).axes
+    for line, cell_type in zip(left.lines, cells.CELL_TYPES, strict=False):
+        assert same_color(line.get_color(), cell_type.color)
+        of_type = measured[measured["cell_type"] == cell_type.name].sort_values("wanted")
+        assert line.get_ydata().tolist() == of_type["coverage"].tolist()
+    assert left.lines[-1].get_xdata().tolist() == pytest.approx([0.6, 0.9])
+    assert len(right.lines) == 5
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_more_results_than_styles_are_refused(evaluation, number):
+    with pytest.raises(InvalidParameter, match=f"{number} results"):
+        figures.reliability_diagram(dict.fromkeys("abcd"[:number], evaluation))

@@ -18,6 +18,12 @@ from wbc_helpers.figures.data import (
     montage,
     montage_by_type,
 )
+from wbc_helpers.figures.reliability import (
+    conformal_coverage,
+    reliability_diagram,
+    risk_coverage,
+    score_intervals,
+)
 from wbc_helpers.figures.scores import (
     confusion,
     confusion_counts_and_rates,
@@ -36,6 +42,7 @@ __all__ = [
     "black_corners",
     "brightness_and_colour",
     "class_balance",
+    "conformal_coverage",
     "confusion",
     "confusion_counts_and_rates",
     "learning_curves",
@@ -47,6 +54,9 @@ __all__ = [
     "paper_beside_ours",
     "per_class_scores",
     "precision_recall_curves",
+    "reliability_diagram",
+    "risk_coverage",
     "roc_curves",
+    "score_intervals",
     "validation_beside_test",
 ]
