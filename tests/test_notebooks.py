@@ -162,6 +162,7 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
         ("03_train", {"run": "../up"}),
         ("04_evaluate", {"epochs_if_untrained": -1}),
         ("04_evaluate", {"run": "no-such-run"}),
+        ("04_evaluate", {"wanted_error": 2}),
     ],
 )
 @pytest.mark.slow

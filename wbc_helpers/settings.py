@@ -69,8 +69,8 @@ class TrainingSettings:
         _check_whole("epochs", self.epochs, 1, 10_000)
         _check_whole("batch_size", self.batch_size, 1, 4_096)
         _check_whole("seed", self.seed, 0, 2**32 - 1)
-        _check_fraction("learning_rate", self.learning_rate, includes_one=True)
-        _check_fraction("validation_fraction", self.validation_fraction, includes_one=False)
+        check_fraction("learning_rate", self.learning_rate, includes_one=True)
+        check_fraction("validation_fraction", self.validation_fraction)
         if self.validation not in VALIDATION_SPLITS:
             raise InvalidParameter(
                 f"validation={self.validation!r} is unknown. Expected one of "
@@ -86,7 +86,23 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
         )
 
 
-def _check_fraction(name: str, value: Any, includes_one: bool) -> None:
+def check_fraction(name: str, value: object, includes_one: bool = False) -> None:
+    """Refuse what is no number between 0 and 1.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: a number above 0 and below 1.
+    includes_one : bool
+        Allow 1, too.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not (0 < value < 1 or (includes_one and value == 1)):
         raise InvalidParameter(
