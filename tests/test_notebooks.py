@@ -122,6 +122,7 @@ def parameters(name: str, sample_folder: Path, folder: Path) -> dict:
             "runs_dir": str(folder / "runs"),
             "run": "tiny",
         },
+        "05_audit": {"runs_dir": str(folder / "runs"), "epochs": 1},
         "04_evaluate": {"runs_dir": str(folder / "runs"), "epochs_if_untrained": 1},
     }.get(name, {})
 
@@ -163,6 +164,7 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
         ("04_evaluate", {"epochs_if_untrained": -1}),
         ("04_evaluate", {"run": "no-such-run"}),
         ("04_evaluate", {"wanted_error": 2}),
+        ("05_audit", {"epochs": 0}),
     ],
 )
 @pytest.mark.slow

@@ -491,3 +491,10 @@ def test_real_images_get_their_source_at_once(real_folder):
     assert known["source_id"].notna().all()
     table = provenance.shipped().set_index("file")
     assert known["source_id"].tolist() == table.loc[known["file"], "source_id"].tolist()
+
+
+def test_images_of_unknown_photographs_are_refused_with_their_number():
+    catalog = pd.DataFrame({"source_id": ["BloodImage_00001", pd.NA, pd.NA]})
+    with pytest.raises(DataNotFound, match="2 of 3"):
+        audit.require_photographs(catalog)
+    audit.require_photographs(catalog[:1])

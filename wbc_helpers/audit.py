@@ -163,6 +163,28 @@ def _pair(pair: tuple) -> str:
     )
 
 
+def require_photographs(catalog: pd.DataFrame) -> None:
+    """Refuse images of which it is not known which photographs they were made from.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        With `source_id`, see `provenance.add_provenance`.
+
+    Raises
+    ------
+    DataNotFound
+        If the photograph of any image is unknown.
+    """
+    n_unknown = int(catalog["source_id"].isna().sum())
+    if n_unknown:
+        raise DataNotFound(
+            f"Of {n_unknown:,} of {len(catalog):,} images it is not known which photographs they "
+            "were made from. Expected the published blood-cells data or the drawn sample; other "
+            "data with photographs are audited by `python -m wbc_helpers.audit --source FOLDER`."
+        )
+
+
 def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditReport:
     """Find out from the pixels what the images of a data set show.
 
