@@ -95,6 +95,17 @@ def test_a_random_split_leaks_and_a_grouped_one_does_not():
     assert grouped.eq("validation").sum() == 80
 
 
+def test_folds_divide_no_photograph_and_hold_every_image_once():
+    training = of_photographs(40, 10)
+    folds = catalog.grouped_folds(training, n_folds=5, seed=0)
+    assert folds.groupby(training.group_id).nunique().max() == 1
+    assert folds.value_counts().to_dict() == dict.fromkeys(range(5), 80)
+    # Forty photographs of four types: two of each type a fold.
+    assert (pd.crosstab(folds, training.cell_type) == 20).all(axis=None)
+    with pytest.raises(InvalidParameter, match="folds"):
+        catalog.grouped_folds(training, n_folds=1)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, 0.001])
 def test_a_fraction_that_leaves_a_side_empty_is_refused(fraction):
     with pytest.raises(InvalidParameter, match="cannot be set aside"):

@@ -152,6 +152,50 @@ def count_images(catalog: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
+    """Deal images into folds for cross-validation, photographs undivided.
+
+    Parameters
+    ----------
+    training_catalog : DataFrame
+        With columns `cell_type` and `group_id` (photographs that overlap share one).
+    n_folds : int
+        At least 2.
+    seed : int
+        Seed of the shuffle.
+
+    Returns
+    -------
+    Series of int
+        0 to `n_folds` − 1 for each row, same index, as alike in their cell types as the groups
+        allow.
+
+    Raises
+    ------
+    InvalidParameter
+        If the photographs are not known, or are too few for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
+        raise InvalidParameter(
+            "It is not known which photographs these images were made from. Expected a group_id "
+            "for each, see provenance.add_provenance."
+        )
+    fold = pd.Series(0, index=training_catalog.index, name="fold")
+    try:
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        parts = splitter.split(fold, training_catalog["cell_type"], training_catalog["group_id"])
+        for number, (_, rows) in enumerate(parts):
+            fold.iloc[rows] = number
+    except ValueError as error:
+        raise InvalidParameter(
+            f"{training_catalog['group_id'].nunique()} groups of photographs cannot be dealt into "
+            f"{n_folds!r} folds: {error}."
+        ) from error
+    return fold
+
+
 def split_validation(
     training_catalog: pd.DataFrame, how: str = "random", fraction: float = 0.1, seed: int = 0
 ) -> pd.Series:
@@ -184,21 +228,18 @@ def split_validation(
     InvalidParameter
         If the fraction leaves a side without images, or the groups are not known.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+    from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(training_catalog))
-    cell_types = training_catalog["cell_type"].to_numpy()
     try:
         if how == "grouped":
-            if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
-                raise ValueError("it is not known which photographs these images were made from")
-            folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
-            _, validation = next(folds.split(rows, cell_types, training_catalog["group_id"]))
+            folds = grouped_folds(training_catalog, round(1 / fraction), seed)
+            validation = np.flatnonzero(folds == 0)
         else:
             _, validation = train_test_split(
-                rows, test_size=fraction, random_state=seed, stratify=cell_types
+                rows, test_size=fraction, random_state=seed, stratify=training_catalog["cell_type"]
             )
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise InvalidParameter(
             f"A {how} part of {fraction} of {len(training_catalog)} images cannot be set aside: "
             f"{error}. Expected a fraction between 0 and 1 that leaves every cell type on both "
