@@ -120,6 +120,22 @@ RESULTS = pd.DataFrame(
     }
 )
 
+OCCLUSION = pd.DataFrame(
+    {"n_images": 2450, "accuracy": [0.7, 0.71, 0.26], "probability": [1.0, 0.88, 0.47]},
+    index=["untouched", "background blanked", "cell blanked"],
+)
+
+
+def looks_of(n_right, n_wrong):
+    """Maps with one hot field each, answers, and masks of which the first is empty."""
+    n_images = n_right + n_wrong
+    cams, masks = np.zeros((n_images, 6, 8)), np.zeros((n_images, 6, 8), bool)
+    cams[:, 1, 6], masks[1:, 2:5, 3:6] = 1, True
+    said = ["eosinophil"] * n_right + ["neutrophil"] * n_wrong
+    answers = {"cell_type": "eosinophil", "predicted": said, "probability": 0.75}
+    return cams, pd.DataFrame(answers), masks
+
+
 DRAWINGS = {
     "class_balance": lambda get: figures.class_balance(get("catalog")),
     "montage": lambda get: figures.montage(get("catalog")["path"][:7], list("abcdefg")),
@@ -171,6 +187,13 @@ DRAWINGS = {
     "conformal_coverage, a type missing": lambda get: figures.conformal_coverage(
         abstention.coverage_by_rate(get("evaluation"), get("without_neutrophils"))
     ),
+    "where_it_looks": lambda get: figures.where_it_looks(
+        get("catalog")["path"][:10], *looks_of(5, 5)
+    ),
+    "where_it_looks, one right": lambda get: figures.where_it_looks(
+        get("catalog")["path"][:1], *looks_of(1, 0)
+    ),
+    "occlusion": lambda get: figures.occlusion(OCCLUSION),
     "validation_beside_test": lambda get: figures.validation_beside_test(RESULTS),
 }
 
@@ -639,3 +662,39 @@ def test_conformal_coverage_in_the_colours_of_the_types(evaluation):
 def test_more_results_than_styles_are_refused(evaluation, number):
     with pytest.raises(InvalidParameter, match=f"{number} results"):
         figures.reliability_diagram(dict.fromkeys("abcd"[:number], evaluation))
+
+
+def test_where_it_looks_sorts_right_from_wrong_and_lays_each_map_over_its_image(catalog):
+    cams, answers, masks = looks_of(2, 3)
+    mixed = [3, 0, 4, 1, 2]
+    figure = figures.where_it_looks(
+        catalog["path"][:5], cams[mixed], answers.iloc[mixed], masks[mixed]
+    )
+    right, wrong = figure.subfigs
+    assert (right.get_suptitle(), wrong.get_suptitle()) == ("Right (n = 2)", "Wrong (n = 3)")
+    assert [int(ax.images[0].get_array()[0, 0, 2]) for ax in right.axes[:2]] == [1, 3]
+    assert [int(ax.images[0].get_array()[0, 0, 2]) for ax in wrong.axes[:3]] == [0, 2, 4]
+    assert titles_of(right)[0] == "eosinophil 75%"
+    assert titles_of(wrong)[0] == "neutrophil 75%\nis eosinophil"
+    picture, heat = right.axes[0].images
+    # The coarse map covers the whole image, and hides it only where it is hot.
+    assert heat.get_extent() == list(picture.get_extent())
+    assert heat.get_alpha().argmax() == heat.get_array().argmax() == 1 * 8 + 6
+    assert heat.get_alpha().min() < 0.2
+    # The first image's mask is empty: no outline.
+    assert [len(ax.collections) for ax in right.axes[:2]] == [0, 1]
+
+
+def test_where_it_looks_needs_one_map_an_image(catalog):
+    cams, answers, _ = looks_of(2, 1)
+    with pytest.raises(InvalidParameter, match="2 maps over 3 images"):
+        figures.where_it_looks(catalog["path"][:3], cams[:2], answers)
+
+
+def test_occlusion_shows_both_measures_of_each_condition():
+    figure = figures.occlusion(OCCLUSION)
+    ax = figure.axes[0]
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == [*OCCLUSION["accuracy"], *OCCLUSION["probability"]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(OCCLUSION.index)
+    assert "n = 2,450" in all_text(figure) and "guessing, 25%" in all_text(figure)

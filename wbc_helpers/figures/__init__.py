@@ -18,6 +18,7 @@ from wbc_helpers.figures.data import (
     montage,
     montage_by_type,
 )
+from wbc_helpers.figures.explain import occlusion, where_it_looks
 from wbc_helpers.figures.reliability import (
     conformal_coverage,
     reliability_diagram,
@@ -51,6 +52,7 @@ __all__ = [
     "mistakes",
     "montage",
     "montage_by_type",
+    "occlusion",
     "paper_beside_ours",
     "per_class_scores",
     "precision_recall_curves",
@@ -59,4 +61,5 @@ __all__ = [
     "roc_curves",
     "score_intervals",
     "validation_beside_test",
+    "where_it_looks",
 ]
