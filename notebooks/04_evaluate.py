@@ -63,6 +63,7 @@ colab.prepare(root)
 # %%
 import time
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -70,6 +71,7 @@ from wbc_helpers import (
     abstention,
     calibration,
     catalog,
+    cells,
     evaluation,
     figures,
     images,
@@ -87,7 +89,7 @@ runtime_in_use = runtime.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import models, training
+from wbc_helpers import explain, models, occlusion, training
 
 pd.Series(settings.versions(), name="version").to_frame()
 
@@ -218,6 +220,53 @@ figures.precision_recall_curves(test);
 
 # %%
 figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], test.probabilities, n=12));
+
+# %% [markdown]
+# ## Where does it look?
+#
+# Grad-CAM colours what speaks for the answer: a few right answers, then a few wrong ones. The
+# outline is the white cell, located by its colour. The maps are coarse: trust the test below more.
+
+# %%
+cell_masks = explain.locate_cells(rows["TEST"].path, image_size, progress=False)
+test_pixels = images.decode(rows["TEST"].path, image_size, data_folder / "cache")
+answered = pd.DataFrame({
+    "cell_type": test.true_types,
+    "predicted": np.array(cells.NAMES)[test.probabilities.argmax(axis=1)],
+    "probability": test.probabilities.max(axis=1),
+})  # fmt: skip
+right = (answered.predicted == answered.cell_type).to_numpy()
+generator = np.random.default_rng(0)
+some = np.concatenate(
+    [generator.permutation(np.flatnonzero(group))[:4] for group in (right, ~right)]
+)
+heat = explain.grad_cam(model, test_pixels[some])
+figures.where_it_looks(test_pixels[some], heat, answered.iloc[some], cell_masks[some]);
+
+# %%
+everywhere = explain.weight_on_cell(explain.grad_cam(model, test_pixels), cell_masks)
+everywhere.groupby(np.where(right, "right", "wrong")).mean().round(3)
+
+# %% [markdown]
+# ## Is that picture true?
+#
+# The white cell is painted over with the colour of the smear, then a piece of background of the
+# same shape. If the network reads the cell, the first destroys its answers and the second does not.
+
+# %%
+occluded = occlusion.occlude(test_pixels, cell_masks)
+occluded_answers = occlusion.answers_to(
+    model, test_pixels, rows["TEST"].cell_type.to_numpy(), occluded
+)
+figures.occlusion(occlusion.summarise(occluded_answers));
+
+# %% [markdown]
+# By type: a type that keeps its accuracy without its cell is the answer that the network gives
+# when it sees nothing.
+
+# %%
+occluded_answers["right"] = occluded_answers.predicted == occluded_answers.cell_type
+occluded_answers.pivot_table("right", "cell_type", "condition", observed=True).round(3)
 
 # %% [markdown]
 # ## What do 71 photographs allow one to say?
