@@ -68,28 +68,33 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from wbc_helpers import (
-    abstention,
-    calibration,
     catalog,
     cells,
     evaluation,
     figures,
     images,
-    photographs,
-    predictions,
     provenance,
     runs,
     runtime,
     settings,
     sources,
-    uncertainty,
-)  # fmt: skip
+)
 
 runtime_in_use = runtime.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import explain, models, occlusion, training
+from wbc_helpers import (
+    abstention,
+    calibration,
+    explain,
+    models,
+    occlusion,
+    photographs,
+    predictions,
+    training,
+    uncertainty,
+)
 
 pd.Series(settings.versions(), name="version").to_frame()
 
