@@ -209,6 +209,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=str(ROOT / "data"))
     parser.add_argument("--size", type=int, nargs=2, default=None, help="height and width")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="groups whose title holds this, such as pixels")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     functions = {f.__name__: f for group in GROUPS.values() for f in group.values()}
@@ -230,6 +231,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores; {software}")
     print(f"median (lowest–highest) of n = {options.repeats}, each in a fresh process\n")
     for title, group in GROUPS.items():
+        if options.only not in title:
+            continue
         print(title)
         measured = {name: [] for name in group}
         for _ in range(options.repeats):
@@ -237,8 +240,10 @@ def main() -> None:
                 measured[name].append(in_fresh_process(function.__name__, folder, size))
         for name, each in measured.items():
             show(name, each)
-    print("The main job, one epoch, all processes together")
-    show("python -m wbc_helpers run", [whole_run(folder)])
+    title = "The main job, one epoch, all processes together"
+    if options.only in title:
+        print(title)
+        show("python -m wbc_helpers run", [whole_run(folder)])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ claims hundreds is a decompression bomb or a mistake, and would fill the memory.
 SMALLEST_SIDE, LARGEST_SIDE = 16, 1024
 """Pixels."""
 
+_AT_A_TIME = 64
+"""Images that a thread takes at once; handing out single ones costs as much as decoding them."""
+
 _FORMAT_OF_SUFFIX = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}
 
 
@@ -223,24 +226,27 @@ def _decode_into(
 ) -> None:
     """Fill an array with images, on all cores, and name every file that cannot be read."""
 
-    def decode_one(index: int) -> str | None:
-        try:
-            pixels[index] = read_image(paths[index], size)
-        except UnreadableImage as error:
-            return str(error)
-        return None
+    def decode_some(start: int) -> list[str]:
+        messages = []
+        for index in range(start, min(start + _AT_A_TIME, len(paths))):
+            try:
+                pixels[index] = read_image(paths[index], size)
+            except UnreadableImage as error:
+                messages.append(str(error))
+        return messages
 
+    failures = []
     # Pillow releases Python's lock while it decodes, so threads are enough.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = tqdm(
-            pool.map(decode_one, range(len(paths))),
-            total=len(paths),
-            desc="decoding",
-            unit="image",
-            disable=not progress,
-            mininterval=0.5,
-        )
-        failures = [message for message in outcomes if message]
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(
+            total=len(paths), desc="decoding", unit="image", disable=not progress, mininterval=0.5
+        ) as bar,
+    ):
+        starts = range(0, len(paths), _AT_A_TIME)
+        for start, messages in zip(starts, pool.map(decode_some, starts), strict=True):
+            failures += messages
+            bar.update(min(_AT_A_TIME, len(paths) - start))
     if failures:
         named = "\n".join(failures[:10])
         more = f"\n… and {len(failures) - 10} more" if len(failures) > 10 else ""
