@@ -46,6 +46,17 @@ def main() -> None:
     part = catalog.split_validation(table, "grouped", 0.2, options.seed)
     rows = [np.flatnonzero(part == name) for name in ("train", "validation")]
     cell_types = table["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+
+    class NextOrder(keras.callbacks.Callback):
+        """Give the images in another order every epoch, as `training.train` does."""
+
+        def __init__(self, batches):
+            super().__init__()
+            self.batches = batches
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.batches.epoch = epoch
+
     print(f"{len(rows[0]):,} training images, {len(rows[1]):,} of other photographs to validate")
     for name, (size, reading) in READINGS.items():
         pixels = images.decode(table["path"], size, Path(options.data_dir) / "cache")
@@ -57,7 +68,12 @@ def main() -> None:
                    for each, s in zip(rows, (options.seed, None), strict=True)]  # fmt: skip
         started = time.perf_counter()
         history = network.fit(
-            batches[0], validation_data=batches[1], epochs=options.epochs, verbose=0
+            batches[0],
+            validation_data=batches[1],
+            epochs=options.epochs,
+            shuffle=False,
+            callbacks=[NextOrder(batches[0])],
+            verbose=0,
         ).history
         last = history["val_accuracy"][-5:]
         print(
