@@ -37,10 +37,10 @@ def paper_cnn(
     - *Dense layers*: ReLU, without dropout or normalisation, which the paper names for
       convolutions only.
 
-    Tried beside it, for 14 to 16 epochs with one seed on one grouped validation fold of TRAIN: 60 × 80
-    pixels, 5 × 5 kernels, filters 16, 8, 8, 4, and no dropout. All came to 53 to 60 % in the mean
-    of the last five epochs, which is less than each varied between epochs, so that the cheapest was
-    taken. `tests/paper_readings.py` repeats the comparison; TEST has no part in it.
+    Tried beside it, for 14 to 16 epochs with one seed on one grouped validation fold of TRAIN:
+    60 × 80 pixels, 5 × 5 kernels, filters 16, 8, 8, 4, and no dropout. All came to 53 to 60 % in
+    the mean of the last five epochs, a range no wider than that between epochs, so the cheapest
+    was taken. `tests/paper_readings.py` repeats the comparison; TEST has no part in it.
 
     Parameters
     ----------
