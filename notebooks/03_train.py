@@ -24,7 +24,7 @@
 # **At the end** you have a trained model with its settings, history and split in a run folder,
 # and have watched it learn.
 #
-# **Time and hardware:** the paper's 200 epochs take about 25 minutes on two CPU cores and minutes on a
+# **Time and hardware:** the paper's 200 epochs take 20 to 30 minutes on two CPU cores and minutes on a
 # GPU; `epochs = 20` gives a first impression. An interrupted run, started again under its name,
 # goes on after its last finished epoch.
 
