@@ -22,7 +22,7 @@ python = $(call quoted,VENV)/bin/python
 quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)), --$(1)=$(call quoted,$(2)))
 # Handing them down to every command as well would expand that `$` after all.
-unexport SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR
+unexport SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS
 
 # --- What people do -------------------------------------------------------------------------------
 
@@ -34,12 +34,16 @@ help: ## list the targets
 	@echo
 	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
 	@echo 'EPOCHS, RECIPE, VALIDATION (random or grouped), RUN (name of the run), SEED, DATA_DIR,'
-	@echo 'RUNS_DIR.'
+	@echo 'RUNS_DIR. Of crossval: the same, PHOTOGRAPHS (train or all), FOLDS.'
 	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS.'
 
 .PHONY: run
 run: setup ## get the data, execute the notebooks, render the report
 	@$(python) -m wbc_helpers run$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,validation,VALIDATION)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+
+.PHONY: crossval
+crossval: setup ## judge every photograph by a network that never saw it (SOURCE, RECIPE, EPOCHS)
+	@$(python) -m wbc_helpers crossval$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,photographs,PHOTOGRAPHS)$(call option,folds,FOLDS)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: report
 report: setup ## render the pages of all runs again (RUNS_DIR)

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 
 import cv2
 import keras
@@ -190,53 +189,6 @@ def test_weight_and_area_of_a_map_known_by_construction(masks):
     assert all_zero[["weight", "peak"]].isna().all() and all_zero["area"] > 0
     with pytest.raises(InvalidParameter, match="bool"):
         explain.weight_on_cell(cams, masks.astype(int))
-
-
-def boxes_of(annotation):
-    """Boxes of the white cells at half size: left, top, right, bottom."""
-    return [
-        [int(each.find(f"bndbox/{side}").text) // 2 for side in ("xmin", "ymin", "xmax", "ymax")]
-        for each in ElementTree.parse(annotation).iter("object")
-        if each.find("name").text == "WBC"
-    ]
-
-
-def test_cells_are_located_where_they_were_drawn(sample_folder):
-    dataset = sample_folder / "dataset-master" / "dataset-master"
-    n_cells, n_found, share_of_mask = 0, 0, []
-    for annotation in sorted((dataset / "Annotations").glob("*.xml")):
-        path = dataset / "JPEGImages" / f"{annotation.stem}.jpg"
-        mask = explain.locate_cell(images.read_image(path, (240, 320)))
-        on_boxes = np.zeros_like(mask)
-        for left, top, right, bottom in boxes_of(annotation):
-            box = np.s_[top : bottom + 1, left : right + 1]
-            n_cells += 1
-            # A round cell takes 79 % of its box.
-            n_found += mask[box].mean() > 0.6
-            # A nucleus is found, and then the cell around it, or not at all.
-            assert mask[box].mean() > 0.6 or not mask[box].any()
-            on_boxes[box] = True
-        if mask.any():
-            share_of_mask.append(mask[on_boxes].sum() / mask.sum())
-    # The smallest drawn nuclei lie below the size of real ones.
-    assert n_cells == 52 and n_found >= 45
-    assert np.mean(share_of_mask) > 0.8 and min(share_of_mask) > 0.45
-
-
-def test_masks_come_at_the_models_size(sample_catalog):
-    paths = sample_catalog.loc[sample_catalog["split"] == "TEST_SIMPLE", "path"][:4]
-    masks = explain.locate_cells(paths, (48, 64), progress=False)
-    assert masks.shape == (4, 48, 64) and masks.dtype == bool
-    for path, mask in zip(paths, masks, strict=True):
-        full = explain.locate_cell(images.read_image(path))
-        assert mask.mean() == pytest.approx(full.mean(), abs=0.01)
-
-
-def test_a_field_without_a_white_cell_has_an_empty_mask():
-    field = np.full((240, 320, 3), SMEAR, np.uint8)
-    cv2.circle(field, (160, 120), 30, (205, 120, 140), -1)  # a red cell
-    assert not explain.locate_cell(field).any()
-    assert explain.locate_cells([], (48, 64), progress=False).shape == (0, 48, 64)
 
 
 def test_blanking_changes_the_patch_and_nothing_else(pixels, masks):

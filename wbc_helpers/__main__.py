@@ -44,25 +44,42 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="fetch the data, execute all notebooks, render the report"
     )
-    run.add_argument(
-        "--source", default="auto", help="auto, kaggle, sample, or the path of an archive or folder"
-    )
-    run.add_argument("--recipe", default="paper", help=f"one of {', '.join(RECIPES)}")
-    run.add_argument("--epochs", help="passes over the training images (default: the recipe's)")
-    run.add_argument("--seed", default="0", help="of split, weights and order (default: 0)")
+    _add_training_options(run, recipe="paper")
     run.add_argument(
         "--validation",
         help="random (the paper's, leaky) or grouped by photograph (default: recipe's)",
     )
-    run.add_argument("--run", help="name of the run (default: made of recipe, data and epochs)")
-    run.add_argument("--data-dir", default="data", type=Path)
-    run.add_argument("--runs-dir", default="runs", type=Path)
     run.set_defaults(command=_run)
+
+    crossval = commands.add_parser(
+        "crossval", help="judge every photograph by a network that never saw it"
+    )
+    _add_training_options(crossval, recipe="compact")
+    crossval.add_argument("--folds", default="5", help="number of folds (default: 5)")
+    crossval.add_argument(
+        "--photographs", default="train", choices=("train", "all"),
+        help="those of TRAIN, to choose a recipe by; or all, those of TEST too",
+    )  # fmt: skip
+    crossval.set_defaults(command=_crossval)
 
     report = commands.add_parser("report", help="render the pages of all runs again")
     report.add_argument("--runs-dir", default="runs", type=Path)
     report.set_defaults(command=_report)
     return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser, recipe: str) -> None:
+    parser.add_argument(
+        "--source", default="auto", help="auto, kaggle, sample, or the path of an archive or folder"
+    )
+    parser.add_argument(
+        "--recipe", default=recipe, help=f"one of {', '.join(RECIPES)} (default: {recipe})"
+    )
+    parser.add_argument("--epochs", help="passes over the training images (default: the recipe's)")
+    parser.add_argument("--seed", default="0", help="of split, weights and order (default: 0)")
+    parser.add_argument("--run", help="name of the run (default: made of recipe, data and epochs)")
+    parser.add_argument("--data-dir", default="data", type=Path)
+    parser.add_argument("--runs-dir", default="runs", type=Path)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -80,6 +97,33 @@ def _run(options: argparse.Namespace) -> int:
         settings, options.source, options.run, options.data_dir, options.runs_dir
     )
     return 0 if went_through else 1
+
+
+def _crossval(options: argparse.Namespace) -> int:
+    from wbc_helpers import sources
+    from wbc_helpers.settings import TrainingSettings
+
+    settings = TrainingSettings(
+        recipe=options.recipe,
+        epochs=_whole("epochs", options.epochs),
+        validation="grouped",
+        seed=_whole("seed", options.seed),
+    )
+    identity = sources.identify(sources.fetch(options.source, options.data_dir))
+    print(sources.banner(identity), flush=True)
+    # Only now: what is refused need not wait for Keras.
+    from wbc_helpers import crossvalidation, pipeline
+
+    name = options.run or (
+        f"crossval-{options.photographs}-{pipeline.default_name(settings, identity.source.name)}"
+    )
+    table = crossvalidation.cross_validate(
+        settings, identity, name, options.data_dir, options.runs_dir,
+        n_folds=_whole("folds", options.folds),
+        splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
+    )  # fmt: skip
+    print(crossvalidation.report(table))
+    return 0
 
 
 def _whole(name: str, value: str | None) -> int | None:

@@ -14,8 +14,9 @@ import pandas as pd
 from wbc_helpers import cells, provenance, sources, storage
 from wbc_helpers.catalog import find_images, photographs_folder
 from wbc_helpers.errors import DataNotFound
-from wbc_helpers.overlaps import find_nuclei, find_overlaps, group_sources, read_photographs
+from wbc_helpers.overlaps import find_overlaps, group_sources, read_photographs
 from wbc_helpers.provenance import AFFINE
+from wbc_helpers.white_cells import find_nuclei
 
 WHOLE = 0.99
 """Part of a nucleus, 0–1, from which on an image counts as showing all of it: where its edge lies

@@ -4,8 +4,7 @@ Maps of this kind can look convincing and say little about the network; `occlusi
 the test.
 """
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -14,16 +13,9 @@ import numpy as np
 import pandas as pd
 from keras import layers, ops
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
-from wbc_helpers import models, overlaps
+from wbc_helpers import models
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.images import read_image
-
-CYTOPLASM = 12
-"""Pixels at half size (320×240) from the hull of the nucleus to the edge of the cell. On 178
-photographs whose white cell the BCCD set annotates, the box around the cell so found and the
-annotated one share 80 % of their union on average; with 9 or 15 pixels, 80 and 76 %."""
 
 _CONVOLUTIONS = (
     layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose,
@@ -195,73 +187,6 @@ def _logits(model: keras.Model) -> tuple[Any, Callable[[Any], Any]]:
     return model.output, lambda probabilities: ops.log(probabilities + 1e-7)
 
 
-def locate_cell(image: np.ndarray) -> np.ndarray:
-    """Find the white cells of an image by the colour of their nuclei.
-
-    Each nucleus is filled to its convex hull, and grown by the usual breadth of the cytoplasm:
-    an outline of the cell that is right to some pixels, not a segmentation.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, showing a field as wide as the data set's images do. Best at their own 320×240;
-        other sizes are resampled to as many pixels first.
-
-    Returns
-    -------
-    ndarray, (height, width) bool
-        True on white cells; all False where none was found.
-    """
-    height, width = image.shape[:2]
-    scale = np.sqrt(320 * 240 / (height * width))
-    half_size = (round(width * scale), round(height * scale))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    nuclei = overlaps.find_nuclei(cv2.resize(image, half_size, interpolation=interpolation))
-    hulls = np.zeros(nuclei.shape, np.uint8)
-    for nucleus in range(1, nuclei.max() + 1):
-        points = cv2.findNonZero((nuclei == nucleus).astype(np.uint8))
-        cv2.fillConvexPoly(hulls, cv2.convexHull(points), 255)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * CYTOPLASM + 1,) * 2)
-    return _resize_mask(cv2.dilate(hulls, disc), (height, width))
-
-
-def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    smaller = size[0] < mask.shape[0]
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(mask, size[::-1], interpolation=interpolation) > 127
-
-
-def locate_cells(
-    images: Iterable[str | Path | np.ndarray], size: tuple[int, int], progress: bool = True
-) -> np.ndarray:
-    """Find the white cells of many images, and give their masks at the model's size.
-
-    Parameters
-    ----------
-    images : iterable of path, or of (height, width, 3) ndarray of uint8
-        At their full size, where colours are clearest; see `locate_cell`.
-    size : (height, width)
-        Of the masks, in pixels.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    ndarray, (n, height, width) bool
-        `masks.any(axis=(1, 2))` tells in which images a cell was found.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
-    """
-    masks = []
-    for image in tqdm(images, desc="white cells", unit="image", disable=not progress):
-        picture = read_image(image) if isinstance(image, str | Path) else image
-        masks.append(_resize_mask(locate_cell(picture).astype(np.uint8) * 255, size))
-    return np.array(masks, bool).reshape(-1, *size)
-
-
 def weight_on_cell(cams: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     """Measure how much of each map lies on the white cell.
 
@@ -270,7 +195,7 @@ def weight_on_cell(cams: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     cams : ndarray, (n, height, width) float
         See `grad_cam`.
     masks : ndarray, (n, height, width) bool
-        See `locate_cells`.
+        See `white_cells.outlines`.
 
     Returns
     -------
@@ -303,5 +228,5 @@ def check_masks(images: np.ndarray, masks: np.ndarray) -> None:
     if masks.shape != images.shape[:3] or masks.dtype != bool:
         raise InvalidParameter(
             f"The masks have shape {masks.shape} and type {masks.dtype}; expected "
-            f"{images.shape[:3]} and bool, as locate_cells gives them for these images."
+            f"{images.shape[:3]} and bool, as white_cells.outlines gives them for these images."
         )

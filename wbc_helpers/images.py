@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -153,6 +154,8 @@ def decode(
     size: tuple[int, int],
     cache_folder: str | Path | None = None,
     progress: bool = True,
+    read: Callable[[Path, tuple[int, int]], np.ndarray] = read_image,
+    kind: str = "",
 ) -> np.ndarray:
     """Decode images once into one array.
 
@@ -170,6 +173,10 @@ def decode(
         Where decoded arrays are kept; made if needed. None keeps the array in memory.
     progress : bool
         Show a progress bar.
+    read : callable
+        Takes a path and a size, returns the pixels; by default the whole image, resampled.
+    kind : str
+        Stands for `read` in the name of the cached file; whatever changes its result must be in it.
 
     Returns
     -------
@@ -194,14 +201,14 @@ def decode(
     shape = (len(paths), *size, 3)
     if cache_folder is None:
         pixels = np.empty(shape, np.uint8)
-        _decode_into(pixels, paths, size, progress)
+        _decode_into(pixels, paths, size, progress, read)
         return pixels
     cache_folder = storage.make_folder(cache_folder)
-    cached = cache_folder / f"{_content_key(paths)}-{size[0]}x{size[1]}.npy"
+    cached = cache_folder / f"{_content_key(paths)}-{size[0]}x{size[1]}{kind}.npy"
     if not cached.exists():
         with storage.atomic_file(cached, n_bytes=int(np.prod(shape))) as partial:
             pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            _decode_into(pixels, paths, size, progress)
+            _decode_into(pixels, paths, size, progress, read)
             pixels.flush()
             del pixels
     return np.load(cached, mmap_mode="r")
@@ -222,7 +229,11 @@ def _file_digest(path: Path) -> bytes:
 
 
 def _decode_into(
-    pixels: np.ndarray, paths: list[Path], size: tuple[int, int], progress: bool
+    pixels: np.ndarray,
+    paths: list[Path],
+    size: tuple[int, int],
+    progress: bool,
+    read: Callable[[Path, tuple[int, int]], np.ndarray],
 ) -> None:
     """Fill an array with images, on all cores, and name every file that cannot be read."""
 
@@ -230,7 +241,7 @@ def _decode_into(
         messages = []
         for index in range(start, min(start + _AT_A_TIME, len(paths))):
             try:
-                pixels[index] = read_image(paths[index], size)
+                pixels[index] = read(paths[index], size)
             except UnreadableImage as error:
                 messages.append(str(error))
         return messages
@@ -374,4 +385,6 @@ def is_fill(image: np.ndarray) -> np.ndarray:
         True where all three channels are below 16: JPEG leaves the fill not quite at zero, and
         no stain is that dark in every channel.
     """
-    return (image < 16).all(axis=-1)
+    # OpenCV compares all three channels in one pass, several times as fast as NumPy.
+    flat = np.ascontiguousarray(image).reshape(-1, 1, 3)
+    return cv2.inRange(flat, (0, 0, 0), (15, 15, 15)).reshape(image.shape[:-1]) > 0

@@ -57,7 +57,7 @@ def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
     pixels : ndarray, (n, height, width, 3) uint8
         RGB at the model's size.
     masks : ndarray, (n, height, width) bool
-        See `explain.locate_cells`.
+        See `white_cells.outlines`.
     seed : int
         Of the shifts.
 
@@ -152,7 +152,7 @@ def answers_to(
         raise InvalidParameter(
             f"None of {occluded.n_images} images can be used: in {occluded.n_without_cell} no "
             f"white cell was found, {occluded.n_without_room} leave no room beside it. Expected "
-            "images as the data set has them; look at the masks of explain.locate_cells."
+            "images as the data set has them; look at the masks of white_cells.outlines."
         )
     tables, original = [], None
     shown = (pixels[occluded.rows], occluded.background, occluded.cell)

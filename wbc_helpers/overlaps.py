@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from wbc_helpers import images
 from wbc_helpers.errors import DataNotFound
+from wbc_helpers.white_cells import SMALLEST_NUCLEUS, find_nuclei
 
 SMALLEST_OVERLAP = 0.06
 """Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
@@ -37,10 +38,6 @@ MIN_CORRELATION = 0.7
 0.96."""
 
 _LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches that in most pairs
-
-SMALLEST_NUCLEUS = 800
-"""Pixels at half size (320×240). Platelets and dirt reach 751, the nuclei of white cells begin at
-831, some of them cut by the frame."""
 
 _COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
 
@@ -225,38 +222,6 @@ def _confirm(
     scores = cv2.matchTemplate(around, first[top:bottom, left:right], cv2.TM_CCOEFF_NORMED)
     _, best, _, (x, y) = cv2.minMaxLoc(scores)
     return best, shift_x + x - reach, shift_y + y - reach
-
-
-def find_nuclei(photograph: np.ndarray) -> np.ndarray:
-    """Find the nuclei of white cells by their colour.
-
-    Chromatin takes up azure dye: blue far exceeds green there, and is not below red as in red
-    cells. Lobes of one nucleus are counted together. On the 364 photographs that the BCCD set
-    annotates, 371 of 372 white-cell boxes hold exactly one nucleus found so.
-
-    Parameters
-    ----------
-    photograph : ndarray, (height, width, 3) uint8
-        RGB, at half size; black fill is no nucleus.
-
-    Returns
-    -------
-    ndarray, (height, width) int32
-        0 where there is none, 1, 2, … in the nuclei.
-    """
-    red, green, blue = np.moveaxis(cv2.GaussianBlur(photograph, (0, 0), 1.5).astype(np.int16), 2, 0)
-    blueness = np.clip(np.minimum(blue - green, blue - red + 30), 0, 255).astype(np.uint8)
-    upper_half = blueness[blueness > np.median(blueness)].reshape(1, -1)
-    if not upper_half.size:
-        return np.zeros(blueness.shape, np.int32)
-    otsu, _ = cv2.threshold(upper_half, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    # In a field without a white cell Otsu's threshold would split the background.
-    chromatin = blueness > np.clip(otsu, 30, 70)
-    _, parts = cv2.connectedComponents(cv2.dilate(chromatin.astype(np.uint8), np.ones((9, 9))))
-    parts = np.where(chromatin, parts, 0)
-    large = np.bincount(parts.ravel()) >= SMALLEST_NUCLEUS
-    large[0] = False
-    return np.where(large, np.cumsum(large), 0).astype(np.int32)[parts]
 
 
 def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from wbc_helpers import cells, runs, storage
+from wbc_helpers import cells, storage
 from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.evaluation import Evaluation, evaluate
 
@@ -84,13 +84,13 @@ def evaluate_table(predictions: pd.DataFrame) -> Evaluation:
     return evaluate(predictions["cell_type"], predictions[list(PROBABILITIES)])
 
 
-def write(run: runs.Run, predictions: pd.DataFrame) -> Path:
-    """Write `predictions.csv` into a run folder, whole or not at all.
+def write(folder: Path, predictions: pd.DataFrame) -> Path:
+    """Write `predictions.csv` into the folder of a run or a cross-validation, whole or not at all.
 
     Parameters
     ----------
-    run : Run
-        The run whose answers they are.
+    folder : Path
+        Of the run or the cross-validation whose answers they are.
     predictions : DataFrame
         See `tabulate`.
 
@@ -104,19 +104,19 @@ def write(run: runs.Run, predictions: pd.DataFrame) -> Path:
     NoSpaceLeft, ReadOnlyFolder
         If it cannot be written.
     """
-    path = run.folder / "predictions.csv"
+    path = folder / "predictions.csv"
     text = predictions[list(COLUMNS)].to_csv(index=False, float_format="%.9g", lineterminator="\n")
     storage.write_text(path, text)
     return path
 
 
-def read(run: runs.Run) -> pd.DataFrame:
-    """Read `predictions.csv` of a run folder.
+def read(folder: Path) -> pd.DataFrame:
+    """Read `predictions.csv` of a run or a cross-validation.
 
     Parameters
     ----------
-    run : Run
-        A run that was evaluated.
+    folder : Path
+        Of a run that was evaluated, or of a cross-validation.
 
     Returns
     -------
@@ -130,14 +130,15 @@ def read(run: runs.Run) -> pd.DataFrame:
     BrokenRun
         If the file is damaged.
     """
-    path = run.folder / "predictions.csv"
+    path = folder / "predictions.csv"
     try:
         table = pd.read_csv(path, dtype=COLUMNS)
         table = table[list(COLUMNS)]
         evaluate_table(table)
     except FileNotFoundError as error:
         raise DataNotFound(
-            f"The run {run.name!r} has no predictions.csv. Evaluate it with 04_evaluate first."
+            f"{folder} has no predictions.csv. Evaluate the run with 04_evaluate first; a "
+            "cross-validation writes it itself, at its end."
         ) from error
     except (ValueError, KeyError) as error:
         raise BrokenRun(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from wbc_helpers.augmentation import Views
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -22,6 +24,17 @@ class Recipe:
         Part of TRAIN that is set aside.
     readings : dict
         How the recipe fills what its source leaves open.
+    sees : str
+        What the network is shown: the whole `image`, or the white `cell` cut out of it.
+    views : Views or None
+        How training draws new views of each cell from its photograph; None shows the images as
+        they are.
+    images_per_epoch : int or None
+        Views drawn an epoch; None: every image once.
+    schedule : str
+        Of the learning rate: `constant`, or `cosine`, which warms up and ends near zero.
+    weight_decay : float
+        Of the optimizer, decoupled from the gradient.
     """
 
     name: str
@@ -34,6 +47,11 @@ class Recipe:
     validation: str
     validation_fraction: float
     readings: dict[str, Any] = field(default_factory=dict)
+    sees: str = "image"
+    views: Views | None = None
+    images_per_epoch: int | None = None
+    schedule: str = "constant"
+    weight_decay: float = 0.0
 
 
 RECIPES = {
@@ -48,5 +66,22 @@ RECIPES = {
         validation="random",
         validation_fraction=0.1,
         readings={"filters": (16, 16, 8, 4), "kernel": 3, "dropout": 0.1},
+    ),
+    "compact": Recipe(
+        name="compact",
+        title="compact",
+        epochs=20,
+        batch_size=32,
+        learning_rate=0.003,
+        optimizer="adamw",
+        image_size=(64, 64),
+        validation="grouped",
+        validation_fraction=0.2,
+        readings={"filters": (16, 32, 64, 96), "dropout": 0.3},
+        sees="cell",
+        views=Views(),
+        images_per_epoch=2_400,
+        schedule="cosine",
+        weight_decay=0.001,
     ),
 }

@@ -10,9 +10,20 @@ import keras
 import numpy as np
 import pandas as pd
 
+from wbc_helpers import (
+    augmentation,
+    cells,
+    images,
+    inputs,
+    models,
+    provenance,
+    runs,
+    runtime,
+    storage,
+)
 from wbc_helpers import catalog as catalogs
-from wbc_helpers import cells, images, models, provenance, runs, runtime, storage
 from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.recipes import RECIPES
 from wbc_helpers.settings import TrainingSettings, describe
 from wbc_helpers.sources import Identity
 
@@ -75,12 +86,14 @@ def train_new(
         Complete.
     """
     in_use = runtime.choose()
-    all_images = catalogs.find_images(identity.folder)
+    all_images = provenance.add_provenance(catalogs.find_images(identity.folder))
     training_images = all_images[all_images["split"] == "TRAIN"].reset_index(drop=True)
     part = split(training_images, settings)
-    pixels = images.decode(training_images["path"], settings.image_size, Path(data_dir) / "cache")
+    recipe, size = settings.recipe, settings.image_size
+    pixels = inputs.decode(recipe, training_images["path"], size, Path(data_dir) / "cache")
+    patches = inputs.cut_patches(identity.folder, training_images, recipe, size)
     run = runs.start(name, runs_dir, describe(settings, identity.to_dict(), in_use))
-    return train(training_images, pixels, part, run, in_use.n_devices, verbose)
+    return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
 
 
 def train(
@@ -88,6 +101,7 @@ def train(
     pixels: np.ndarray,
     part: pd.Series,
     run: runs.Run,
+    patches: inputs.Patches | None = None,
     n_devices: int = 1,
     verbose: int = 2,
 ) -> runs.Run:
@@ -107,6 +121,9 @@ def train(
         `train` or `validation` for each row.
     run : runs.Run
         From `runs.start`.
+    patches : inputs.Patches, optional
+        For a recipe that draws views, see `inputs.cut_patches`; those of training photographs are
+        used.
     n_devices : int
         Devices among which Keras splits each batch (see `runtime.choose`).
     verbose : int
@@ -131,6 +148,12 @@ def train(
             f"The images have shape {pixels.shape} and {len(part)} parts; the catalog and the "
             f"run's settings ask for {expected}. Decode the same catalog at that size."
         )
+    if (patches is None) != (RECIPES[settings["recipe"]].views is None):
+        raise InvalidParameter(
+            f"Training the recipe {settings['recipe']!r} was given "
+            f"{'no patches' if patches is None else 'patches'} to draw views from. Expected what "
+            "inputs.cut_patches returns for it."
+        )
     if run.is_complete:
         return run
     storage.write_text(
@@ -144,12 +167,15 @@ def train(
             f"{len(in_training)} images are left for training and {len(in_validation)} for "
             "validation. Expected some of both; choose another validation_fraction."
         )
-    batch_size = settings["batch_size"]
-    training = Batches(pixels, cell_types, in_training, batch_size, n_devices, settings["seed"])
+    batch_size, seed = settings["batch_size"], settings["seed"]
+    if patches is None:
+        training = Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
+    else:
+        training = DrawnViews(patches, catalog[part == "train"], settings, n_devices)
     validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
 
     keras.utils.set_random_seed(settings["seed"])
-    model = compiled_model(settings, pixels, part)
+    model = compiled_model(settings, pixels, part, len(training))
     history = _restore(model, run)
     model.fit(
         training,
@@ -169,7 +195,9 @@ def train(
     return run
 
 
-def compiled_model(settings: dict[str, Any], pixels: np.ndarray, part: pd.Series) -> keras.Model:
+def compiled_model(
+    settings: dict[str, Any], pixels: np.ndarray, part: pd.Series, n_steps: int = 1
+) -> keras.Model:
     """Build a recipe's network on the statistics of its training images, ready to fit.
 
     Parameters
@@ -180,6 +208,8 @@ def compiled_model(settings: dict[str, Any], pixels: np.ndarray, part: pd.Series
         All images.
     part : Series of str
         `train` or `validation` for each image.
+    n_steps : int
+        Batches an epoch, by which a schedule is timed.
 
     Returns
     -------
@@ -189,12 +219,17 @@ def compiled_model(settings: dict[str, Any], pixels: np.ndarray, part: pd.Series
     in_training = np.flatnonzero(part == "train")
     statistics = images.mean_and_std_image(pixels[row] for row in in_training)
     model = models.build(settings["recipe"], tuple(settings["image_size"]), statistics)
-    optimizer = keras.optimizers.get(
-        {
-            "class_name": settings["optimizer"],
-            "config": {"learning_rate": settings["learning_rate"]},
-        }
-    )
+    recipe, rate = RECIPES[settings["recipe"]], settings["learning_rate"]
+    if recipe.schedule == "cosine":
+        n_warm = max(settings["epochs"] * n_steps // 10, 1)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 20, max(settings["epochs"] * n_steps - n_warm, 1), alpha=0.01,
+            warmup_target=rate, warmup_steps=n_warm,
+        )  # fmt: skip
+    config = {"learning_rate": rate}
+    if recipe.weight_decay:
+        config["weight_decay"] = recipe.weight_decay
+    optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
     model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -238,6 +273,53 @@ class Batches(keras.utils.PyDataset):
         return self.pixels[batch], self.cell_types[batch]
 
 
+class DrawnViews(keras.utils.PyDataset):
+    """Batches of views of white cells, drawn anew each epoch from their photographs.
+
+    All cell types come equally often, and all photographs of a type.
+
+    Parameters
+    ----------
+    patches : inputs.Patches
+        Of all photographs.
+    training_images : DataFrame
+        Rows of the catalog that training may see; patches of other photographs are left out.
+    settings : dict
+        The `training` part of a run's settings.
+    n_devices : int
+        See `Batches`.
+    """
+
+    def __init__(self, patches, training_images, settings, n_devices=1):
+        super().__init__()
+        recipe = RECIPES[settings["recipe"]]
+        known = training_images.get("source_id", training_images["file"])
+        allowed = set(known.fillna(training_images["file"]))
+        self.rows = np.flatnonzero(patches.table["source_id"].isin(allowed))
+        table = patches.table.iloc[self.rows]
+        self.weights = inputs.balanced_weights(table)
+        self.cell_types = table["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+        self.patches, self.views = patches.pixels, recipe.views
+        self.size, self.seed = settings["image_size"][0], settings["seed"]
+        self.batch_size = settings["batch_size"] - settings["batch_size"] % n_devices
+        self.n_batches = -(-(recipe.images_per_epoch or len(training_images)) // self.batch_size)
+        self.epoch = 0
+
+    def __len__(self):
+        """Count the batches of an epoch."""
+        return self.n_batches
+
+    def __getitem__(self, index):
+        """Draw one batch: uint8 views and int32 cell types."""
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        chosen = rng.choice(len(self.rows), self.batch_size, p=self.weights)
+        views = [
+            augmentation.draw(self.patches[self.rows[i]], self.size, self.views, rng)
+            for i in chosen
+        ]
+        return np.stack(views), self.cell_types[chosen]
+
+
 class Recorder(keras.callbacks.Callback):
     """Puts every finished epoch on disk, and tells the batches which epoch begins.
 
@@ -247,7 +329,7 @@ class Recorder(keras.callbacks.Callback):
         Where to write.
     history : DataFrame
         Epochs that an interrupted run had finished.
-    batches : Batches
+    batches : Batches or DrawnViews
         The training batches.
     """
 

@@ -38,7 +38,7 @@ def where_it_looks(
         One row an image, in the same order: `cell_type` (the true one), `predicted` and
         `probability` (of the predicted type, 0–1).
     masks : ndarray, (n, height, width) bool, optional
-        White cells, see `explain.locate_cells`; drawn as outlines.
+        White cells, see `white_cells.outlines`; drawn as outlines.
     n_columns : int
         Images in a row.
 

@@ -1,0 +1,197 @@
+"""What a recipe's network is shown: whole images, or white cells cut out of them.
+
+Training, evaluation and whoever asks a trained network come here, so that all see the same.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from wbc_helpers import augmentation, cells, crops, images, white_cells
+from wbc_helpers.catalog import photographs_folder
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.recipes import RECIPES
+
+
+def decode(
+    recipe: str,
+    paths: pd.Series,
+    image_size: tuple[int, int],
+    cache_folder: str | Path | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Decode images once into what a recipe's network is shown.
+
+    Parameters
+    ----------
+    recipe : str
+        Key of `recipes.RECIPES`.
+    paths : Series of str
+        Image files; where cells are cut out, all of one magnification, which is told from the
+        red cells.
+    image_size : (height, width)
+        Pixels.
+    cache_folder : path, optional
+        See `images.decode`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ndarray, (n_images, height, width, 3) uint8
+        In the order of `paths`.
+
+    Raises
+    ------
+    UnreadableImage, InvalidParameter, NoSpaceLeft, ReadOnlyFolder
+        See `images.decode`.
+    """
+    if RECIPES[recipe].sees == "image":
+        return images.decode(paths, image_size, cache_folder, progress)
+    red_cell = white_cells.red_cell_diameter_of(paths)
+    return images.decode(
+        paths, image_size, cache_folder, progress,
+        read=partial(crops.read_crop, red_cell=red_cell), kind=f"-cell-{red_cell:.1f}",
+    )  # fmt: skip
+
+
+def mask_cells(
+    recipe: str, paths: pd.Series, image_size: tuple[int, int], progress: bool = True
+) -> np.ndarray:
+    """Mark the white cells in what a recipe's network is shown.
+
+    Parameters
+    ----------
+    recipe, paths, image_size, progress
+        See `decode`.
+
+    Returns
+    -------
+    ndarray, (n_images, height, width) bool
+        See `white_cells.outlines`.
+    """
+    if RECIPES[recipe].sees == "image":
+        return white_cells.outlines(paths, image_size, progress)
+    red_cell = white_cells.red_cell_diameter_of(paths)
+    masks = np.zeros((len(paths), *image_size), bool)
+    for row, path in enumerate(tqdm(paths, desc="white cells", disable=not progress)):
+        image = images.read_image(path)
+        cell, _ = white_cells.locate_one(image, red_cell)
+        # Bright on the cell, so that the crop's white margin must be taken off again.
+        dark = ~white_cells.outline(image, red_cell) * np.uint8(crops.WHITE)
+        masks[row] = (
+            crops.cut_out(np.dstack([dark] * 3), cell, image_size[0], red_cell)[..., 0]
+            < crops.WHITE // 2
+        )
+    return masks
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """White cells in their surroundings, from which training draws views.
+
+    Attributes
+    ----------
+    pixels : ndarray, (n_patches, side, side, 3) uint8
+        RGB, balanced, the cell in the middle, see `augmentation.patch_size`.
+    table : DataFrame
+        One row a patch: `source_id`, the photograph, and `cell_type`.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+
+
+def cut_patches(
+    folder: str | Path,
+    training_images: pd.DataFrame,
+    recipe: str,
+    image_size: tuple[int, int],
+    progress: bool = True,
+) -> Patches | None:
+    """Cut the white cells out of the photographs from which training images were made.
+
+    Where a photograph is not at hand, or not known, its images stand for it.
+
+    Parameters
+    ----------
+    folder : path
+        Of the data set.
+    training_images : DataFrame
+        Rows of the catalog, see `provenance.add_provenance`; without `source_id` each image
+        counts as a photograph of its own.
+    recipe : str
+        Key of `recipes.RECIPES`.
+    image_size : (height, width)
+        Pixels of a view, both alike.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Patches or None
+        None for a recipe that draws no views.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    if RECIPES[recipe].views is None:
+        return None
+    if image_size[0] != image_size[1]:
+        raise InvalidParameter(
+            f"image_size={image_size} is not usable with recipe={recipe!r}. Expected a square, "
+            f"such as {RECIPES[recipe].image_size}: a cell can lie in any direction."
+        )
+    known = training_images.get("source_id", pd.Series(pd.NA, index=training_images.index))
+    table = pd.DataFrame(
+        {
+            "path": training_images["path"],
+            "cell_type": training_images["cell_type"],
+            "source_id": known.fillna(training_images["file"]),
+        }
+    )
+    photographs = photographs_folder(folder)
+    if photographs is not None:
+        at_hand = {path.stem: str(path) for path in (photographs / "JPEGImages").iterdir()}
+        table["path"] = table["source_id"].map(at_hand).fillna(table["path"])
+    table = table.drop_duplicates(["path", "cell_type"]).reset_index(drop=True)
+    # Photographs and the images made from them differ in scale.
+    is_image = table["path"].isin(training_images["path"])
+    red_cells = {
+        kind: white_cells.red_cell_diameter_of(rows["path"])
+        for kind, rows in table.groupby(is_image)
+    }
+    side = augmentation.patch_size(image_size[0])
+    pixels = np.empty((len(table), side, side, 3), np.uint8)
+    bar = tqdm(table["path"], desc="cutting cells out", unit="cell", disable=not progress)
+    for row, path in enumerate(bar):
+        pixels[row] = crops.read_crop(
+            path, (side, side), red_cells[is_image[row]], crops.SIDE * augmentation.MARGIN
+        )
+    return Patches(pixels, table[["source_id", "cell_type"]])
+
+
+def balanced_weights(table: pd.DataFrame) -> np.ndarray:
+    """Weigh patches so that all cell types count alike, and all photographs of a type.
+
+    Parameters
+    ----------
+    table : DataFrame
+        See `Patches`.
+
+    Returns
+    -------
+    ndarray, (n_patches,) float64
+        Sums to 1.
+    """
+    patches_of = table.groupby(["cell_type", "source_id"], observed=True)["source_id"]
+    photographs_of = table.groupby("cell_type", observed=True)["source_id"].transform("nunique")
+    n_types = table["cell_type"].isin(cells.NAMES).groupby(table["cell_type"], observed=True)
+    weights = 1.0 / (patches_of.transform("size") * photographs_of * n_types.ngroups)
+    return weights.to_numpy(np.float64)
