@@ -42,8 +42,8 @@ def judge(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     A photograph is judged once, by the mean probability of its images, however many there are.
     Its label is doubtful if the network is more sure of another type than it usually is of that
     type's own photographs (off the diagonal of the confident joint [1]_, see the module), or if
-    its images lie under more than one type: one of these is wrong, whatever a network says. The
-    latter have no part in what is usual.
+    its images lie under more than one type, which one white cell cannot be, whatever a network
+    says. The latter have no part in what is usual.
 
     Parameters
     ----------
@@ -117,8 +117,8 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     """Score as published, and beside that without the photographs whose label is doubtful.
 
     **The second is no better measurement.** Where the answers are those that cast the doubt, it
-    leaves out mistakes of the same network, so that it has to rise. The two bound what a
-    correction of labels could do, if every doubt were justified.
+    leaves out mistakes of the same network, and rises even if every label is right. It says how
+    much hangs on these labels, and is no score to report alone.
 
     Parameters
     ----------
