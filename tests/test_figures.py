@@ -136,6 +136,21 @@ def looks_of(n_right, n_wrong):
     return cams, pd.DataFrame(answers), masks
 
 
+def judged_labels(n_doubtful, n_photographs=40):
+    """As `labels.judge` returns them; the longest names that there are."""
+    table = pd.DataFrame({"source_id": [f"BloodImage_{i:05d}" for i in range(n_photographs)]})
+    table["cell_type"], table["suggested"] = "eosinophil", "lymphocyte"
+    table["self_confidence"] = 0.002 * np.arange(n_photographs)
+    table["p_suggested"] = 1 - table["self_confidence"]
+    table["margin"] = table["self_confidence"] - table["p_suggested"]
+    return table.assign(also_under=pd.NA, n_images=36, doubtful=table.index < n_doubtful)
+
+
+def crops_of(n_crops, side=16):
+    """One-colour crops; red tells which."""
+    return [np.full((side, side, 3), (number, 0, 0), np.uint8) for number in range(n_crops)]
+
+
 DRAWINGS = {
     "class_balance": lambda get: figures.class_balance(get("catalog")),
     "montage": lambda get: figures.montage(get("catalog")["path"][:7], list("abcdefg")),
@@ -193,6 +208,9 @@ DRAWINGS = {
     "where_it_looks, one right": lambda get: figures.where_it_looks(
         get("catalog")["path"][:1], *looks_of(1, 0)
     ),
+    "doubtful_labels": lambda get: figures.doubtful_labels(judged_labels(31), crops_of(31)),
+    "doubtful_labels, one": lambda get: figures.doubtful_labels(judged_labels(1), crops_of(1)),
+    "doubtful_labels, none": lambda get: figures.doubtful_labels(judged_labels(0), []),
     "occlusion": lambda get: figures.occlusion(OCCLUSION),
     "validation_beside_test": lambda get: figures.validation_beside_test(RESULTS),
 }
@@ -450,6 +468,12 @@ def test_diverged_training_is_drawn():
         (figures.montage_by_type, pd.DataFrame({"path": ["a"]}), "no column cell_type"),
         (figures.brightness_and_colour, pd.DataFrame({"split": ["TRAIN"]}), "brightness, red"),
         (figures.mistakes, pd.DataFrame({"path": ["a"]}), "no column cell_type, predicted"),
+        (
+            lambda table: figures.doubtful_labels(table, []),
+            judged_labels(1).drop(columns=["also_under", "doubtful"]),
+            "no column also_under, doubtful",
+        ),
+        (lambda table: figures.doubtful_labels(table, []), judged_labels(0, 0), "no rows"),
     ],
 )
 def test_tables_that_lack_something_are_named(draw, table, complaint):
@@ -698,3 +722,80 @@ def test_occlusion_shows_both_measures_of_each_condition():
     assert widths == [*OCCLUSION["accuracy"], *OCCLUSION["probability"]]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(OCCLUSION.index)
     assert "n = 2,450" in all_text(figure) and "guessing, 25%" in all_text(figure)
+
+
+def test_doubtful_labels_name_photograph_label_and_suggestion():
+    judged = judged_labels(3)
+    judged.loc[1, ["cell_type", "suggested", "self_confidence"]] = ["monocyte", "neutrophil", 0.25]
+    judged.loc[1, "p_suggested"] = 0.6
+    figure = figures.doubtful_labels(judged, crops_of(3))
+    assert figure.get_suptitle() == "Doubtful labels (n = 3 of 40 photographs)"
+    assert titles_of(figure)[:2] == [
+        "BloodImage_00000\nlabel eosinophil (0%)\nor lymphocyte? (100%)",
+        "BloodImage_00001\nlabel monocyte (25%)\nor neutrophil? (60%)",
+    ]
+    shown = [int(ax.images[0].get_array()[0, 0, 0]) for ax in figure.axes if ax.images]
+    assert shown == [0, 1, 2]
+
+
+def test_two_labels_of_a_photograph_are_both_named():
+    judged = judged_labels(2)
+    judged["also_under"] = ["lymphocyte", "monocyte, neutrophil"] + [pd.NA] * 38
+    titles = titles_of(figures.doubtful_labels(judged, crops_of(2)))
+    assert titles[0].splitlines()[1:] == ["label eosinophil (0%)", "and lymphocyte? (100%)"]
+    assert titles[1].splitlines()[1:] == [
+        "label eosinophil (0%)",
+        "and monocyte",
+        "and neutrophil",
+        "or lymphocyte? (100%)",
+    ]
+
+
+@pytest.mark.parametrize("n_crops", [24, 31])
+def test_no_more_than_24_doubtful_labels_are_shown_and_the_rest_is_counted(n_crops):
+    figure = figures.doubtful_labels(judged_labels(31), crops_of(n_crops))
+    assert figure.get_suptitle() == (
+        "Doubtful labels (n = 31 of 40 photographs): the 24 most doubtful, and 7 more in the table"
+    )
+    shown = [int(ax.images[0].get_array()[0, 0, 0]) for ax in figure.axes if ax.images]
+    assert shown == list(range(24)) and figures.MOST_DOUBTFUL == 24
+    assert "more" not in figures.doubtful_labels(judged_labels(24), crops_of(24)).get_suptitle()
+
+
+def test_long_names_of_photographs_do_not_collide():
+    judged = judged_labels(8)
+    judged["source_id"] = [f"{i:02} {'HAEMATOLOGY, WARD 17 ' * 3}" for i in range(40)]
+    # Rounded to the longest numbers.
+    judged[["self_confidence", "p_suggested"]] = 1.0
+    figure = figures.doubtful_labels(judged, crops_of(8))
+    figure.draw_without_rendering()
+    for row in (figure.axes[:4], figure.axes[4:8]):
+        boxes = [ax._left_title.get_window_extent() for ax in row]
+        for left, right in pairwise(boxes):
+            assert left.x1 < right.x0
+        assert boxes[-1].x1 < figure.bbox.x1
+    # Nor do titles reach into the crops above them.
+    above = min(ax.get_window_extent().y0 for ax in figure.axes[:4])
+    assert max(ax._left_title.get_window_extent().y1 for ax in figure.axes[4:8]) < above
+    assert titles_of(figure)[0].splitlines()[:2] == [
+        "00 HAEMATOLOGY, WARD 1",
+        "7 HAEMATOLOGY, WARD 1…",
+    ]
+
+
+def test_no_doubtful_label_is_said():
+    figure = figures.doubtful_labels(judged_labels(0), [])
+    assert all_text(figure) == "No doubtful label (n = 0 of 40 photographs)"
+
+
+@pytest.mark.parametrize(
+    ("crops", "complaint"),
+    [
+        (crops_of(2), "2 crops for 3 doubtful labels"),
+        ([np.zeros((8, 8), np.uint8)] * 3, r"shape \(8, 8\) and type uint8"),
+        ([np.zeros((8, 8, 3))] * 3, "type float64"),
+    ],
+)
+def test_crops_that_do_not_fit_the_table_are_refused(crops, complaint):
+    with pytest.raises(InvalidParameter, match=complaint):
+        figures.doubtful_labels(judged_labels(3), crops)

@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from wbc_helpers import cells, photographs, uncertainty
@@ -179,6 +180,38 @@ def test_other_images_cannot_be_compared():
     second = evaluate(first.true_types[::-1], first.probabilities)
     with pytest.raises(InvalidParameter, match="same images"):
         uncertainty.compare(first, second, names)
+
+
+def comparison(difference, low, high):
+    row = {"first": 0.5, "second": 0.5 + difference, "difference": difference}
+    return pd.DataFrame([row | {"low": low, "high": high}], index=["balanced_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "expected"),
+    [
+        (0.1, 0.02, 0.18, "0.600 in balanced accuracy, old 0.500: a difference of +0.100, interval "
+         "+0.020 to +0.180. On photographs like these, new is the better one."),
+        (-0.1, -0.18, -0.02, "interval -0.180 to -0.020. On photographs like these, old is the"),
+        (0.1, -0.02, 0.22, "to +0.220. These photographs do not tell the two apart."),
+        (0.1, 1e-17, 0.2, "do not tell the two apart."),
+        (-0.1, -0.2, -1e-17, "do not tell the two apart."),
+        (0.1, np.nan, np.nan, "a difference of +0.100. With one photograph of a type there is no"),
+        (np.nan, np.nan, np.nan, "The balanced accuracy is undefined for at least one of old and"),
+    ],
+)  # fmt: skip
+def test_a_comparison_is_read_for_what_it_allows(difference, low, high, expected):
+    compared = comparison(difference, low, high)
+    assert expected in uncertainty.in_words(compared, "balanced_accuracy", "old", "new")
+
+
+def test_a_classifier_is_not_told_apart_from_itself_in_words():
+    evaluation, names = random_answers(200, 30)
+    table = uncertainty.compare(evaluation, evaluation, names, n_resamples=100)
+    for score in uncertainty.SCORES:
+        assert "do not tell" in uncertainty.in_words(table, score, "first", "second")
+    with pytest.raises(InvalidParameter, match="no score 'speed'"):
+        uncertainty.in_words(table, "speed", "first", "second")
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,52 @@ def compare(
     return table
 
 
+def in_words(compared: pd.DataFrame, score: str, first: str, second: str) -> str:
+    """Read one row of a comparison aloud, and say no more than it allows.
+
+    Parameters
+    ----------
+    compared : DataFrame
+        As `compare` returns it.
+    score : str
+        One of `SCORES`.
+    first, second : str
+        What the two are called.
+
+    Returns
+    -------
+    str
+        A sentence or two. It speaks of two trained networks: how the same recipe would do with
+        another seed is not in the interval.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no such score.
+    """
+    if score not in compared.index:
+        raise InvalidParameter(
+            f"There is no score {score!r} in the comparison. Expected one of "
+            f"{', '.join(compared.index)}."
+        )
+    row = compared.loc[score]
+    name = score.replace("_", " ")
+    if np.isnan(row["difference"]):
+        return f"The {name} is undefined for at least one of {first} and {second}."
+    scored = (
+        f"{second} scores {row['second']:.3f} in {name}, {first} {row['first']:.3f}: a difference "
+        f"of {row['difference']:+.3f}"
+    )
+    if np.isnan(row["low"]):
+        return f"{scored}. With one photograph of a type there is no interval to judge it by."
+    scored += f", interval {row['low']:+.3f} to {row['high']:+.3f}"
+    # Of equal answers weighted sums may differ by rounding.
+    if row["low"] <= 1e-12 and row["high"] >= -1e-12:
+        return f"{scored}. These photographs do not tell the two apart."
+    better = second if row["difference"] > 0 else first
+    return f"{scored}. On photographs like these, {better} is the better one."
+
+
 def _resample(
     evaluations: Sequence[Evaluation],
     photographs: ArrayLike,

@@ -19,6 +19,7 @@ from wbc_helpers.figures.data import (
     montage_by_type,
 )
 from wbc_helpers.figures.explain import occlusion, where_it_looks
+from wbc_helpers.figures.labels import MOST_DOUBTFUL, doubtful_labels
 from wbc_helpers.figures.reliability import (
     conformal_coverage,
     reliability_diagram,
@@ -38,6 +39,7 @@ from wbc_helpers.figures.scores import (
 from wbc_helpers.figures.style import STYLE, WIDTH
 
 __all__ = [
+    "MOST_DOUBTFUL",
     "STYLE",
     "WIDTH",
     "black_corners",
@@ -46,6 +48,7 @@ __all__ = [
     "conformal_coverage",
     "confusion",
     "confusion_counts_and_rates",
+    "doubtful_labels",
     "learning_curves",
     "mean_and_std",
     "mean_and_std_by_type",
