@@ -60,7 +60,7 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, cells, figures, images, settings, sources
+from wbc_helpers import catalog, cells, crops, figures, images, settings, sources, white_cells
 
 # %% [markdown]
 # ## Parameters
@@ -110,6 +110,31 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 # %% [markdown]
 # One white cell stands among many red ones, anywhere in the frame, and the frame itself is tilted:
 # a network has to find the cell before it can name it.
+
+# %% [markdown]
+# ## Where is the white cell?
+#
+# Its nucleus is the one thing that is more blue than red and green. The red cells around it give
+# the scale: their diameter in pixels is estimated from a few dozen images.
+
+# %%
+red_cell = white_cells.red_cell_diameter_of(training_images.path)
+some = training_images.groupby("cell_type", observed=True).sample(3, random_state=1)
+pictures = [images.read_image(path) for path in some.path]
+found = [white_cells.locate(picture, red_cell) for picture in pictures]
+print(f"A red cell is about {red_cell:.0f} pixels wide")
+figures.located_cells(pictures, found);
+
+# %% [markdown]
+# Cut out at the scale of the red cells, and with the background made white, the cells of many
+# slides are alike in everything but what tells their type. This is what the `compact` recipe sees.
+
+# %%
+cut = [
+    crops.cut_out(crops.balance(picture), white_cells.locate_one(picture, red_cell)[0], 96, red_cell)
+    for picture in pictures
+]  # fmt: skip
+figures.montage(cut, list(some.cell_type), n_columns=6);
 
 # %% [markdown]
 # ## The mean and the standard-deviation image

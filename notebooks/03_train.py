@@ -67,20 +67,31 @@ from dataclasses import asdict
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, figures, images, pipeline, runs, runtime, settings, sources
+from wbc_helpers import (
+    catalog,
+    cells,
+    figures,
+    pipeline,
+    provenance,
+    recipes,
+    runs,
+    runtime,
+    settings,
+    sources,
+)
 
 runtime_in_use = runtime.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import training
+from wbc_helpers import inputs, training
 
 pd.Series(settings.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
 #
-# `None` takes the recipe's own value, which stands in the last column for `paper`.
+# `None` takes the recipe's own value; the table below this one lists them.
 #
 # | parameter | meaning | default |
 # |---|---|---|
@@ -88,12 +99,12 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
 # | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
 # | `run` | name of this run; empty: recipe, data and epochs | empty |
-# | `recipe` | which network: `paper` | `paper` |
-# | `epochs` | passes over the training images | 200 |
-# | `image_size` | height and width in pixels | 48 × 64 |
-# | `batch_size` | images a step | 128 |
-# | `learning_rate` | of the optimizer | 0.001 |
-# | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` | `random` |
+# | `recipe` | which network, and how it is trained: `paper`, `lenet`, `compact` or `pretrained` | `paper` |
+# | `epochs` | passes over the training images | `None` |
+# | `image_size` | height and width in pixels | `None` |
+# | `batch_size` | images a step | `None` |
+# | `learning_rate` | of the optimizer | `None` |
+# | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` by photograph | `None` |
 # | `seed` | of split, initial weights, image order and dropout | 0 |
 
 # %% tags=["parameters"]
@@ -108,6 +119,9 @@ batch_size: int = None
 learning_rate: float = None
 validation: str = None
 seed: int = 0
+
+# %%
+pd.DataFrame([vars(each) for each in recipes.RECIPES.values()]).set_index("name").iloc[:, 1:7]
 
 # %%
 training_settings = settings.TrainingSettings(
@@ -129,7 +143,7 @@ pd.Series(asdict(training_settings), name="setting").to_frame()
 folder = sources.fetch(source, data_folder)
 identity = sources.identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
-all_images = catalog.find_images(folder)
+all_images = provenance.add_provenance(catalog.find_images(folder))
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 
 # %% [markdown]
@@ -137,7 +151,8 @@ training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 #
 # The paper sets a random tenth of TRAIN aside. **That split leaks:** TRAIN shows each photographed
 # cell about 36 times, so that nearly every validation image has a sister in the training part.
-# Read the validation accuracy below as *how well are these photographs recognised again*.
+# After it, read the validation accuracy below as *how well are these photographs recognised again*.
+# `grouped`, the split of every other recipe, keeps a photograph on one side.
 
 # %%
 part = training.split(training_images, training_settings)
@@ -146,11 +161,32 @@ part.value_counts()
 # %% [markdown]
 # ## Pixels, decoded once
 #
-# One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG.
+# One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG. A recipe
+# that looks at the white cell alone has it cut out here, once.
 
 # %%
-pixels = images.decode(training_images.path, training_settings.image_size, data_folder / "cache")
+recipe, image_size = training_settings.recipe, training_settings.image_size
+pixels = inputs.decode(recipe, training_images.path, image_size, data_folder / "cache")
+patches = inputs.cut_patches(folder, training_images, recipe, image_size)
 print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
+
+# %% [markdown]
+# ## What the network is shown
+#
+# Some of the images; and where the recipe draws new views of each cell while it trains, some of
+# those.
+
+# %%
+shown = training_images.groupby("cell_type", observed=True).sample(3, random_state=seed).index
+figures.montage(pixels[shown], list(training_images.cell_type[shown]), n_columns=6);
+
+# %%
+if patches is not None:
+    views = training.DrawnViews(
+        patches, training_images, settings.with_optimizer(training_settings)
+    )
+    drawn, drawn_types = views[0]
+    figures.montage(drawn[:18], [cells.NAMES[number] for number in drawn_types[:18]], n_columns=6)
 
 # %% [markdown]
 # ## The run
@@ -182,7 +218,9 @@ training.compiled_model(this_run.settings["training"], pixels, part).summary()
 # One line an epoch; after each, weights and history are on disk.
 
 # %%
-training.train(training_images, pixels, part, this_run, n_devices=runtime_in_use.n_devices);
+training.train(
+    training_images, pixels, part, this_run, patches, n_devices=runtime_in_use.n_devices
+);
 
 # %% [markdown]
 # ## Learning curves

@@ -72,7 +72,6 @@ from wbc_helpers import (
     cells,
     evaluation,
     figures,
-    images,
     provenance,
     runs,
     runtime,
@@ -88,6 +87,7 @@ from wbc_helpers import (
     abstention,
     calibration,
     explain,
+    inputs,
     models,
     occlusion,
     photographs,
@@ -108,6 +108,7 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `source` | the data that the run was trained on: `auto`, `kaggle`, `sample`, or the path of an archive or folder | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
 # | `wanted_error` | part of the answers that may be wrong, above 0 and below 1 | 0.05 |
+# | `compare_with` | name of another evaluated run, to be compared on the same photographs; empty: none | empty |
 # | `epochs_if_untrained` | epochs of the short run that is trained where there is none | 2 |
 
 # %% tags=["parameters"]
@@ -116,6 +117,7 @@ runs_dir: str = "runs"
 source: str = "auto"
 data_dir: str = "data"
 wanted_error: float = 0.05
+compare_with: str = ""
 epochs_if_untrained: int = 2
 
 # %%
@@ -124,6 +126,8 @@ data_folder = settings.check_folder("data_dir", data_dir, root)
 runs_folder = settings.check_folder("runs_dir", runs_dir, root)
 runs.check_name(run)
 settings.check_fraction("wanted_error", wanted_error)
+if compare_with:
+    predictions.read(runs.open_run(compare_with, runs_folder).folder)
 
 # %% [markdown]
 # ## Data
@@ -165,14 +169,14 @@ figures.learning_curves(
 # themselves. Neither had a part in training. The validation images serve below to calibrate.
 
 # %%
-image_size = this_run.settings["training"]["image_size"]
+recipe, image_size = (this_run.settings["training"][key] for key in ("recipe", "image_size"))
 started = time.perf_counter()
 rows = {split: all_images[all_images.split == split] for split in ("TEST", "TEST_SIMPLE")}
 rows["validation"] = all_images[all_images.file.map(this_run.split) == "validation"]
 rows = {split: each for split, each in rows.items() if len(each)}
 answers = {}
 for split, each in rows.items():
-    pixels = images.decode(each.path, image_size, data_folder / "cache")
+    pixels = inputs.decode(recipe, each.path, image_size, data_folder / "cache")
     answers[split] = evaluation.evaluate(each.cell_type, models.predict(model, pixels))
 seconds = time.perf_counter() - started
 validation, test = answers.pop("validation"), answers["TEST"]
@@ -233,8 +237,8 @@ figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], test.probabili
 # outline is the white cell, located by its colour. The maps are coarse: trust the test below more.
 
 # %%
-cell_masks = explain.locate_cells(rows["TEST"].path, image_size, progress=False)
-test_pixels = images.decode(rows["TEST"].path, image_size, data_folder / "cache")
+cell_masks = inputs.mask_cells(recipe, rows["TEST"].path, image_size, progress=False)
+test_pixels = inputs.decode(recipe, rows["TEST"].path, image_size, data_folder / "cache")
 answered = pd.DataFrame({
     "cell_type": test.true_types,
     "predicted": np.array(cells.NAMES)[test.probabilities.argmax(axis=1)],
@@ -374,11 +378,42 @@ summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "h
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], training.peak_memory_bytes())
 everything = {"validation": validation, **answers}
 predictions.write(
-    this_run,
+    this_run.folder,
     pd.concat(predictions.tabulate(rows[s], everything[s].probabilities) for s in everything),
 )
 # Last, because a run with this file counts as evaluated.
 runs.write_evaluation(this_run, summary);
+
+# %% [markdown]
+# ## Beside another run
+#
+# `compare_with` names another run that was evaluated. Both answered the same images of TEST, and
+# photographs are drawn again for both at once: those that are hard for both cancel, which two
+# intervals side by side do not show. A positive difference speaks for this run.
+
+# %%
+if compare_with:
+    other_run = runs.open_run(compare_with, runs_folder)
+    tables = [predictions.read(each.folder) for each in (other_run, this_run)]
+    compared_images, other, ours = predictions.align(
+        *(table[table.split == "TEST"] for table in tables)
+    )
+    compared = uncertainty.compare(
+        other, ours, compared_images.source_id.fillna(compared_images.file)
+    )
+    display(compared.drop(columns=["naive_low", "naive_high"]).round(3))
+else:
+    print("No other run was named as compare_with")
+
+# %% [markdown]
+# `first` is the other run, `second` this one. An interval that holds zero means that so few
+# photographs do not tell the two apart, and no more: not that they are equally good. It speaks of
+# these two trained networks; another seed of either recipe may do better or worse.
+
+# %%
+if compare_with:
+    for score in ("accuracy", "balanced_accuracy", "macro_f1"):
+        print(uncertainty.in_words(compared, score, other_run.name, this_run.name))
 
 # %% [markdown]
 # **What was learned:** how the run does on cells that it was not trained on, and which types it

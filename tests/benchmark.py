@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +123,95 @@ def epoch_usual(folder: str, size: tuple[int, int]) -> dict:
     return {"s/epoch": seconds[-1], "peak MB": peak_megabytes()}
 
 
+def learning(folder: str, size: tuple[int, int], recipe: str, epochs: int | None = None) -> dict:
+    """Train a recipe; accuracy on grouped validation against seconds of training."""
+    from wbc_helpers import settings, sources, training
+
+    chosen = settings.TrainingSettings(
+        recipe=recipe, epochs=epochs, validation="grouped", validation_fraction=0.2
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        identity = sources.identify(folder)
+        started = time.perf_counter()
+        run = training.train_new(chosen, identity, "bench", scratch, scratch, verbose=0)
+        whole = time.perf_counter() - started
+        history = run.history
+    seconds = history["seconds"].cumsum()
+    return {
+        "best validation": float(history["val_accuracy"].max()),
+        "last validation": float(history["val_accuracy"].iloc[-1]),
+        "s/epoch": float(history["seconds"].median()),
+        "s": float(seconds.iloc[-1]),
+        "s with decoding": whole,
+        "peak MB": peak_megabytes(),
+        "curve": [seconds.tolist(), history["val_accuracy"].tolist()],
+    }
+
+
+def learning_compact(folder: str, size: tuple[int, int]) -> dict:
+    """Train the compact recipe."""
+    return learning(folder, size, "compact")
+
+
+def learning_lenet(folder: str, size: tuple[int, int]) -> dict:
+    """Train a plain network of three convolutions on whole images of 120×160."""
+    return learning(folder, size, "lenet")
+
+
+def learning_paper(folder: str, size: tuple[int, int]) -> dict:
+    """Train the paper's network, for a tenth of its epochs."""
+    return learning(folder, size, "paper", epochs=20)
+
+
+def answering(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
+    """Time answers to single TEST images, from file to probabilities, and to all of TEST."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    import keras
+    import numpy as np
+
+    from wbc_helpers import catalog, classifier, images, models
+
+    table = catalog.find_images(folder)
+    paths = table.loc[table["split"] == "TEST", "path"].tolist()
+    some = paths[:: max(len(paths) // 200, 1)]
+    if what == "compact":
+        ask = partial(classifier.load().classify, red_cell=52.0)
+        one, many = (lambda path: ask([path])), partial(ask, paths)
+    elif what == "lenet":
+        flat = images.PixelStatistics(np.full((120, 160, 3), 150), np.full((120, 160, 3), 50), 1)
+        model = models.build("lenet", (120, 160), flat)
+        one, many = (
+            lambda path: models.predict(model, images.read_image(path, (120, 160))[None]),
+            lambda: models.predict(model, images.decode(paths, (120, 160), progress=False)),
+        )
+    elif what == "decode":
+        one, many = images.read_image, lambda: list(map(images.read_image, paths))
+    else:
+        network = classifier.load()
+        shape = (len(paths), *network.about["image_size"], 3)
+        crops = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        one, many = (
+            (lambda _: network.probabilities(crops[:1])),
+            partial(network.probabilities, crops),
+        )
+    for path in some[:20]:
+        one(path)
+    singles = []
+    for path in some:
+        started = time.perf_counter()
+        one(path)
+        singles.append(1e3 * (time.perf_counter() - started))
+    started = time.perf_counter()
+    many()
+    seconds = time.perf_counter() - started
+    keras.backend.clear_session()
+    return {
+        "ms an image": statistics.median(singles),
+        "images/s": len(paths) / seconds,
+        "s for TEST": seconds,
+    }
+
+
 def importing(folder: str, size: tuple[int, int]) -> dict:
     """`import wbc_helpers` in a fresh Python."""
     started = time.perf_counter()
@@ -133,6 +224,11 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEGABYTE
 
 
+LENET = "lenet, three convolutions at 120×160"
+
+LEARNING = "Learning: accuracy on grouped validation, images of other photographs (n = 1)"
+"""Measured once: it takes minutes."""
+
 GROUPS = {
     "Getting pixels: JPEG files to one uint8 array": {
         "wbc_helpers.images.decode": pixels_ours,
@@ -144,7 +240,23 @@ GROUPS = {
         "usual: float32 at 240×320, resized in fit": epoch_usual,
     },
     "import wbc_helpers": {"import": importing},
+    LEARNING: {
+        "compact": learning_compact,
+        LENET: learning_lenet,
+        "paper, 20 epochs": learning_paper,
+    },
 }
+
+for _cores in (1, 2):
+    GROUPS[f"Answering, from file to cell type, on {_cores} core{'s'[: _cores - 1]}"] = {
+        f"{name} ({_cores})": partial(answering, cores=_cores, what=what)
+        for name, what in {
+            "compact": "compact",
+            "lenet": "lenet",
+            "floor: decoding alone": "decode",
+            "floor: the compact network alone": "network",
+        }.items()
+    }
 
 
 def in_fresh_process(function: str, folder: Path, size: tuple[int, int]) -> dict:
@@ -191,9 +303,24 @@ def memory_of(process: psutil.Process) -> int:
     return total
 
 
+def compare_learning(curves: dict[str, pd.Series], figure: Path) -> None:
+    """Say when each recipe passes LeNet's best, and draw them all."""
+    from wbc_helpers import figures
+
+    best = curves[LENET].max()
+    for name, accuracy in curves.items():
+        passed = accuracy.index[accuracy >= best]
+        when = f"after {passed[0]:,.0f} s" if len(passed) else "never"
+        print(f"  {name} reaches LeNet's best, {best:.1%}, {when}")
+    figures.accuracy_by_seconds(curves).savefig(figure, metadata={"Date": None})
+    print(f"  Figure: {figure}")
+
+
 def show(name: str, measured: list[dict]) -> None:
     columns = []
     for key in measured[0]:
+        if key == "curve":
+            continue
         values = sorted(each[key] for each in measured)
         digits = 2 if values[-1] < 100 else 0
         columns.append(
@@ -210,11 +337,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=None, help="height and width")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="", help="groups whose title holds this, such as pixels")
+    parser.add_argument(
+        "--figure", type=Path, default=ROOT / ".github" / "learning.svg", help="of the learning"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    functions = {f.__name__: f for group in GROUPS.values() for f in group.values()}
     if options.measure:
-        print(json.dumps(functions[options.measure](options.source, tuple(options.size))))
+        title, _, name = options.measure.partition("|")
+        print(json.dumps(GROUPS[title][name](options.source, tuple(options.size))))
         return
 
     sys.path.insert(0, str(ROOT))
@@ -235,11 +365,16 @@ def main() -> None:
             continue
         print(title)
         measured = {name: [] for name in group}
-        for _ in range(options.repeats):
-            for name, function in group.items():
-                measured[name].append(in_fresh_process(function.__name__, folder, size))
+        for _ in range(1 if title == LEARNING else options.repeats):
+            for name in group:
+                measured[name].append(in_fresh_process(f"{title}|{name}", folder, size))
         for name, each in measured.items():
             show(name, each)
+        if title == LEARNING:
+            compare_learning(
+                {name: pd.Series(*each[0]["curve"][::-1]) for name, each in measured.items()},
+                options.figure,
+            )
     title = "The main job, one epoch, all processes together"
     if options.only in title:
         print(title)

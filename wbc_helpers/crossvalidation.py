@@ -4,6 +4,7 @@ TEST shows 71 photographs, four of monocytes. Dealt into folds, all photographs 
 which says more, and leaves TEST alone while a recipe is chosen on TRAIN.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def report(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def read(name: str, runs_dir: str | Path) -> pd.DataFrame:
+def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) -> pd.DataFrame:
     """Read the out-of-fold answers of a finished cross-validation.
 
     Parameters
@@ -184,6 +185,8 @@ def read(name: str, runs_dir: str | Path) -> pd.DataFrame:
         Of its folder.
     runs_dir : path
         Folder of all runs.
+    data : dict, optional
+        The data at hand, as `Identity.to_dict` gives them, which must be those it was made from.
 
     Returns
     -------
@@ -194,6 +197,8 @@ def read(name: str, runs_dir: str | Path) -> pd.DataFrame:
     ------
     DataNotFound
         If there is none of this name, or it has not finished.
+    DataMismatch
+        If it was made from other data.
     BrokenRun
         If its file is damaged.
     """
@@ -202,4 +207,7 @@ def read(name: str, runs_dir: str | Path) -> pd.DataFrame:
         raise DataNotFound(
             f"{folder} holds no finished cross-validation. Make one: `make crossval RUN={name}`."
         )
+    if data is not None:
+        made = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))
+        runs.check_data(runs.Run(folder, made), data)
     return predictions.read(folder)

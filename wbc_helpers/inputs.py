@@ -149,17 +149,11 @@ def cut_patches(
             f"such as {RECIPES[recipe].image_size}: a cell can lie in any direction."
         )
     known = training_images.get("source_id", pd.Series(pd.NA, index=training_images.index))
-    table = pd.DataFrame(
-        {
-            "path": training_images["path"],
-            "cell_type": training_images["cell_type"],
-            "source_id": known.fillna(training_images["file"]),
-        }
+    table = training_images[["path", "cell_type"]].assign(
+        source_id=known.fillna(training_images["file"])
     )
-    photographs = photographs_folder(folder)
-    if photographs is not None:
-        at_hand = {path.stem: str(path) for path in (photographs / "JPEGImages").iterdir()}
-        table["path"] = table["source_id"].map(at_hand).fillna(table["path"])
+    photographs = table["source_id"].map(_photographs_at_hand(folder))
+    table["path"] = photographs.fillna(table["path"])
     table = table.drop_duplicates(["path", "cell_type"]).reset_index(drop=True)
     # Photographs and the images made from them differ in scale.
     is_image = table["path"].isin(training_images["path"])
@@ -175,6 +169,33 @@ def cut_patches(
             path, (side, side), red_cells[is_image[row]], crops.SIDE * augmentation.MARGIN
         )
     return Patches(pixels, table[["source_id", "cell_type"]])
+
+
+def photographs_of(folder: str | Path, catalog_rows: pd.DataFrame) -> pd.Series:
+    """Find the photograph behind each `source_id`; where it is missing, an image made from it.
+
+    Parameters
+    ----------
+    folder : path
+        Of the data set.
+    catalog_rows : DataFrame
+        See `provenance.add_provenance`.
+
+    Returns
+    -------
+    Series of str
+        Paths, by `source_id`.
+    """
+    paths = catalog_rows.drop_duplicates("source_id").set_index("source_id")["path"]
+    at_hand = _photographs_at_hand(folder)
+    return pd.Series({name: at_hand.get(name, path) for name, path in paths.items()}, dtype=object)
+
+
+def _photographs_at_hand(folder: str | Path) -> dict[str, str]:
+    photographs = photographs_folder(folder)
+    if photographs is None:
+        return {}
+    return {path.stem: str(path) for path in sorted((photographs / "JPEGImages").iterdir())}
 
 
 def balanced_weights(table: pd.DataFrame) -> np.ndarray:

@@ -164,14 +164,19 @@ def describe(
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": {
-            **asdict(settings),
-            "image_size": list(settings.image_size),
-            "optimizer": RECIPES[settings.recipe].optimizer,
-        },
+        "training": with_optimizer(settings),
         "data": data,
         "runtime": asdict(runtime) if runtime else None,
         "versions": versions(),
+    }
+
+
+def with_optimizer(settings: TrainingSettings) -> dict[str, Any]:
+    """Put training settings into a dictionary ready for JSON, with the recipe's optimizer."""
+    return {
+        **asdict(settings),
+        "image_size": list(settings.image_size),
+        "optimizer": RECIPES[settings.recipe].optimizer,
     }
 
 

@@ -9,6 +9,7 @@ cut off.
 """
 
 from wbc_helpers.figures.data import (
+    accuracy_by_seconds,
     black_corners,
     brightness_and_colour,
     class_balance,
@@ -20,6 +21,7 @@ from wbc_helpers.figures.data import (
 )
 from wbc_helpers.figures.explain import occlusion, where_it_looks
 from wbc_helpers.figures.labels import MOST_DOUBTFUL, doubtful_labels
+from wbc_helpers.figures.locating import located_cells
 from wbc_helpers.figures.reliability import (
     conformal_coverage,
     reliability_diagram,
@@ -42,6 +44,7 @@ __all__ = [
     "MOST_DOUBTFUL",
     "STYLE",
     "WIDTH",
+    "accuracy_by_seconds",
     "black_corners",
     "brightness_and_colour",
     "class_balance",
@@ -50,6 +53,7 @@ __all__ = [
     "confusion_counts_and_rates",
     "doubtful_labels",
     "learning_curves",
+    "located_cells",
     "mean_and_std",
     "mean_and_std_by_type",
     "mistakes",

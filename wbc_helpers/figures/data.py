@@ -316,6 +316,44 @@ def black_corners(fraction: np.ndarray, n_images: int, ax: Axes | None = None) -
 
 
 @in_style
+def accuracy_by_seconds(curves: Mapping[str, pd.Series], ax: Axes | None = None) -> Figure:
+    """Draw how fast recipes learn: accuracy on validation images by seconds of training.
+
+    Parameters
+    ----------
+    curves : mapping of str to Series of float
+        By name of the recipe: accuracy (0–1) after each epoch, by seconds since the start.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no curve, or one is empty.
+    """
+    if not curves or any(curve.empty for curve in curves.values()):
+        raise InvalidParameter(
+            f"There are {len(curves)} curves to draw, and not every one has a point. Expected at "
+            "least one epoch of at least one recipe."
+        )
+    figure, ax = axes_of(ax, (WIDTH, 4))
+    styles = zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True)
+    for (name, curve), (color, marker) in zip(curves.items(), styles, strict=False):
+        ax.plot(curve.index, curve, color=color, marker=marker, markersize=4, label=name)
+    ax.set_xlabel("seconds of training")
+    ax.set_ylabel("accuracy on other photographs")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlim(left=0)
+    ax.grid()
+    ax.legend(loc="lower right")
+    return figure
+
+
+@in_style
 def learning_curves(history: pd.DataFrame, validation_name: str = "validation") -> Figure:
     """Loss and accuracy by epoch.
 
