@@ -49,4 +49,16 @@ RECIPES = {
         validation_fraction=0.1,
         readings={"filters": (16, 16, 8, 4), "kernel": 3, "dropout": 0.1},
     ),
+    "lenet": Recipe(
+        name="lenet",
+        title="LeNet-like baseline",
+        epochs=20,
+        batch_size=64,
+        learning_rate=0.001,
+        optimizer="adam",
+        image_size=(120, 160),
+        validation="grouped",
+        validation_fraction=0.2,
+        readings={"filters": (32, 32, 64), "kernel": 3, "units": 64, "dropout": 0.5},
+    ),
 }
