@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from wbc_helpers import cells
+from wbc_helpers import cells, pretrained
 from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.images import PixelStatistics
 from wbc_helpers.recipes import RECIPES
@@ -163,6 +163,7 @@ def standardization(statistics: PixelStatistics) -> layers.Normalization:
 BUILDERS: dict[str, Callable[[tuple[int, int], PixelStatistics], keras.Model]] = {
     "paper": paper_cnn,
     "lenet": lenet,
+    "pretrained": pretrained.pretrained_cnn,
 }
 
 

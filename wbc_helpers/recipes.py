@@ -61,4 +61,16 @@ RECIPES = {
         validation_fraction=0.2,
         readings={"filters": (32, 32, 64), "kernel": 3, "units": 64, "dropout": 0.5},
     ),
+    "pretrained": Recipe(
+        name="pretrained",
+        title="MobileNetV3 small, pretrained on ImageNet",
+        epochs=10,
+        batch_size=32,
+        learning_rate=0.0001,
+        optimizer="adam",
+        image_size=(128, 128),
+        validation="grouped",
+        validation_fraction=0.2,
+        readings={"dropout": 0.2},
+    ),
 }
