@@ -102,3 +102,35 @@ def test_a_file_that_is_no_model_and_a_run_without_one_are_refused(run):
     (run.folder / "model.keras").unlink()
     with pytest.raises(BrokenRun, match="finished runs have a model"):
         models.load(run)
+
+
+def statistics_of(height, width):
+    shape = (height, width, 3)
+    return images.PixelStatistics(np.full(shape, 128.0), np.full(shape, 32.0), 10)
+
+
+def test_lenet_has_the_parameters_that_its_layers_add_up_to():
+    # Without padding, halved: 120×160 → 59×79 → 28×38 → 13×18 pixels of 64 filters.
+    convolutions = (3 * 9 + 1) * 32 + (32 * 9 + 1) * 32 + (32 * 9 + 1) * 64
+    dense = (13 * 18 * 64 + 1) * 64 + (64 + 1) * 4
+    network = models.build("lenet", (120, 160), statistics_of(120, 160))
+    assert convolutions + dense == 987_428
+    assert network.count_params() == models.count_trainable(network) == 987_428
+    assert network.input_shape == (None, 120, 160, 3) and network.output_shape == (None, 4)
+
+
+def test_lenet_takes_bytes_and_its_probabilities_sum_to_one():
+    network = models.build("lenet", (24, 32), statistics_of(24, 32))
+    pixels = np.random.default_rng(5).integers(0, 256, (6, 24, 32, 3), dtype=np.uint8)
+    found = models.predict(network, pixels)
+    assert found.shape == (6, 4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    # The first layer gives 0 for black and 1 for white.
+    scaled = network.layers[1](np.array([[[[0, 51, 255]]]], np.uint8))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(scaled).ravel(), [0, 0.2, 1], rtol=1e-6)
+
+
+def test_lenet_says_how_large_its_images_must_be():
+    with pytest.raises(InvalidParameter, match=r"21×40.*22"):
+        models.build("lenet", (21, 40), statistics_of(21, 40))
+    assert models.build("lenet", (22, 40), statistics_of(22, 40)).output_shape == (None, 4)
