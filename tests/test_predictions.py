@@ -37,8 +37,8 @@ def run(tmp_path):
 def test_table_comes_back_as_it_was(rows, probabilities, run):
     table = predictions.tabulate(rows, probabilities)
     assert list(table.columns) == list(predictions.COLUMNS)
-    predictions.write(run, table)
-    again = predictions.read(run)
+    predictions.write(run.folder, table)
+    again = predictions.read(run.folder)
     read = again[list(predictions.PROBABILITIES)].to_numpy(np.float32)
     np.testing.assert_array_equal(read, probabilities)
     others = [name for name in table if name not in predictions.PROBABILITIES]
@@ -64,13 +64,13 @@ def test_half_a_catalog_is_refused(rows, probabilities):
 
 def test_missing_and_damaged_tables_are_named(rows, probabilities, run):
     with pytest.raises(DataNotFound, match="04_evaluate"):
-        predictions.read(run)
-    path = predictions.write(run, predictions.tabulate(rows, probabilities))
+        predictions.read(run.folder)
+    path = predictions.write(run.folder, predictions.tabulate(rows, probabilities))
     whole = path.read_text()
     for text in ("", "file\na\n", whole.replace("lymphocyte", "ghost"), whole[:-60]):
         path.write_text(text)
         with pytest.raises(BrokenRun, match="damaged"):
-            predictions.read(run)
+            predictions.read(run.folder)
 
 
 def test_two_runs_are_brought_into_one_order(rows, probabilities):

@@ -170,7 +170,9 @@ def report(table: pd.DataFrame) -> str:
             for score in ("accuracy", "balanced_accuracy")
         )
         recalls = ", ".join(
-            f"{name} {each['recall']:.0%}" for name, each in scores["per_class"].items()
+            f"{name} {each['recall']:.0%}"
+            for name, each in scores["per_class"].items()
+            if each["recall"] is not None
         )
         lines.append(f"{look} (n = {scores['n_images']:,}): {told}; recall: {recalls}")
     return "\n".join(lines)

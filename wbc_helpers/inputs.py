@@ -152,8 +152,11 @@ def cut_patches(
     table = training_images[["path", "cell_type"]].assign(
         source_id=known.fillna(training_images["file"])
     )
-    photographs = table["source_id"].map(_photographs_at_hand(folder))
-    table["path"] = photographs.fillna(table["path"])
+    at_hand = _photographs_at_hand(folder)
+    table["path"] = [
+        at_hand.get(name, path)
+        for name, path in zip(table["source_id"], table["path"], strict=True)
+    ]
     table = table.drop_duplicates(["path", "cell_type"]).reset_index(drop=True)
     # Photographs and the images made from them differ in scale.
     is_image = table["path"].isin(training_images["path"])
