@@ -1,8 +1,10 @@
 """Doubtful labels: exactly those that were exchanged by construction, and scores by hand."""
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from wbc_helpers import cells, labels, predictions
 from wbc_helpers.errors import DataMismatch, InvalidParameter
@@ -304,43 +306,20 @@ def test_nothing_left_to_score_is_said():
         labels.scores_with_and_without(doubtful, judged)
 
 
-def smear(height, width, *nuclei):
-    """Pale field with dark violet discs of (row, column, radius)."""
-    rows, columns = np.mgrid[:height, :width]
-    picture = np.full((height, width, 3), (225, 200, 215), np.uint8)
-    for row, column, radius in nuclei:
-        picture[np.hypot(rows - row, columns - column) <= radius] = (90, 50, 150)
-    return picture
-
-
-def place_of(crop, picture):
-    """Row and column of the picture at which the crop begins, from where the disc lies in both."""
-    rows, columns = np.nonzero((crop == (90, 50, 150)).all(axis=2))
-    in_picture = np.nonzero((picture == (90, 50, 150)).all(axis=2))
-    return round(in_picture[0].mean() - rows.mean()), round(in_picture[1].mean() - columns.mean())
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-def test_the_crop_is_centred_on_the_white_cell(scale):
-    picture = smear(240 * scale, 320 * scale, (110 * scale, 190 * scale, 30 * scale))
-    crop = labels.crop_white_cell(picture)
-    assert crop.shape == (160 * scale, 160 * scale, 3) and crop.dtype == np.uint8
-    top, left = place_of(crop, picture)
-    assert (top, left) == pytest.approx((30 * scale, 110 * scale), abs=scale)
-    np.testing.assert_array_equal(crop, picture[top:, left:][: 160 * scale, : 160 * scale])
-
-
-def test_the_crop_takes_the_largest_nucleus_and_stays_inside():
-    # A small nucleus on the left, a larger one in the lower right corner.
-    picture = smear(240, 320, (60, 50, 18), (225, 300, 35))
-    crop = labels.crop_white_cell(picture)
-    np.testing.assert_array_equal(crop, picture[80:, 160:])
-
-
-def test_a_picture_without_a_nucleus_is_cropped_in_its_middle():
-    picture = smear(240, 320)
-    picture[:, 100] = 0
-    crop = labels.crop_white_cell(picture)
-    np.testing.assert_array_equal(crop, picture[40:200, 80:240])
-    # Wider than twice its height.
-    assert labels.crop_white_cell(smear(100, 400)).shape == (100, 100, 3)
+def test_white_cells_are_cropped_each_at_its_own_scale(tmp_path):
+    paths = []
+    for scale in (1, 2):
+        picture = np.full((240 * scale, 320 * scale, 3), (225, 200, 215), np.uint8)
+        for column in range(30, 320, 70):
+            cv2.circle(picture, (column * scale, 200 * scale), 26 * scale, (205, 120, 140), -1)
+        cv2.circle(picture, (190 * scale, 100 * scale), 26 * scale, (90, 50, 150), -1)
+        paths.append(tmp_path / f"{scale}.png")
+        Image.fromarray(picture).save(paths[-1])
+    crops = labels.crop_white_cells(pd.Series(paths), size=96)
+    widths = []
+    for crop in crops:
+        assert crop.shape == (96, 96, 3)
+        y, x = np.nonzero(crop[..., 1] < 110)
+        assert (x.mean(), y.mean()) == pytest.approx((47.5, 47.5), abs=1)
+        widths.append(np.ptp(x))
+    assert widths[0] == pytest.approx(widths[1], abs=2)

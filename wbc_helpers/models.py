@@ -238,7 +238,7 @@ def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics)
     """
     if recipe not in BUILDERS:
         raise InvalidParameter(f"Unknown recipe {recipe!r}. Expected one of {', '.join(BUILDERS)}.")
-    return BUILDERS[recipe](image_size, statistics)
+    return BUILDERS[recipe](image_size, statistics, readings=RECIPES[recipe].readings)
 
 
 def count_trainable(model: keras.Model) -> int:

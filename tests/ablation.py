@@ -1,0 +1,246 @@
+"""What each part of the `compact` recipe brings: `make ablation SOURCE=...`.
+
+Each row trains the recipe with one part changed, by grouped cross-validation over the photographs
+of TRAIN (five folds, one seed), and compares it with the recipe as it is on the same photographs:
+the difference in balanced accuracy, with the 95 % interval that drawing photographs anew gives it.
+The last columns are the same for simulated laboratories, see `wbc_helpers/laboratories.py`, the
+networks being those of the row. TEST has no part in any of it.
+
+Rows that were measured are kept in `runs/ablation/`, and an interrupted ablation goes on there.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import keras
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from wbc_helpers import (  # noqa: E402
+    catalog,
+    crops,
+    crossvalidation,
+    images,
+    inputs,
+    laboratories,
+    models,
+    predictions,
+    provenance,
+    runs,
+    settings,
+    sources,
+    training,
+    uncertainty,
+    white_cells,
+)
+from wbc_helpers.recipes import RECIPES  # noqa: E402
+
+COMPACT = RECIPES["compact"]
+IMAGES_EACH = 3  # images of each photograph that are shown to the simulated laboratories
+
+
+def changed(**parts) -> Callable[[], contextlib.AbstractContextManager]:
+    """The recipe with other values."""
+    return lambda: mock.patch.dict(RECIPES, compact=replace(COMPACT, **parts))
+
+
+def with_views(**parts) -> Callable[[], contextlib.AbstractContextManager]:
+    """The recipe with other views."""
+    return changed(views=replace(COMPACT.views, **parts))
+
+
+def fill_only(image: np.ndarray) -> np.ndarray:
+    """Black fill made background, and no white balance."""
+    image = image.copy()
+    image[images.is_fill(image)] = crops.WHITE
+    return image
+
+
+def averaged(*arguments) -> keras.Model:
+    """The recipe's model, whose weights are averaged over the last hundred steps."""
+    model = COMPILED(*arguments)
+    model.optimizer.use_ema, model.optimizer.ema_momentum = True, 0.99
+    return model
+
+
+COMPILED = training.compiled_model
+
+VARIANTS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    "as it is": contextlib.nullcontext,
+    "whole images of 120×160, no views": changed(
+        sees="image", views=None, image_size=(120, 160), epochs=4
+    ),
+    "crops of the augmented images, no views": changed(views=None, epochs=4),
+    "no white balance": lambda: mock.patch.object(crops, "balance", fill_only),
+    "no change of stain": with_views(stain=0),
+    "no blur, no noise": with_views(blur=0, noise=0),
+    "no cut by an edge": with_views(cut=0),
+    "no zoom, no shear": with_views(zoom=0, shear=0),
+    "crops of 48×48": changed(image_size=(48, 48)),
+    "crops of 96×96": changed(image_size=(96, 96)),
+    "no dropout": changed(readings={**COMPACT.readings, "dropout": 0.0}),
+    "averaged weights": lambda: mock.patch.object(training, "compiled_model", averaged),
+    "twice the epochs": changed(epochs=2 * COMPACT.epochs),
+}
+
+
+def held_out(
+    table: pd.DataFrame, folder: Path
+) -> Iterator[tuple[models.keras.Model, pd.DataFrame]]:
+    """Each fold's network with the rows that it did not see."""
+    fold_of = {}
+    for fold in sorted(folder.glob("fold-*")):
+        split = pd.read_csv(fold / "split.csv", index_col="file")["part"]
+        fold_of |= dict.fromkeys(split.index[split == "validation"], fold.name)
+    for name, rows in table.groupby(table["file"].map(fold_of)):
+        yield models.load(runs.open_run(name, folder)), rows
+
+
+def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Answers to some of the images as each simulated laboratory would have taken them."""
+    some = table.groupby("source_id").head(IMAGES_EACH)
+    size = RECIPES["compact"].image_size
+    answers = []
+    for network, rows in held_out(some, folder):
+        for laboratory in laboratories.LABORATORIES:
+            taken = [
+                laboratories.simulate(images.read_image(path), laboratory) for path in rows["path"]
+            ]
+            told = models.predict(network, shown(taken, size))
+            answers.append(predictions.tabulate(rows, told).assign(laboratory=laboratory.name))
+    return pd.concat(answers, ignore_index=True)
+
+
+def shown(taken: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """What the recipe's network is shown of images in memory, see `inputs.decode`."""
+    if RECIPES["compact"].sees == "image":
+        return np.stack(
+            [cv2.resize(each, size[::-1], interpolation=cv2.INTER_AREA) for each in taken]
+        )
+    red_cell = white_cells.red_cell_diameter_of(taken)
+    return np.stack(
+        [
+            crops.cut_out(
+                crops.balance(each), white_cells.locate_one(each, red_cell)[0], size[0], red_cell
+            )
+            for each in taken
+        ]
+    )
+
+
+def flipped(table: pd.DataFrame, folder: Path, data_dir: Path) -> pd.DataFrame:
+    """Answers averaged over the eight ways to turn and flip a crop."""
+    answers = []
+    for network, rows in held_out(table, folder):
+        crop = inputs.decode(
+            "compact", rows["path"], COMPACT.image_size, data_dir / "cache", progress=False
+        )
+        ways = [np.rot90(crop[:, ::step], k, (1, 2)) for k in range(4) for step in (1, -1)]
+        told = np.mean([models.predict(network, way) for way in ways], axis=0)
+        answers.append(predictions.tabulate(rows, told))
+    return pd.concat(answers, ignore_index=True)
+
+
+def balanced(table: pd.DataFrame) -> float:
+    return predictions.evaluate_table(table).balanced_accuracy
+
+
+def against(reference: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Difference in balanced accuracy by image, in points, with its interval."""
+    rows, first, second = predictions.align(reference, other)
+    compared = uncertainty.compare(first, second, rows["source_id"]).loc["balanced_accuracy"]
+    return (
+        f"{100 * compared['difference']:+.1f} "
+        f"({100 * compared['low']:+.1f} to {100 * compared['high']:+.1f})"
+    )
+
+
+def elsewhere(table: pd.DataFrame) -> pd.Series:
+    """Balanced accuracy by laboratory."""
+    return table.groupby("laboratory", sort=False)[table.columns.tolist()].apply(balanced)
+
+
+def folder_of(name: str, options: argparse.Namespace) -> Path:
+    words = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
+    return options.runs_dir / "ablation" / words
+
+
+def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
+    """Train one variant, unless that was done."""
+    folder = folder_of(name, options)
+    if (folder / "elsewhere.csv").is_file():
+        return
+    started = time.perf_counter()
+    with VARIANTS[name]():
+        chosen = settings.TrainingSettings(recipe="compact", seed=options.seed)
+        told = crossvalidation.cross_validate(
+            chosen, identity, folder.name, options.data_dir, folder.parent
+        )
+        rows = told.assign(path=table.set_index("file")["path"][told["file"]].to_numpy())
+        if name == "as it is":
+            flipped(rows, folder, options.data_dir).to_csv(folder / "flipped.csv", index=False)
+        seen_elsewhere(rows, folder).to_csv(folder / "elsewhere.csv", index=False)
+    print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", default="auto")
+    parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
+    parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", help="names of the rows to measure")
+    options = parser.parse_args()
+    identity = sources.identify(sources.fetch(options.source, options.data_dir))
+    table = provenance.add_provenance(catalog.find_images(identity.folder))
+    for name in options.only or VARIANTS:
+        measure(name, options, identity, table)
+    if options.only:
+        return
+    print(report(options))
+
+
+def report(options: argparse.Namespace) -> str:
+    """The README's table, of rows that were measured."""
+    lines = [
+        "| changed | balanced accuracy by image, % | difference, points "
+        "| simulated laboratories, % | worst of them, % | training, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    reference = None
+    for name in VARIANTS:
+        folder = folder_of(name, options)
+        if not (folder / "elsewhere.csv").is_file():
+            continue
+        told = predictions.read(folder)
+        there = elsewhere(pd.read_csv(folder / "elsewhere.csv", dtype=predictions.COLUMNS))
+        seconds = [
+            pd.read_csv(history)["seconds"].sum() for history in folder.glob("fold-*/history.csv")
+        ]
+        reference = told if reference is None else reference
+        difference = "" if told is reference else against(reference, told)
+        lines.append(
+            f"| {name} | {100 * balanced(told):.1f} | {difference} | {100 * there.mean():.1f} "
+            f"| {100 * there.min():.1f} ({there.idxmin()}) | {np.mean(seconds):.0f} |"
+        )
+        if told is reference:
+            turned = pd.read_csv(folder / "flipped.csv", dtype=predictions.COLUMNS)
+            lines.append(
+                f"| eight ways to turn and flip at test time | {100 * balanced(turned):.1f} "
+                f"| {against(reference, turned)} | | | |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
