@@ -375,6 +375,7 @@ figures.paper_beside_ours(named);
 # %%
 summary = runs.summarise(this_run, answers, models.count_trainable(model), seconds)
 summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "high"]].tolist()
+summary["test"]["photographs"] = photographs.summary(views["photographs"])
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], training.peak_memory_bytes())
 everything = {"validation": validation, **answers}
 predictions.write(

@@ -38,20 +38,21 @@ class Views:
     cut : float
         Part of the views in which the edge of a frame cuts something off, 0–1.
     stain : float
-        How strongly the stain's colours, its strength and the background's tint differ; 0 leaves
-        them alone.
+        How strongly the stain's colours, its strength and the background's tint may differ; 0
+        leaves them alone. Most views differ little and some much, so that the stain at hand is
+        learned best and others are known.
     blur : float
         Part of the views that are out of focus, 0–1.
     noise : float
         Largest standard deviation of the camera's noise, in grey levels.
     """
 
-    zoom: float = 0.2
+    zoom: float = 0.15
     shear: float = 0.2
     shift: float = 0.04
-    cut: float = 0.3
-    stain: float = 0.5
-    blur: float = 0.5
+    cut: float = 0.15
+    stain: float = 0.8
+    blur: float = 0.3
     noise: float = 6.0
 
 
@@ -81,9 +82,9 @@ def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -
     view = _warp(patch, size, views, rng)
     if rng.random() < views.cut:
         view[_beyond_an_edge(size, rng)] = WHITE
-    view = _stain(view, views.stain, rng)
+    view = _stain(view, views.stain * rng.random() ** 2, rng)
     if rng.random() < views.blur:
-        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.3) * size / 88)
+        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.3) * size / 64)
     spread = np.float32(rng.uniform(0, views.noise))
     view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
     return np.clip(view, 0, 255).astype(np.uint8)

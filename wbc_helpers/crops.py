@@ -14,8 +14,8 @@ from wbc_helpers import white_cells
 from wbc_helpers.images import is_fill, read_image
 from wbc_helpers.white_cells import RED_CELL, WhiteCell
 
-SIDE = 3.4
-"""Side of a crop in diameters of a red cell, about 25 µm: a monocyte and its neighbours."""
+SIDE = 3.1
+"""Side of a crop in diameters of a red cell, about 23 µm: a monocyte and its neighbours."""
 
 WHITE = 235
 """Grey level to which the background is brought, in 0–255 units."""

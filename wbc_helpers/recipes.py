@@ -70,7 +70,7 @@ RECIPES = {
     "compact": Recipe(
         name="compact",
         title="compact",
-        epochs=20,
+        epochs=15,
         batch_size=32,
         learning_rate=0.003,
         optimizer="adamw",
