@@ -37,7 +37,7 @@ def main() -> None:
     import keras
     import numpy as np
 
-    from wbc_helpers import cells, models, provenance, training
+    from wbc_helpers import models, provenance, training
     from wbc_helpers.recipes import RECIPES
 
     table = catalog.find_images(sources.fetch(options.source, options.data_dir))
@@ -45,7 +45,7 @@ def main() -> None:
     table = provenance.add_provenance(table)
     part = catalog.split_validation(table, "grouped", 0.2, options.seed)
     rows = [np.flatnonzero(part == name) for name in ("train", "validation")]
-    cell_types = table["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+    cell_types = training.one_hot(table["cell_type"])
 
     class NextOrder(keras.callbacks.Callback):
         """Give the images in another order every epoch, as `training.train` does."""
@@ -63,7 +63,7 @@ def main() -> None:
         statistics = images.mean_and_std_image(pixels[row] for row in rows[0])
         keras.utils.set_random_seed(options.seed)
         network = models.paper_cnn(size, statistics, RECIPES["paper"].readings | reading)
-        network.compile("rmsprop", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        network.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
         batches = [training.Batches(pixels, cell_types, each, 128, seed=s)
                    for each, s in zip(rows, (options.seed, None), strict=True)]  # fmt: skip
         started = time.perf_counter()

@@ -160,7 +160,7 @@ def train(
         run.folder / "split.csv",
         pd.DataFrame({"file": catalog["file"], "part": part}).to_csv(index=False),
     )
-    cell_types = catalog["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+    cell_types = one_hot(catalog["cell_type"])
     in_training, in_validation = (np.flatnonzero(part == name) for name in ("train", "validation"))
     if not len(in_training) or not len(in_validation):
         raise InvalidParameter(
@@ -230,8 +230,14 @@ def compiled_model(
     if recipe.weight_decay:
         config["weight_decay"] = recipe.weight_decay
     optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"])
     return model
+
+
+def one_hot(cell_types: pd.Series) -> np.ndarray:
+    """Put cell types into (n, 4) float32, a one in each row, columns as in `cells.NAMES`."""
+    return np.eye(len(cells.NAMES), dtype=np.float32)[cell_types.map(cells.NAMES.index).to_numpy()]
 
 
 class Batches(keras.utils.PyDataset):
@@ -241,8 +247,8 @@ class Batches(keras.utils.PyDataset):
     ----------
     pixels : ndarray, (n_images, height, width, 3) uint8
         All images; may be memory-mapped.
-    cell_types : ndarray of int32, (n_images,)
-        Index into `cells.NAMES` for each image.
+    cell_types : ndarray of float32, (n_images, 4)
+        See `one_hot`.
     rows : ndarray of int
         The images to give out.
     batch_size : int
@@ -265,7 +271,7 @@ class Batches(keras.utils.PyDataset):
         return -(-self.n_images // self.batch_size)
 
     def __getitem__(self, index):
-        """Give out one batch: uint8 images and int32 cell types."""
+        """Give out one batch: uint8 images and float32 cell types."""
         order = self.rows
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
@@ -298,7 +304,7 @@ class DrawnViews(keras.utils.PyDataset):
         self.rows = np.flatnonzero(patches.table["source_id"].isin(allowed))
         table = patches.table.iloc[self.rows]
         self.weights = inputs.balanced_weights(table)
-        self.cell_types = table["cell_type"].map(cells.NAMES.index).to_numpy("int32")
+        self.cell_types = one_hot(table["cell_type"])
         self.patches, self.views = patches.pixels, recipe.views
         self.size, self.seed = settings["image_size"][0], settings["seed"]
         self.batch_size = settings["batch_size"] - settings["batch_size"] % n_devices
@@ -310,7 +316,7 @@ class DrawnViews(keras.utils.PyDataset):
         return self.n_batches
 
     def __getitem__(self, index):
-        """Draw one batch: uint8 views and int32 cell types."""
+        """Draw one batch: uint8 views and float32 cell types."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = rng.choice(len(self.rows), self.batch_size, p=self.weights)
         views = [
