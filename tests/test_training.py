@@ -168,7 +168,7 @@ def test_images_that_do_not_belong_to_the_catalog_are_refused(noise, tmp_path):
 
 def test_batches_give_every_image_once_an_epoch_in_a_new_order(noise):
     _, pixels = noise
-    batches = training.Batches(pixels, np.arange(40, dtype="int32"), np.arange(40), 16, seed=5)
+    batches = training.Batches(pixels, np.arange(40), np.arange(40), 16, seed=5)
 
     def order():
         return np.concatenate([batches[index][1] for index in range(len(batches))])
@@ -210,7 +210,7 @@ from wbc_helpers import cells, training
 pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 names = np.array(cells.NAMES)[np.arange(40) % 4]
 table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
-training.train(table, pixels, training.split(table, LONG), begin("killed", {folder!r}, LONG), 1, 0)
+training.train(table, pixels, training.split(table, LONG), begin("killed", {folder!r}, LONG), verbose=0)
 """
 
 
@@ -256,7 +256,8 @@ pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uin
 names = np.array(cells.NAMES)[np.arange(40) % 4]
 table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
 run = training.train(
-    table, pixels, training.split(table, CHOSEN), begin("jax", {folder!r}), in_use.n_devices, 0
+    table, pixels, training.split(table, CHOSEN), begin("jax", {folder!r}),
+    n_devices=in_use.n_devices, verbose=0,
 )
 np.save({folder!r} + "/jax.npy", models.predict(models.load(run), pixels))
 """
