@@ -210,7 +210,8 @@ from wbc_helpers import cells, training
 pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 names = np.array(cells.NAMES)[np.arange(40) % 4]
 table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
-training.train(table, pixels, training.split(table, LONG), begin("killed", {folder!r}, LONG), verbose=0)
+run = begin("killed", {folder!r}, LONG)
+training.train(table, pixels, training.split(table, LONG), run, verbose=0)
 """
 
 
