@@ -20,6 +20,7 @@ from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.evaluation import evaluate, most_confident_mistakes
 from wbc_helpers.figures import style
 from wbc_helpers.images import PixelStatistics
+from wbc_helpers.white_cells import WhiteCell
 
 N_OF_SPLIT = {"TRAIN": (5, 4, 3, 2), "TEST": (1, 2, 3, 4)}
 COLOR_OF_TYPE = dict(zip(cells.NAMES, (60, 120, 180, 240), strict=True))
@@ -799,3 +800,46 @@ def test_no_doubtful_label_is_said():
 def test_crops_that_do_not_fit_the_table_are_refused(crops, complaint):
     with pytest.raises(InvalidParameter, match=complaint):
         figures.doubtful_labels(judged_labels(3), crops)
+
+
+# Where cells were found, and how fast recipes learn
+
+
+def test_every_cell_that_was_found_has_its_box(tmp_path):
+    pictures = [np.full((60, 80, 3), 200, np.uint8)] * 3
+    whole = WhiteCell(30, 30, 10, 20, 50, 40, 300.0, False)
+    cut = WhiteCell(70, 10, 60, 0, 80, 25, 100.0, True)
+    figure = figures.located_cells(pictures, [[whole, cut], [], [whole]], n_columns=2)
+    boxes = [[patch.get_bbox() for patch in ax.patches] for ax in figure.axes]
+    assert [len(each) for each in boxes] == [2, 0, 1, 0]
+    # Pixel edges: the upper left pixel's centre is (0, 0).
+    assert boxes[0][0].bounds == (9.5, 19.5, 40, 20)
+    styles = [(p.get_linestyle(), p.get_edgecolor()) for p in figure.axes[0].patches]
+    assert styles[0][0] == "-" and styles[1][0] == "--" and styles[0][1] != styles[1][1]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["cut", "none found", "", ""]
+    assert "3 in 3 images" in figure.get_suptitle()
+    figure.savefig(tmp_path / "located.png")
+
+
+def test_cells_and_images_must_match():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    for images, found in (([], []), ([picture], []), ([picture], [[], []])):
+        with pytest.raises(InvalidParameter, match="list of cells for each"):
+            figures.located_cells(images, found)
+
+
+def test_learning_is_drawn_by_seconds(tmp_path):
+    curves = {
+        "quick": pd.Series([0.5, 0.8], index=[3.0, 6.0]),
+        "slow": pd.Series([0.4, 0.6], index=[30.0, 60.0]),
+    }
+    figure = figures.accuracy_by_seconds(curves)
+    (ax,) = figure.axes
+    assert [line.get_xydata().tolist() for line in ax.lines] == [
+        [[3, 0.5], [6, 0.8]],
+        [[30, 0.4], [60, 0.6]],
+    ]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["quick", "slow"]
+    assert len({line.get_marker() for line in ax.lines}) == 2
+    with pytest.raises(InvalidParameter, match="at least one epoch"):
+        figures.accuracy_by_seconds({"none": pd.Series(dtype=float)})

@@ -55,7 +55,7 @@ def located_cells(
     n_rows = -(-len(pictures) // n_columns)
     height = n_rows * WIDTH / n_columns * pictures[0].shape[0] / pictures[0].shape[1]
     figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(WIDTH, height + 0.3 * n_rows + 0.4), squeeze=False
+        n_rows, n_columns, figsize=(WIDTH, height + 0.2 * n_rows + 0.4), squeeze=False
     )
     for ax in axes.flat:
         ax.axis("off")
