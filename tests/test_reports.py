@@ -311,6 +311,21 @@ def test_a_page_of_the_users_own_is_left_alone(run_folder):
     assert not (run_folder / "01_download.html").exists()
 
 
+def test_scores_by_photograph_stand_below_those_by_image(run_folder):
+    path = run_folder / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    reports.render_run(run_folder)
+    assert "by photograph" not in page_of(run_folder / "index.html").get_text()
+    evaluation["test"]["photographs"] = scores(0.75, 71)
+    path.write_text(json.dumps(evaluation))
+    reports.render_run(run_folder)
+    rows = page_of(run_folder / "index.html").find("table").find_all("tr")
+    headings = [row.find("th").get_text(" ", strip=True) for row in rows]
+    (place,) = [i for i, heading in enumerate(headings) if heading == "TEST by photograph"]
+    assert headings[place - 1].startswith("TEST")
+    assert [cell.get_text() for cell in rows[place].find_all("td")][:2] == ["71", "75.0\N{NARROW NO-BREAK SPACE}%"]
+
+
 def test_no_such_run_and_no_run_at_all(tmp_path):
     with pytest.raises(RunNotFound, match="nowhere"):
         reports.render_run(tmp_path / "nowhere")
