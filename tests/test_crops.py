@@ -39,8 +39,38 @@ def test_an_image_of_fill_has_the_usual_background():
 def test_balancing_takes_the_lamp_away_and_leaves_the_stain(lamp):
     balanced = crops.balance(field(lamp=lamp))
     assert (balanced[0, 0] == crops.WHITE).all()
-    # Transmitted parts of the light, whatever the lamp was.
+    # Transmitted parts of the light, whatever the lamp was; no red cell is there to correct them.
     np.testing.assert_allclose(balanced[120, 160] / crops.WHITE, (0.5, 0.3, 0.9), atol=0.012)
+
+
+def stained(strength, lamp=(235, 235, 235)):
+    """A field of red cells with a nucleus, stained (red, green, blue) times as much as usual."""
+    drawn = np.full((240, 320, 3), lamp, np.float64) + 1
+    cells = np.zeros((2, 240, 320))
+    for x in range(30, 320, 65):
+        for y in (40, 200):
+            cv2.circle(cells[0], (x, y), 26, 1, -1)
+    cv2.circle(cells[1], (160, 120), 25, 1, -1)
+    for mask, absorbance in zip(cells, (crops.RED_CELL_ABSORBANCE, (0.8, 1.2, 0.2)), strict=True):
+        drawn *= np.exp(-mask[..., None] * np.multiply(absorbance, strength))
+    return np.rint(drawn - 1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("strength", [(1, 1, 1), (0.7, 0.7, 0.7), (1.5, 1.3, 0.8)])
+def test_red_cells_give_the_stain_and_the_nucleus_follows(strength):
+    balanced = crops.balance(stained(strength, (240, 210, 225))).astype(float)
+    absorbance = -np.log((balanced + 1) / (crops.WHITE + 1))
+    assert absorbance[0, 0] == pytest.approx([0, 0, 0], abs=0.01)
+    assert absorbance[40, 30] == pytest.approx(crops.RED_CELL_ABSORBANCE, abs=0.02)
+    # However it was stained, the nucleus absorbs as at usual strength.
+    assert absorbance[120, 160] == pytest.approx((0.8, 1.2, 0.2), rel=0.1)
+
+
+def test_a_stain_beyond_belief_is_corrected_in_part():
+    faint = crops.balance(stained((0.3, 0.3, 0.3))).astype(float)
+    absorbance = -np.log((faint[40, 30] + 1) / (crops.WHITE + 1))
+    # Twice 0.3 of the usual, and no more.
+    assert absorbance == pytest.approx(np.multiply(crops.RED_CELL_ABSORBANCE, 0.6), abs=0.02)
 
 
 def test_fill_becomes_background():

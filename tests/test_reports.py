@@ -323,7 +323,10 @@ def test_scores_by_photograph_stand_below_those_by_image(run_folder):
     headings = [row.find("th").get_text(" ", strip=True) for row in rows]
     (place,) = [i for i, heading in enumerate(headings) if heading == "TEST by photograph"]
     assert headings[place - 1].startswith("TEST")
-    assert [cell.get_text() for cell in rows[place].find_all("td")][:2] == ["71", "75.0\N{NARROW NO-BREAK SPACE}%"]
+    assert [cell.get_text() for cell in rows[place].find_all("td")][:2] == [
+        "71",
+        "75.0\N{NARROW NO-BREAK SPACE}%",
+    ]
 
 
 def test_no_such_run_and_no_run_at_all(tmp_path):

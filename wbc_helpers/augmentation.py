@@ -51,7 +51,7 @@ class Views:
     shear: float = 0.2
     shift: float = 0.04
     cut: float = 0.15
-    stain: float = 0.6
+    stain: float = 0.3
     blur: float = 0.3
     noise: float = 6.0
 
