@@ -186,7 +186,9 @@ if patches is not None:
         patches, training_images, settings.with_optimizer(training_settings)
     )
     drawn, drawn_types = views[0]
-    figures.montage(drawn[:18], [cells.NAMES[number] for number in drawn_types[:18].argmax(axis=1)], n_columns=6)
+    figures.montage(
+        drawn[:18], [cells.NAMES[number] for number in drawn_types[:18].argmax(axis=1)], n_columns=6
+    )
 
 # %% [markdown]
 # ## The run
