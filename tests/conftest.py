@@ -12,7 +12,7 @@ from PIL import Image
 # Must stand before anything imports Matplotlib: test machines have no screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from wbc_helpers import catalog, cells, sample, sources
+from wbc_helpers import catalog, cells, sample, smear_sources, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +43,16 @@ def real_folder(real_data, tmp_path_factory) -> Path:
     return sources.fetch(
         str(real_data / "blood-cells.zip"), tmp_path_factory.mktemp("real"), progress=False
     )
+
+
+@pytest.fixture(scope="session")
+def real_bccd(tmp_path_factory) -> Path:
+    """Unpack the real archive of boxed photographs once; tests are skipped without."""
+    folder = Path(os.environ.get("WBC_REAL_DATA") or "nowhere")
+    archives = sorted(folder.glob("BCCD_Dataset-*"))
+    if not archives:
+        pytest.skip("WBC_REAL_DATA names no folder with the archive of BCCD_Dataset")
+    return smear_sources.fetch_smears(archives[0], tmp_path_factory.mktemp("bccd"), progress=False)
 
 
 @pytest.fixture(scope="session")

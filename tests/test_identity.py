@@ -66,7 +66,7 @@ def test_table_holds_the_published_counts():
 
 
 def test_shipped_manifest_agrees_with_the_table():
-    manifest = identity._read_manifest()
+    manifest = identity.read_manifest(identity.MANIFEST)
     counts = identity._count(file for file in manifest if file.startswith("T"))
     assert counts.T.to_dict() == identity.SOURCES["kaggle"].counts
     assert sum(file.startswith("JPEGImages/") for file in manifest) == 366

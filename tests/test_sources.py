@@ -130,7 +130,7 @@ def test_archive_is_unpacked_once(archive, data_dir, monkeypatch, capfd):
     assert marker["archive"]["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert marker["n_files"] == len(contents())
     # The second time the archive is not even read.
-    monkeypatch.setattr(sources.hashlib, "file_digest", pytest.fail)
+    monkeypatch.setattr(hashlib, "file_digest", pytest.fail)
     assert sources.fetch(str(archive), str(data_dir), progress=False) == folder
     assert below(data_dir, with_times=True) == before
     assert capfd.readouterr() == ("", "")

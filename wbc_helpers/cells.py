@@ -1,4 +1,4 @@
-"""The four white-cell types of the data set, in one table."""
+"""The four white-cell types of the data set, and the three kinds of cell in a smear: two tables."""
 
 from dataclasses import dataclass
 
@@ -46,3 +46,43 @@ CELL_TYPES = (
 NAMES = tuple(cell_type.name for cell_type in CELL_TYPES)
 BY_NAME = {cell_type.name: cell_type for cell_type in CELL_TYPES}
 BY_FOLDER = {cell_type.folder: cell_type for cell_type in CELL_TYPES}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of cell that is found and counted in a smear.
+
+    Attributes
+    ----------
+    name : str
+        As the BCCD data set's annotations call it.
+    title, plural : str
+        For people.
+    reference : (low, high)
+        Adult reference range, women's and men's together, in 10⁹ a litre of blood [1]_.
+    color, marker : str
+        As in `CellType`; none is a cell type's.
+
+    References
+    ----------
+    .. [1] A. V. Hoffbrand and P. A. H. Moss, *Essential Haematology*, 6th ed., Wiley-Blackwell
+       (2011), appendix 1.
+    """
+
+    name: str
+    title: str
+    plural: str
+    reference: tuple[float, float]
+    color: str
+    marker: str
+
+
+KINDS = (
+    Kind("RBC", "red cell", "red cells", (3900, 6500), "#E69F00", "v"),
+    Kind("WBC", "white cell", "white cells", (4, 11), "#000000", "*"),
+    Kind("Platelets", "platelet", "platelets", (150, 400), "#56B4E9", "X"),
+)
+"""In the order of a detector's outputs."""
+
+KIND_NAMES = tuple(kind.name for kind in KINDS)
+KIND_BY_NAME = {kind.name: kind for kind in KINDS}

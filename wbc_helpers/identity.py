@@ -186,11 +186,11 @@ def identify(folder: str | Path, progress: bool = False) -> Identity:
     """
     folder = Path(folder).expanduser().absolute()
     root = catalog.images_folder(folder)
-    images = _digests(root, catalog.SPLITS, progress)
+    images = digest_files(root, catalog.SPLITS, progress)
     photographs_root = catalog.photographs_folder(folder)
-    photographs = _digests(photographs_root, _PHOTOGRAPHS, progress) if photographs_root else {}
+    photographs = digest_files(photographs_root, _PHOTOGRAPHS, progress) if photographs_root else {}
     counts = _count(images)
-    known = _read_manifest()
+    known = read_manifest(MANIFEST)
     n_known = sum(known.get(file) == digest[:16] for file, digest in images.items())
     above = _folders_above(root)
     if any(sample.is_sample(candidate) for candidate in above):
@@ -199,9 +199,9 @@ def identify(folder: str | Path, progress: bool = False) -> Identity:
         source = SOURCES["kaggle"]
         if not photographs:
             known = {file: known[file] for file in known if file.split("/")[0] in catalog.SPLITS}
-        deviations = _compare(known, images | photographs)
-        if not deviations and _digest(images) != source.digest:
-            deviations = (f"The digest is {_digest(images)}, expected {source.digest}.",)
+        deviations = name_differences(known, images | photographs)
+        if not deviations and digest_of(images) != source.digest:
+            deviations = (f"The digest is {digest_of(images)}, expected {source.digest}.",)
     else:
         source, deviations = SOURCES["local"], ()
     return Identity(
@@ -209,8 +209,8 @@ def identify(folder: str | Path, progress: bool = False) -> Identity:
         folder,
         int(counts.to_numpy().sum()),
         counts,
-        _digest(images),
-        _digest(photographs) if photographs else "",
+        digest_of(images),
+        digest_of(photographs) if photographs else "",
         _compare_counts(source, counts) + deviations,
     )
 
@@ -290,8 +290,14 @@ def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
             yield from (f"{below}/{file}" for file in files if not is_junk(file))
 
 
-def _digests(root: Path, names: Iterable[str], progress: bool) -> dict[str, str]:
-    """SHA-256 of each file, by relative path, sorted."""
+def digest_files(root: Path, names: Iterable[str], progress: bool) -> dict[str, str]:
+    """SHA-256 of each file in these files and folders of `root`, by relative path, sorted.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file cannot be read; the message names it.
+    """
 
     def digest_one(file: str) -> str:
         try:
@@ -315,7 +321,8 @@ def _digests(root: Path, names: Iterable[str], progress: bool) -> dict[str, str]
         return dict(zip(files, found, strict=True))
 
 
-def _digest(digests: Mapping[str, str]) -> str:
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Digest of a data set, see the module, from those of its files."""
     lines = "".join(f"{file}\0{digests[file]}\n" for file in sorted(digests))
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -340,8 +347,8 @@ def _compare_counts(source: Source, counts: pd.DataFrame) -> tuple[str, ...]:
     )
 
 
-def _compare(known: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the files that differ from the manifest."""
+def name_differences(known: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, ...]:
+    """Say in sentences which files differ from the manifest; nothing if none does."""
     both = known.keys() & found.keys()
     groups = {
         "missing": known.keys() - found.keys(),
@@ -357,8 +364,9 @@ def _compare(known: Mapping[str, str], found: Mapping[str, str]) -> tuple[str, .
     )
 
 
-def _read_manifest() -> dict[str, str]:
-    with MANIFEST.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as lines:
+def read_manifest(manifest: resources.abc.Traversable) -> dict[str, str]:
+    """Read the first 16 digits of the SHA-256 of each file, by relative path."""
+    with manifest.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as lines:
         return {row["file"]: row["sha256"] for row in csv.DictReader(lines)}
 
 
@@ -374,13 +382,18 @@ def write_manifest(folder: str | Path, target: str | Path) -> None:
     target : path
         The .csv.gz file to write.
     """
-    images = _digests(catalog.images_folder(folder), catalog.SPLITS, progress=True)
+    images = digest_files(catalog.images_folder(folder), catalog.SPLITS, progress=True)
     photographs_root = catalog.photographs_folder(folder)
     photographs = (
-        _digests(photographs_root, _PHOTOGRAPHS, progress=True) if photographs_root else {}
+        digest_files(photographs_root, _PHOTOGRAPHS, progress=True) if photographs_root else {}
     )
-    rows = [f"{file},{digest[:16]}\n" for file, digest in (images | photographs).items()]
+    pack_manifest(images | photographs, target)
+    print(f"digest={digest_of(images)}\nphotographs_digest={digest_of(photographs)}")
+
+
+def pack_manifest(digests: Mapping[str, str], target: str | Path) -> None:
+    """Write a manifest from the digests of files, see `write_manifest` and `read_manifest`."""
+    rows = [f"{file},{digest[:16]}\n" for file, digest in digests.items()]
     text = "".join(["file,sha256\n", *rows])
     with storage.atomic_file(target) as partial:
         partial.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
-    print(f"digest={_digest(images)}\nphotographs_digest={_digest(photographs)}")

@@ -5,33 +5,27 @@ from here as well.
 """
 
 import argparse
-import hashlib
-import os
 import re
 import shutil
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
-from wbc_helpers import archives, catalog, kaggle_client, sample, storage
+from wbc_helpers import catalog, fetched, kaggle_client, sample, storage
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
     DataNotFound,
     DownloadFailed,
     InvalidParameter,
-    ReadOnlyFolder,
 )
 from wbc_helpers.identity import (
     MANIFEST,
-    MARKER,
     SOURCES,
     Identity,
     Source,
     came_from_kaggle,
     identify,
     is_junk,
-    read_marker,
     verify,
     write_manifest,
 )
@@ -87,6 +81,7 @@ def banner(identity: Identity, markdown: bool = False) -> str:
     return SAMPLE_BANNER
 
 
+_KAGGLE = SOURCES["kaggle"]
 _ARCHIVE_NAMES = re.compile(r"(blood-cells|archive)( ?\(\d+\))?\.zip")
 
 
@@ -164,7 +159,8 @@ def _fetch_any(data_dir: Path, progress: bool) -> Path:
     if data_dir.is_dir() and _has_images(data_dir, below=False):
         return data_dir
     for file in visible:
-        if _ARCHIVE_NAMES.fullmatch(file.name) and file.is_file() and _holds_classes(file):
+        named_so = _ARCHIVE_NAMES.fullmatch(file.name) and file.is_file()
+        if named_so and fetched.holds(file, _are_classes):
             return _fetch_archive(file, data_dir, "local", progress)
     try:
         return _fetch_kaggle(data_dir, progress)
@@ -193,69 +189,18 @@ def _fetch_sample(data_dir: Path, progress: bool) -> Path:
 
 def _fetch_archive(archive: Path, data_dir: Path, origin: str, progress: bool) -> Path:
     """Unpack an archive below `data_dir`, unless that was done before."""
-    remove_from_name = re.compile(r"\.(zip|tgz|tar\.gz)$", re.IGNORECASE)
-    facts = archive.stat()
-    described = {"name": archive.name, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
-    fetched = {folder: read_marker(folder)["archive"] for folder in _fetched_folders(data_dir)}
-    for folder, known in fetched.items():
-        if described.items() <= known.items():
-            return _complete(folder)
-    with archive.open("rb") as stream:
-        described["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
-    for folder, known in fetched.items():
-        if known.get("sha256") == described["sha256"]:
-            if origin == "kaggle":
-                storage.write_json(folder / MARKER, {**read_marker(folder), "source": origin})
-            return _complete(folder)
-    if not _holds_classes(archive):
-        raise DataNotFound(
-            f"{archive} holds no TRAIN and TEST folders. Expected the blood-cells archive of "
-            f"{SOURCES['kaggle'].address}; nothing was unpacked."
-        )
-    stem = remove_from_name.sub("", archive.name) or "archive"
-    names = (stem, f"{stem}-{described['sha256'][:8]}", f"{stem}-{described['sha256']}")
-    target = next(filter(archives.is_free, map(data_dir.joinpath, names)), data_dir / stem)
-    try:
-        with archives.atomic_folder(target) as partial:
-            n_files = archives.unpack(archive, partial, progress)
-            storage.write_json(
-                partial / MARKER,
-                {
-                    "format": 1,
-                    "source": origin,
-                    "archive": described,
-                    "n_files": n_files,
-                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-                },
-            )
-    except ReadOnlyFolder:
-        # Another process may have unpacked the same archive in the meantime.
-        if read_marker(target).get("archive") != described:
-            raise
-    return _complete(target)
+    wanted = f"TRAIN and TEST folders. Expected the blood-cells archive of {_KAGGLE.address}"
+    folder = fetched.unpack_once(archive, data_dir, origin, _are_classes, wanted, progress)
+    return _complete(folder)
 
 
-def _holds_classes(archive: Path) -> bool:
-    names = [f"/{member.name}/" for member in archives.inspect(archive)]
+def _are_classes(names: list[str]) -> bool:
     return all(any(f"/{split}/" in name for name in names) for split in ("TRAIN", "TEST"))
-
-
-def _fetched_folders(data_dir: Path) -> list[Path]:
-    if not data_dir.is_dir():
-        return []
-    return [folder for folder in sorted(data_dir.iterdir()) if read_marker(folder)]
 
 
 def _complete(folder: Path) -> Path:
     """Refuse what was fetched once and is no longer whole."""
-    marker = read_marker(folder)
-    n_files = sum(len(files) for _, _, files in os.walk(folder)) - 1
-    if marker and n_files < marker["n_files"]:
-        raise DataMismatch(
-            f"{folder} holds {n_files:,} of the {marker['n_files']:,} files that were unpacked "
-            "there; the others were removed since. Move the folder away and fetch again."
-        )
-    return _with_images(folder)
+    return _with_images(fetched.require_whole(folder))
 
 
 def _with_images(folder: Path) -> Path:
@@ -274,10 +219,10 @@ def _with_images(folder: Path) -> Path:
 
 
 def _fetch_kaggle(data_dir: Path, progress: bool) -> Path:
-    for folder in _fetched_folders(data_dir):
+    for folder in fetched.fetched_folders(data_dir):
         if came_from_kaggle(folder):
             return _complete(folder)
-    source = SOURCES["kaggle"]
+    source = _KAGGLE
     download_folder = data_dir / ".kaggle-download"
     archive = kaggle_client.download(source.kaggle, download_folder, source.n_bytes, progress)
     try:
