@@ -45,6 +45,10 @@ run: setup ## get the data, execute the notebooks, render the report
 crossval: setup ## judge every photograph by a network that never saw it (SOURCE, RECIPE, EPOCHS)
 	@$(python) -m wbc_helpers crossval$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,photographs,PHOTOGRAPHS)$(call option,folds,FOLDS)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
 
+.PHONY: locate
+locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its archive)
+	@$(python) tests/locating.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
+
 .PHONY: ablation
 ablation: setup ## measure what each part of the compact recipe brings (SOURCE, DATA_DIR, RUNS_DIR)
 	@$(python) tests/ablation.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
