@@ -180,7 +180,8 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
     if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
         raise InvalidParameter(
             "It is not known which photographs these images were made from. Expected a group_id "
-            "for each, see provenance.add_provenance."
+            "for each, see provenance.add_provenance; without it only validation='random' is "
+            "possible, which flatters wherever two images show one cell."
         )
     fold = pd.Series(0, index=training_catalog.index, name="fold")
     try:
