@@ -9,6 +9,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from wbc_helpers import processes
 from wbc_helpers.errors import InvalidParameter
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -44,7 +45,8 @@ class Runtime:
 def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
     """Pick the device and the backend, and set Keras up for them.
 
-    To be called before Keras is imported; afterwards it reports what is in use.
+    To be called before Keras is imported; afterwards it reports what is in use. Where the
+    environment names several processes (see `processes`), this one joins them.
 
     Parameters
     ----------
@@ -59,9 +61,17 @@ def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
     Raises
     ------
     InvalidParameter
-        If no backend is installed, or `KERAS_BACKEND` names an unknown one.
+        If no backend is installed, or `KERAS_BACKEND` names an unknown one, or one on which
+        processes cannot share the work.
+    ProcessesApart
+        If the other processes are not found.
     """
+    several = processes.requested(environment)
+    if several:
+        environment.setdefault("KERAS_BACKEND", "jax")
     backend, reason = _choose_backend(environment)
+    if several:
+        reason = processes.join(several, backend)
     environment["KERAS_BACKEND"] = backend
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with _quiet():

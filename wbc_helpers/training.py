@@ -13,6 +13,7 @@ import pandas as pd
 from wbc_helpers import (
     augmentation,
     cells,
+    distributed,
     images,
     inputs,
     models,
@@ -83,7 +84,7 @@ def train_new(
     Returns
     -------
     runs.Run
-        Complete.
+        Complete. Of several processes (see `distributed`) only the first has its folder.
     """
     in_use = runtime.choose()
     all_images = provenance.add_provenance(catalogs.find_images(identity.folder))
@@ -92,8 +93,9 @@ def train_new(
     recipe, size = settings.recipe, settings.image_size
     pixels = inputs.decode(recipe, training_images["path"], size, Path(data_dir) / "cache")
     patches = inputs.cut_patches(identity.folder, training_images, recipe, size)
-    run = runs.start(name, runs_dir, describe(settings, identity.to_dict(), in_use))
-    return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
+    described = describe(settings, identity.to_dict(), in_use)
+    with distributed.run_folder(name, runs_dir, described) as run:
+        return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
 
 
 def train(
@@ -125,7 +127,7 @@ def train(
         For a recipe that draws views, see `inputs.cut_patches`; those of training photographs are
         used.
     n_devices : int
-        Devices among which Keras splits each batch (see `runtime.choose`).
+        Devices, of all processes, among which Keras splits each batch (see `runtime.choose`).
     verbose : int
         As for `keras.Model.fit`; 2 prints a line an epoch.
 
@@ -137,7 +139,8 @@ def train(
     Raises
     ------
     InvalidParameter
-        If images and catalog do not belong together, or a part is empty.
+        If images and catalog do not belong together, a part is empty, or batches do not divide
+        evenly among the devices.
     BrokenRun
         If the checkpoint of an interrupted run cannot be read.
     """
@@ -168,10 +171,11 @@ def train(
             "validation. Expected some of both; choose another validation_fraction."
         )
     batch_size, seed = settings["batch_size"], settings["seed"]
+    distributed.check_batch_size(batch_size, n_devices)
     if patches is None:
         training = Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
     else:
-        training = DrawnViews(patches, catalog[part == "train"], settings, n_devices)
+        training = DrawnViews(patches, catalog[part == "train"], settings)
     validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
 
     keras.utils.set_random_seed(settings["seed"])
@@ -276,6 +280,7 @@ class Batches(keras.utils.PyDataset):
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
         batch = order[: self.n_images][index * self.batch_size : (index + 1) * self.batch_size]
+        batch = distributed.own_part(batch)
         return self.pixels[batch], self.cell_types[batch]
 
 
@@ -292,11 +297,9 @@ class DrawnViews(keras.utils.PyDataset):
         Rows of the catalog that training may see; patches of other photographs are left out.
     settings : dict
         The `training` part of a run's settings.
-    n_devices : int
-        See `Batches`.
     """
 
-    def __init__(self, patches, training_images, settings, n_devices=1):
+    def __init__(self, patches, training_images, settings):
         super().__init__()
         recipe = RECIPES[settings["recipe"]]
         known = training_images.get("source_id", training_images["file"])
@@ -307,7 +310,7 @@ class DrawnViews(keras.utils.PyDataset):
         self.cell_types = one_hot(table["cell_type"])
         self.patches, self.views = patches.pixels, recipe.views
         self.size, self.seed = settings["image_size"][0], settings["seed"]
-        self.batch_size = settings["batch_size"] - settings["batch_size"] % n_devices
+        self.batch_size = settings["batch_size"]
         self.n_batches = -(-(recipe.images_per_epoch or len(training_images)) // self.batch_size)
         self.epoch = 0
 
@@ -319,11 +322,13 @@ class DrawnViews(keras.utils.PyDataset):
         """Draw one batch: uint8 views and float32 cell types."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         chosen = rng.choice(len(self.rows), self.batch_size, p=self.weights)
-        views = [
-            augmentation.draw(self.patches[self.rows[i]], self.size, self.views, rng)
-            for i in chosen
-        ]
-        return np.stack(views), self.cell_types[chosen]
+        views = np.stack(
+            [
+                augmentation.draw(self.patches[self.rows[i]], self.size, self.views, rng)
+                for i in chosen
+            ]
+        )
+        return distributed.own_part(views), self.cell_types[distributed.own_part(chosen)]
 
 
 class Recorder(keras.callbacks.Callback):
