@@ -34,7 +34,7 @@ help: ## list the targets
 	@echo
 	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
 	@echo 'EPOCHS, RECIPE, VALIDATION (random or grouped), RUN (name of the run), SEED, DATA_DIR,'
-	@echo 'RUNS_DIR. Of crossval: the same, PHOTOGRAPHS (train or all), FOLDS.'
+	@echo 'RUNS_DIR. Of crossval: the same but VALIDATION, and PHOTOGRAPHS (train or all), FOLDS.'
 	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS.'
 
 .PHONY: run

@@ -28,6 +28,9 @@ def collect(runs_dir: Path) -> pd.DataFrame:
         path = run.folder / "evaluation.json"
         if not run.is_complete or not path.is_file() or run.settings["data"]["drawn"]:
             continue
+        if "photographs" not in json.loads(path.read_text(encoding="utf-8"))["test"]:
+            print(f"{run.name} was evaluated by an older version; left out.", file=sys.stderr)
+            continue
         scores, training = json.loads(path.read_text(encoding="utf-8")), run.settings["training"]
         rows.append(
             {

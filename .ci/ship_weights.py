@@ -36,10 +36,18 @@ def main() -> None:
     told = crossvalidation.read(options.crossval, options.runs_dir, data)
     if set(told["split"]) != {"TRAIN"}:
         sys.exit(f"{options.crossval} judged more than TRAIN. Expected `make crossval` as it is.")
+    folder = runs.folder_of(options.crossval, options.runs_dir)
+    judged_by = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))["training"]
+    trained = run.settings["training"]
+    other = [key for key in ("recipe", "epochs", "image_size") if judged_by[key] != trained[key]]
+    if other:
+        sys.exit(f"{options.crossval} differs from {run.name} in {', '.join(other)}.")
     out_of_fold = predictions.evaluate_table(told)
     fitted = calibration.fit_temperature(out_of_fold)
     scaled = calibration.with_temperature(out_of_fold, fitted.temperature)
     chosen = abstention.choose_threshold(scaled, options.wanted_error)
+    if not chosen.attainable:
+        sys.exit(f"No threshold answers with an error rate of {options.wanted_error:.0%}.")
     about = {
         "title": "compact: four types of white blood cells, from crops",
         "created": run.settings["created"],

@@ -119,7 +119,8 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 
 # %%
 red_cell = white_cells.red_cell_diameter_of(training_images.path)
-some = training_images.groupby("cell_type", observed=True).sample(3, random_state=1)
+shuffled = training_images.sample(frac=1, random_state=1)
+some = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type")
 pictures = [images.read_image(path) for path in some.path]
 found = [white_cells.locate(picture, red_cell) for picture in pictures]
 print(f"A red cell is about {red_cell:.0f} pixels wide")

@@ -84,7 +84,7 @@ runtime_in_use = runtime.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import inputs, training
+from wbc_helpers import batches, inputs, training
 
 pd.Series(settings.versions(), name="version").to_frame()
 
@@ -165,9 +165,10 @@ part.value_counts()
 # that looks at the white cell alone has it cut out here, once.
 
 # %%
-recipe, image_size = training_settings.recipe, training_settings.image_size
-pixels = inputs.decode(recipe, training_images.path, image_size, data_folder / "cache")
-patches = inputs.cut_patches(folder, training_images, recipe, image_size)
+seen = (training_settings.recipe, training_settings.image_size)
+kept = {"red_cell": inputs.red_cell_of(all_images), "cache_folder": data_folder / "cache"}
+pixels = inputs.decode(seen[0], training_images.path, seen[1], **kept)
+patches = inputs.cut_patches(folder, training_images, *seen, **kept)
 print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
 
 # %% [markdown]
@@ -177,14 +178,13 @@ print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
 # those.
 
 # %%
-shown = training_images.groupby("cell_type", observed=True).sample(3, random_state=seed).index
+shuffled = training_images.sample(frac=1, random_state=seed)
+shown = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type").index
 figures.montage(pixels[shown], list(training_images.cell_type[shown]), n_columns=6);
 
 # %%
 if patches is not None:
-    views = training.DrawnViews(
-        patches, training_images, settings.with_optimizer(training_settings)
-    )
+    views = batches.DrawnViews(patches, training_images, settings.with_recipe(training_settings))
     drawn, drawn_types = views[0]
     figures.montage(
         drawn[:18], [cells.NAMES[number] for number in drawn_types[:18].argmax(axis=1)], n_columns=6

@@ -170,13 +170,14 @@ figures.learning_curves(
 
 # %%
 recipe, image_size = (this_run.settings["training"][key] for key in ("recipe", "image_size"))
+red_cell = inputs.red_cell_of(all_images)
 started = time.perf_counter()
 rows = {split: all_images[all_images.split == split] for split in ("TEST", "TEST_SIMPLE")}
 rows["validation"] = all_images[all_images.file.map(this_run.split) == "validation"]
 rows = {split: each for split, each in rows.items() if len(each)}
 answers = {}
 for split, each in rows.items():
-    pixels = inputs.decode(recipe, each.path, image_size, data_folder / "cache")
+    pixels = inputs.decode(recipe, each.path, image_size, red_cell, data_folder / "cache")
     answers[split] = evaluation.evaluate(each.cell_type, models.predict(model, pixels))
 seconds = time.perf_counter() - started
 validation, test = answers.pop("validation"), answers["TEST"]
@@ -237,8 +238,9 @@ figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], test.probabili
 # outline is the white cell, located by its colour. The maps are coarse: trust the test below more.
 
 # %%
-cell_masks = inputs.mask_cells(recipe, rows["TEST"].path, image_size, progress=False)
-test_pixels = inputs.decode(recipe, rows["TEST"].path, image_size, data_folder / "cache")
+seen = (recipe, rows["TEST"].path, image_size, red_cell)
+cell_masks = inputs.mask_cells(*seen, progress=False)
+test_pixels = inputs.decode(*seen, data_folder / "cache")
 answered = pd.DataFrame({
     "cell_type": test.true_types,
     "predicted": np.array(cells.NAMES)[test.probabilities.argmax(axis=1)],
@@ -375,7 +377,8 @@ figures.paper_beside_ours(named);
 # %%
 summary = runs.summarise(this_run, answers, models.count_trainable(model), seconds)
 summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "high"]].tolist()
-summary["test"]["photographs"] = photographs.summary(views["photographs"])
+if rows["TEST"].source_id.notna().all():
+    summary["test"]["photographs"] = photographs.summary(views["photographs"])
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], training.peak_memory_bytes())
 everything = {"validation": validation, **answers}
 predictions.write(

@@ -94,7 +94,7 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
 # | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
-# | `recipe` | which network; `lenet` is what most publications on these images use | `lenet` |
+# | `recipe` | which network, see the README; `lenet` is a plain one of three convolutions | `lenet` |
 # | `epochs` | of each of the two trainings | 12 |
 # | `crossval_run` | name of a cross-validation by which labels are judged, see `make crossval`; empty: none | empty |
 # | `seed` | of split, initial weights, image order and dropout | 0 |
@@ -153,8 +153,7 @@ all_images.groupby(["split", "source_id"], observed=True).size().groupby(
 # %% [markdown]
 # ## Stage 1: a random split promises much
 #
-# A random tenth of TRAIN is set aside, as the paper and most others did, and a plain network of
-# three convolutions is trained.
+# A random tenth of TRAIN is set aside, as the paper did, and a network is trained.
 
 # %%
 trained = {
@@ -173,7 +172,10 @@ figures.learning_curves(trained["random"].history, "validation, random (leaky)")
 
 # %%
 test_images = all_images[all_images.split == "TEST"]
-pixels = inputs.decode(recipe, test_images.path, chosen["random"].image_size, data_folder / "cache")
+pixels = inputs.decode(
+    recipe, test_images.path, chosen["random"].image_size, inputs.red_cell_of(all_images),
+    data_folder / "cache",
+)  # fmt: skip
 on_test = {
     split: evaluation.evaluate(test_images.cell_type, models.predict(models.load(run), pixels))
     for split, run in trained.items()

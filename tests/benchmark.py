@@ -95,14 +95,14 @@ def epoch_usual(folder: str, size: tuple[int, int]) -> dict:
     import numpy as np
     from PIL import Image
 
-    from wbc_helpers import catalog, images, models, training
+    from wbc_helpers import batches, catalog, images, models
 
     table = catalog.find_images(folder)
     table = table[table["split"] == "TRAIN"]
     array = np.empty((len(table), 240, 320, 3), np.float32)
     for index, path in enumerate(table["path"]):
         array[index] = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
-    truth = training.one_hot(table["cell_type"])
+    truth = batches.one_hot(table["cell_type"])
     flat = images.PixelStatistics(np.full((*size, 3), 0.6), np.full((*size, 3), 0.2), 1)
     small = models.build("paper", size, flat)
     photographs = keras.Input((240, 320, 3))

@@ -12,7 +12,7 @@ from PIL import Image
 # Must stand before anything imports Matplotlib: test machines have no screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from wbc_helpers import catalog, cells, sample, smear_sources, sources
+from wbc_helpers import augmentation, catalog, cells, inputs, sample, smear_sources, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,3 +85,18 @@ def noise() -> tuple[pd.DataFrame, np.ndarray]:
     table = pd.DataFrame({"file": [f"TRAIN/{name}/{i}.jpeg" for i, name in enumerate(names)]})
     table["cell_type"] = pd.Categorical(names, categories=cells.NAMES)
     return table, pixels
+
+
+@pytest.fixture
+def drawn_from():
+    """Eight photographs, two a type, each a patch of its own grey level; and their images."""
+    names = np.array(cells.NAMES)[np.arange(8) % 4]
+    sources = [f"photograph-{number}" for number in range(8)]
+    side = augmentation.patch_size(16)
+    levels = np.arange(8, dtype=np.uint8)[:, None, None, None] * 20 + 40
+    pixels = np.broadcast_to(levels, (8, side, side, 3)).copy()
+    known = pd.DataFrame({"source_id": sources, "cell_type": names, "file": pd.NA})
+    patches = inputs.Patches(pixels, known)
+    rows = pd.DataFrame({"file": [f"{number}.jpeg" for number in range(8)]})
+    rows["source_id"], rows["cell_type"] = sources, names
+    return patches, rows

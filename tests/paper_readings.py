@@ -37,7 +37,7 @@ def main() -> None:
     import keras
     import numpy as np
 
-    from wbc_helpers import models, provenance, training
+    from wbc_helpers import batches, models, provenance
     from wbc_helpers.recipes import RECIPES
 
     table = catalog.find_images(sources.fetch(options.source, options.data_dir))
@@ -45,17 +45,17 @@ def main() -> None:
     table = provenance.add_provenance(table)
     part = catalog.split_validation(table, "grouped", 0.2, options.seed)
     rows = [np.flatnonzero(part == name) for name in ("train", "validation")]
-    cell_types = training.one_hot(table["cell_type"])
+    cell_types = batches.one_hot(table["cell_type"])
 
     class NextOrder(keras.callbacks.Callback):
         """Give the images in another order every epoch, as `training.train` does."""
 
-        def __init__(self, batches):
+        def __init__(self, given):
             super().__init__()
-            self.batches = batches
+            self.given = given
 
         def on_epoch_begin(self, epoch, logs=None):
-            self.batches.epoch = epoch
+            self.given.epoch = epoch
 
     print(f"{len(rows[0]):,} training images, {len(rows[1]):,} of other photographs to validate")
     for name, (size, reading) in READINGS.items():
@@ -64,15 +64,15 @@ def main() -> None:
         keras.utils.set_random_seed(options.seed)
         network = models.paper_cnn(size, statistics, RECIPES["paper"].readings | reading)
         network.compile("rmsprop", "categorical_crossentropy", metrics=["accuracy"])
-        batches = [training.Batches(pixels, cell_types, each, 128, seed=s)
-                   for each, s in zip(rows, (options.seed, None), strict=True)]  # fmt: skip
+        given = [batches.Batches(pixels, cell_types, each, 128, seed=s)
+                 for each, s in zip(rows, (options.seed, None), strict=True)]  # fmt: skip
         started = time.perf_counter()
         history = network.fit(
-            batches[0],
-            validation_data=batches[1],
+            given[0],
+            validation_data=given[1],
             epochs=options.epochs,
             shuffle=False,
-            callbacks=[NextOrder(batches[0])],
+            callbacks=[NextOrder(given[0])],
             verbose=0,
         ).history
         last = history["val_accuracy"][-5:]

@@ -59,6 +59,18 @@ def test_answers_come_one_row_an_image(shipped, tmp_path):
     assert answers["answered"][0] == (answers["probability"][0] >= threshold)
 
 
+def test_the_scale_is_told_from_the_red_cells_or_asked_for(shipped):
+    twice = cv2.resize(smear(), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    answers = [shipped.classify([image]) for image in (smear(), twice)]
+    assert answers[0]["cell_type"][0] == answers[1]["cell_type"][0]
+    assert answers[0]["probability"][0] == pytest.approx(answers[1]["probability"][0], abs=0.2)
+    alone = np.full((240, 320, 3), SMEAR, np.uint8)
+    cv2.circle(alone, (160, 120), 24, (110, 70, 180), -1, cv2.LINE_AA)
+    with pytest.raises(InvalidParameter, match="Too few red cells"):
+        shipped.classify([alone])
+    assert shipped.classify([alone], red_cell=np.float32(52))["found"].all()
+
+
 def test_turning_the_image_hardly_turns_the_answer(shipped):
     quarter = np.ascontiguousarray(np.rot90(smear()))
     answers = shipped.classify([smear(), quarter], red_cell=52)
@@ -81,7 +93,14 @@ def test_what_cannot_be_read_is_named(shipped, tmp_path):
         shipped.classify([np.zeros((4, 4, 3))], red_cell=52)
     with pytest.raises(UnreadableImage, match=r"\(4, 4\)"):
         shipped.classify([np.zeros((4, 4), np.uint8)], red_cell=52)
-    for wrong in (0, -3, "52", float("inf")):
+    # By whatever way the scale is found.
+    for scale in ({}, {"red_cell": 52}):
+        with pytest.raises(UnreadableImage, match=r"\(4, 4\)"):
+            shipped.classify([np.zeros((4, 4), np.uint8)], **scale)
+        for single in ("smear.jpg", tmp_path / "smear.jpg", smear()):
+            with pytest.raises(InvalidParameter, match="into a list"):
+                shipped.classify(single, **scale)
+    for wrong in (0, -3, "52", True, 0.5, 5_000, float("inf")):
         with pytest.raises(InvalidParameter, match="red_cell"):
             shipped.classify([smear()], red_cell=wrong)
     with pytest.raises(InvalidParameter, match="compact"):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from wbc_helpers import cells, crossvalidation, predictions, settings, sources, training
-from wbc_helpers.errors import DataMismatch, DataNotFound
+from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, RunExists
 
 
 def table_of(rows):
@@ -79,6 +79,23 @@ def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
     pd.testing.assert_frame_equal(again, table)
     scores = json.loads((tmp_path / "cv" / "crossval.json").read_text())
     assert scores["photographs"]["n_images"] == table["source_id"].nunique()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    with pytest.raises(RunExists, match=r"settings\.json"):
+        crossvalidation.cross_validate(
+            settings.TrainingSettings(recipe="compact"), None, "run", tmp_path, tmp_path
+        )
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["settings.json"]
+
+
+def test_a_damaged_cross_validation_is_named(tmp_path):
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "crossval.json").write_text("{")
+    with pytest.raises(BrokenRun, match=r"crossval\.json is damaged"):
+        crossvalidation.read("cv", tmp_path)
 
 
 def test_what_is_not_there_is_named(tmp_path):

@@ -1,9 +1,10 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from wbc_helpers import settings
+from wbc_helpers import recipes, settings
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.runtime import Runtime
 
@@ -70,3 +71,24 @@ def test_what_is_recorded_is_json_and_complete():
     assert json.loads(json.dumps(recorded)) == recorded
     assert recorded["training"]["optimizer"] == "rmsprop"
     assert {"python", "keras", "numpy", "wbc_helpers"} <= set(recorded["versions"])
+
+
+def test_a_recipe_says_what_images_it_can_be_shown():
+    for recipe, size in (("compact", (48, 64)), ("pretrained", (31, 31)), ("lenet", (21, 40))):
+        with pytest.raises(InvalidParameter, match=f"recipe='{recipe}'"):
+            settings.TrainingSettings(recipe=recipe, image_size=size)
+    settings.TrainingSettings(recipe="lenet", image_size=(22, 40))
+
+
+def test_a_changed_recipe_makes_another_run(monkeypatch):
+    chosen = settings.TrainingSettings(recipe="compact")
+    before = settings.with_recipe(chosen)
+    assert before["views"]["zoom"] == recipes.RECIPES["compact"].views.zoom
+    assert before["schedule"] == "cosine" and before["optimizer"] == "adamw"
+    other = dataclasses.replace(recipes.RECIPES["compact"], label_smoothing=0.2)
+    monkeypatch.setitem(recipes.RECIPES, "compact", other)
+    assert settings.with_recipe(chosen) != before
+    # A recipe without special ways adds nothing, so that its older runs are still known.
+    assert set(settings.with_recipe(settings.TrainingSettings())) == {
+        *(each.name for each in dataclasses.fields(settings.TrainingSettings)), "optimizer"
+    }  # fmt: skip

@@ -10,13 +10,9 @@ import pandas as pd
 import pytest
 
 from wbc_helpers import (
-    augmentation,
     catalog,
-    cells,
     images,
-    inputs,
     models,
-    recipes,
     runs,
     runtime,
     settings,
@@ -166,26 +162,6 @@ def test_images_that_do_not_belong_to_the_catalog_are_refused(noise, tmp_path):
         training.train(table, pixels, part.replace("validation", "train"), begin("x", tmp_path))
 
 
-def test_batches_give_every_image_once_an_epoch_in_a_new_order(noise):
-    _, pixels = noise
-    batches = training.Batches(pixels, np.arange(40), np.arange(40), 16, seed=5)
-
-    def order():
-        return np.concatenate([batches[index][1] for index in range(len(batches))])
-
-    first = order()
-    assert sorted(first) == list(range(40)) and first.tolist() != list(range(40))
-    assert np.array_equal(order(), first)
-    batches.epoch = 1
-    assert sorted(order()) == list(range(40)) and not np.array_equal(order(), first)
-
-
-def test_batches_divide_evenly_among_devices(noise):
-    _, pixels = noise
-    batches = training.Batches(pixels, np.arange(40), np.arange(39), 16, n_devices=4)
-    assert [len(batches[index][1]) for index in range(len(batches))] == [16, 16, 4]
-
-
 def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
     table = catalog.find_images(tiny_folder)
     table = table[table.split == "TRAIN"].reset_index(drop=True)
@@ -282,61 +258,7 @@ def test_two_devices_share_the_work_on_jax_and_the_model_loads_anywhere(noise, t
 # Views drawn while training
 
 
-@pytest.fixture
-def drawn_from():
-    """Eight photographs, two a type, each a patch of its own grey level; and their images."""
-    names = np.array(cells.NAMES)[np.arange(8) % 4]
-    sources = [f"photograph-{number}" for number in range(8)]
-    side = augmentation.patch_size(16)
-    levels = np.arange(8, dtype=np.uint8)[:, None, None, None] * 20 + 40
-    pixels = np.broadcast_to(levels, (8, side, side, 3)).copy()
-    patches = inputs.Patches(pixels, pd.DataFrame({"source_id": sources, "cell_type": names}))
-    rows = pd.DataFrame({"file": [f"{number}.jpeg" for number in range(8)]})
-    rows["source_id"], rows["cell_type"] = sources, names
-    return patches, rows
-
-
 VIEWED = settings.TrainingSettings(recipe="compact", epochs=2, image_size=(16, 16), batch_size=8)
-
-
-def views_of(drawn_from, rows, epoch=0):
-    views = training.DrawnViews(drawn_from[0], rows, settings.with_optimizer(VIEWED))
-    views.epoch = epoch
-    return views
-
-
-@pytest.fixture
-def plain_views(monkeypatch):
-    """Views that only turn: the grey level of the middle tells the photograph."""
-    still = augmentation.Views(zoom=0, shear=0, shift=0, cut=0, stain=0, blur=0, noise=0)
-    recipe = dataclasses.replace(recipes.RECIPES["compact"], views=still, images_per_epoch=800)
-    monkeypatch.setitem(recipes.RECIPES, "compact", recipe)
-
-
-def test_views_come_from_training_photographs_alone_and_all_types_alike(drawn_from, plain_views):
-    rows = drawn_from[1]
-    allowed = rows.drop(index=5)  # one of two lymphocytes is held out
-    views = views_of(drawn_from, allowed)
-    assert len(views) == 100
-    shown = [views[index] for index in range(len(views))]
-    levels = np.concatenate([pixels[:, 8, 8, 0] for pixels, _ in shown])
-    types = np.concatenate([told for _, told in shown])
-    photograph = (levels.astype(int) - 40) // 20
-    assert set(photograph) == set(allowed.index)
-    # The label is that of the photograph.
-    assert (types.argmax(axis=1) == photograph % 4).all()
-    # 200 of each type expected, standard deviation 12; of a photograph 100 or, the one left, 200.
-    assert types.sum(axis=0) == pytest.approx([200] * 4, abs=50)
-    counts = np.bincount(photograph, minlength=8)
-    assert counts[1] == pytest.approx(200, abs=50) and counts[0] == pytest.approx(100, abs=40)
-
-
-def test_the_same_epoch_shows_the_same_views_and_another_others(drawn_from):
-    first, again = (views_of(drawn_from, drawn_from[1])[3] for _ in range(2))
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    other = views_of(drawn_from, drawn_from[1], epoch=1)[3]
-    assert (other[0] != first[0]).any()
 
 
 def test_patches_belong_to_recipes_that_draw_views(noise, drawn_from, tmp_path):
@@ -351,7 +273,7 @@ def test_patches_belong_to_recipes_that_draw_views(noise, drawn_from, tmp_path):
 def test_the_learning_rate_warms_up_and_ends_near_zero(noise):
     table, pixels = noise
     part = training.split(table, CHOSEN)
-    chosen = settings.with_optimizer(dataclasses.replace(VIEWED, epochs=10))
+    chosen = settings.with_recipe(dataclasses.replace(VIEWED, epochs=10))
     model = training.compiled_model(chosen, pixels, part, n_steps=10)
     rate = model.optimizer._learning_rate
     highest = float(rate(10))
@@ -365,7 +287,7 @@ def test_the_learning_rate_warms_up_and_ends_near_zero(noise):
 def test_labels_are_softened_as_the_recipe_says(noise):
     table, pixels = noise
     part = training.split(table, CHOSEN)
-    model = training.compiled_model(settings.with_optimizer(VIEWED), pixels, part)
+    model = training.compiled_model(settings.with_recipe(VIEWED), pixels, part)
     told, true = np.array([[0.7, 0.1, 0.1, 0.1]]), np.eye(4)[:1]
     # 0.1 spread over four types: 0.925 for the true one, 0.025 for each other.
     expected = -(0.925 * np.log(0.7) + 0.075 * np.log(0.1))

@@ -160,8 +160,11 @@ def _crossval(options: argparse.Namespace) -> int:
 
     identity = sources.identify(sources.fetch(options.source, options.data_dir))
     print(sources.banner(identity), flush=True)
-    # Only now: what is refused need not wait for Keras.
-    from wbc_helpers import crossvalidation, pipeline
+    from wbc_helpers import pipeline, runtime
+
+    print(runtime.choose(), flush=True)
+    # It imports Keras, which asks for its backend then.
+    from wbc_helpers import crossvalidation
 
     name = options.run or (
         f"crossval-{options.photographs}-{pipeline.default_name(settings, identity.source.name)}"

@@ -11,15 +11,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from wbc_helpers import calibration, cells, crops, models, runs, storage, white_cells
+from wbc_helpers import calibration, cells, crops, runs, runtime, storage, white_cells
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, UnreadableImage
 from wbc_helpers.images import read_image
 from wbc_helpers.predictions import PROBABILITIES
@@ -27,6 +27,9 @@ from wbc_helpers.recipes import RECIPES
 
 AT_A_TIME = 256
 """Images that are held in memory at once."""
+
+SMALLEST_RED_CELL, LARGEST_RED_CELL = 10, 1_000
+"""Pixels. Below, no nucleus can be told; above, a photograph shows less than a cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Classifier:
         comes from.
     """
 
-    model: keras.Model
+    model: Any
     about: dict[str, Any]
 
     def classify(
@@ -59,8 +62,8 @@ class Classifier:
             RGB images of one magnification, each with one white cell; of several the largest is
             named.
         red_cell : float, optional
-            Diameter of the red cells in pixels. By default it is estimated: of a single image to
-            12 %, of a few dozen to 2 %.
+            Diameter of the red cells in pixels. By default it is estimated, of a single image to
+            12 % (standard deviation), of many more closely.
         progress : bool
             Show a progress bar.
 
@@ -78,15 +81,28 @@ class Classifier:
         UnreadableImage
             If a file is not a complete image.
         InvalidParameter
-            If `red_cell` is no positive number.
+            If `red_cell` is no usable number, or too few red cells are seen to estimate it.
         """
-        images = list(images)
+        if isinstance(images, str | Path | np.ndarray):
+            raise InvalidParameter(
+                f"One {type(images).__name__} was given. Expected several images: put a single one "
+                "into a list."
+            )
+        images = [each if isinstance(each, str | Path) else _checked(each) for each in images]
         if red_cell is None:
-            red_cell = white_cells.red_cell_diameter_of(images)
-        if not isinstance(red_cell, int | float) or not 0 < red_cell < np.inf:
+            red_cell = white_cells.red_cell_diameter_of(images, default=np.nan) if images else 52
+            if np.isnan(red_cell):
+                raise InvalidParameter(
+                    f"Too few red cells are seen in {len(images)} images to tell their scale. "
+                    "Expected at least three in one of them; else give their diameter in pixels "
+                    "as red_cell."
+                )
+        is_number = isinstance(red_cell, Real) and not isinstance(red_cell, bool)
+        if not is_number or not SMALLEST_RED_CELL <= red_cell <= LARGEST_RED_CELL:
             raise InvalidParameter(
                 f"red_cell={red_cell!r} is not usable. Expected the diameter of a red cell in "
-                "pixels, such as 52 for the published images of 320×240; None estimates it."
+                f"pixels, {SMALLEST_RED_CELL} to {LARGEST_RED_CELL}, such as 52 for the published "
+                "images of 320×240; None estimates it."
             )
         tables = []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
@@ -103,7 +119,7 @@ class Classifier:
         shown = np.zeros((len(images), size, size, 3), np.uint8)
         found = np.zeros(len(images), bool)
         for row, image in enumerate(images):
-            pixels = read_image(image) if isinstance(image, str | Path) else _checked(image)
+            pixels = read_image(image) if isinstance(image, str | Path) else image
             seen = white_cells.locate(pixels, red_cell)
             if seen:
                 shown[row] = crops.cut_out(crops.balance(pixels), seen[0], size, red_cell)
@@ -124,6 +140,8 @@ class Classifier:
             In the order of `cells.NAMES`, at the temperature that was fitted on photographs
             which the network had not seen.
         """
+        from wbc_helpers import models
+
         if not len(shown):
             return np.zeros((0, len(cells.NAMES)))
         return calibration.apply_temperature(
@@ -179,10 +197,15 @@ def load(name: str = "compact") -> Classifier:
     """
     folder = resources.files("wbc_helpers") / "weights"
     if not isinstance(name, str) or not (folder / f"{name}.json").is_file():
-        shipped = sorted(each.name[:-5] for each in folder.iterdir() if each.name.endswith(".json"))
+        files = [each.name for each in folder.iterdir()] if folder.is_dir() else []
+        shipped = ", ".join(sorted(each[:-5] for each in files if each.endswith(".json"))) or "none"
         raise InvalidParameter(
-            f"No weights {name!r} ship with this package. Expected one of {', '.join(shipped)}."
+            f"No weights {name!r} ship with this package. Expected one of those that do: {shipped}."
         )
+    # Before Keras is imported, which asks for its backend then.
+    runtime.choose()
+    from wbc_helpers import models
+
     about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     model = models.build(about["recipe"], tuple(about["image_size"]), None)
     with resources.as_file(folder / f"{name}.weights.h5") as path:
@@ -210,6 +233,8 @@ def of_run(run: runs.Run) -> Classifier:
     BrokenRun
         See `models.load`.
     """
+    from wbc_helpers import models
+
     training = run.settings["training"]
     if RECIPES[training["recipe"]].sees != "cell":
         raise InvalidParameter(
@@ -246,14 +271,20 @@ def ship(run: runs.Run, about: dict[str, Any], folder: Path, name: str = "compac
     BrokenRun
         If the saved weights do not give the run's answers.
     """
+    from wbc_helpers import models
+
     model = models.load(run)
     training = run.settings["training"]
+    size = tuple(training["image_size"])
+    probe = np.random.default_rng(0).integers(0, 256, (4, *size, 3), np.uint8)
     with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
         model.save_weights(partial, overwrite=True)
+        again = models.build(training["recipe"], size, None)
+        again.load_weights(partial)
+        if not np.allclose(models.predict(model, probe), models.predict(again, probe), atol=1e-5):
+            raise BrokenRun(
+                f"The weights of {run.name!r} give other answers after saving, so that nothing was "
+                "shipped. Expected a run of this version's recipe; train it again."
+            )
     facts = {"recipe": training["recipe"], "image_size": training["image_size"], **about}
     storage.write_json(folder / f"{name}.json", facts)
-    again = models.build(training["recipe"], tuple(training["image_size"]), None)
-    again.load_weights(folder / f"{name}.weights.h5")
-    probe = np.random.default_rng(0).integers(0, 256, (4, *training["image_size"], 3), np.uint8)
-    if not np.allclose(models.predict(model, probe), models.predict(again, probe), atol=1e-5):
-        raise BrokenRun(f"The weights of {run.name!r} give other answers after saving.")

@@ -5,6 +5,7 @@ which says more, and leaves TEST alone while a recipe is chosen on TRAIN.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from wbc_helpers import (
     training,
     uncertainty,
 )
-from wbc_helpers.errors import DataNotFound
+from wbc_helpers.errors import BrokenRun, DataNotFound, RunExists
 from wbc_helpers.evaluation import Evaluation
 from wbc_helpers.settings import TrainingSettings, describe
 from wbc_helpers.sources import Identity
@@ -73,24 +74,24 @@ def cross_validate(
     InvalidParameter
         If the photographs are not known, or too few for so many folds.
     RunExists
-        If a fold exists with other settings or data.
+        If a fold exists with other settings or data, or the folder holds something else.
     """
+    folder = _folder_for(name, runs_dir)
     in_use = runtime.choose()
     everything = provenance.add_provenance(catalog.find_images(identity.folder))
     rows = everything[everything["split"].isin(splits)].reset_index(drop=True)
     fold = catalog.grouped_folds(rows, n_folds, settings.seed)
-    recipe, size = settings.recipe, settings.image_size
-    pixels = inputs.decode(recipe, rows["path"], size, Path(data_dir) / "cache")
-    patches = inputs.cut_patches(identity.folder, rows, recipe, size)
-    folder = runs.folder_of(name, runs_dir)
+    seen = (settings.recipe, settings.image_size)
+    kept = {"red_cell": inputs.red_cell_of(everything), "cache_folder": Path(data_dir) / "cache"}
+    pixels = inputs.decode(seen[0], rows["path"], seen[1], **kept)
+    patches = inputs.cut_patches(identity.folder, rows, *seen, **kept)
+    described = describe(settings, identity.to_dict(), in_use)
+    described["training"] |= {"validation": "grouped", "splits": list(splits), "folds": n_folds}
+    del described["training"]["validation_fraction"]
     answers = []
     for number in range(n_folds):
         held_out = fold == number
         part = held_out.map({True: "validation", False: "train"}).rename("part")
-        described = describe(settings, identity.to_dict(), in_use)
-        described["training"] |= {
-            "validation": "grouped", "fold": f"{number} of {n_folds}", "splits": list(splits),
-        }  # fmt: skip
         run = runs.start(f"fold-{number}", folder, described)
         training.train(rows, pixels, part, run, patches, in_use.n_devices, verbose)
         judged = rows[held_out]
@@ -105,11 +106,23 @@ def cross_validate(
         )
     table = pd.concat(answers, ignore_index=True)
     predictions.write(folder, table)
-    storage.write_json(
-        folder / "crossval.json",
-        {"training": described["training"], "data": described["data"], **summarise(table)},
-    )
+    told = {"training": described["training"], "data": described["data"], **summarise(table)}
+    storage.write_json(folder / "crossval.json", runs.finite(told))
     return table
+
+
+def _folder_for(name: str, runs_dir: str | Path) -> Path:
+    """Find the folder of a cross-validation, and refuse one that holds something else."""
+    folder = runs.folder_of(name, runs_dir)
+    entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    own = re.compile(r"fold-\d+|predictions\.csv|crossval\.json|\..*")
+    strangers = [entry for entry in entries if not own.fullmatch(entry)]
+    if strangers:
+        raise RunExists(
+            f"{folder} exists and is no cross-validation (it holds {', '.join(strangers[:5])}). "
+            "Nothing was changed. Give the cross-validation another name."
+        )
+    return folder
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
@@ -202,14 +215,21 @@ def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) ->
     DataMismatch
         If it was made from other data.
     BrokenRun
-        If its file is damaged.
+        If one of its files is damaged.
     """
     folder = runs.folder_of(name, runs_dir)
     if not (folder / "crossval.json").is_file():
         raise DataNotFound(
             f"{folder} holds no finished cross-validation. Make one: `make crossval RUN={name}`."
         )
-    if data is not None:
+    try:
         made = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))
+        made["data"]["digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenRun(
+            f"{folder / 'crossval.json'} is damaged ({error!r}). Start the cross-validation again "
+            "under the same name: folds that are finished are not trained again."
+        ) from error
+    if data is not None:
         runs.check_data(runs.Run(folder, made), data)
     return predictions.read(folder)

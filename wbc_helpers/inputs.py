@@ -11,16 +11,40 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from wbc_helpers import augmentation, cells, crops, images, white_cells
+from wbc_helpers import augmentation, crops, images, white_cells
 from wbc_helpers.catalog import photographs_folder
-from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.recipes import RECIPES
+
+
+def red_cell_of(catalog_rows: pd.DataFrame) -> float:
+    """Estimate the diameter of the red cells of a data set, once for all its images.
+
+    Parameters
+    ----------
+    catalog_rows : DataFrame
+        With `path` and `split`. Where there are images of TRAIN, they alone are looked at, so that
+        training and evaluation see the same.
+
+    Returns
+    -------
+    float
+        Pixels.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    training = catalog_rows[catalog_rows["split"] == "TRAIN"]
+    rows = training if len(training) else catalog_rows
+    return white_cells.red_cell_diameter_of(rows["path"])
 
 
 def decode(
     recipe: str,
     paths: pd.Series,
     image_size: tuple[int, int],
+    red_cell: float = white_cells.RED_CELL,
     cache_folder: str | Path | None = None,
     progress: bool = True,
 ) -> np.ndarray:
@@ -31,10 +55,11 @@ def decode(
     recipe : str
         Key of `recipes.RECIPES`.
     paths : Series of str
-        Image files; where cells are cut out, all of one magnification, which is told from the
-        red cells.
+        Image files.
     image_size : (height, width)
         Pixels.
+    red_cell : float
+        Diameter of their red cells in pixels, see `red_cell_of`; needed where cells are cut out.
     cache_folder : path, optional
         See `images.decode`.
     progress : bool
@@ -52,21 +77,25 @@ def decode(
     """
     if RECIPES[recipe].sees == "image":
         return images.decode(paths, image_size, cache_folder, progress)
-    red_cell = white_cells.red_cell_diameter_of(paths)
     return images.decode(
         paths, image_size, cache_folder, progress,
-        read=partial(crops.read_crop, red_cell=red_cell), kind=f"-cell-{red_cell:.1f}",
+        read=partial(crops.read_crop, red_cell=red_cell),
+        kind=f"-cell-{crops.VERSION}-{red_cell:.1f}",
     )  # fmt: skip
 
 
 def mask_cells(
-    recipe: str, paths: pd.Series, image_size: tuple[int, int], progress: bool = True
+    recipe: str,
+    paths: pd.Series,
+    image_size: tuple[int, int],
+    red_cell: float = white_cells.RED_CELL,
+    progress: bool = True,
 ) -> np.ndarray:
     """Mark the white cells in what a recipe's network is shown.
 
     Parameters
     ----------
-    recipe, paths, image_size, progress
+    recipe, paths, image_size, red_cell, progress
         See `decode`.
 
     Returns
@@ -76,17 +105,14 @@ def mask_cells(
     """
     if RECIPES[recipe].sees == "image":
         return white_cells.outlines(paths, image_size, progress)
-    red_cell = white_cells.red_cell_diameter_of(paths)
     masks = np.zeros((len(paths), *image_size), bool)
     for row, path in enumerate(tqdm(paths, desc="white cells", disable=not progress)):
         image = images.read_image(path)
         cell, _ = white_cells.locate_one(image, red_cell)
-        # Bright on the cell, so that the crop's white margin must be taken off again.
-        dark = ~white_cells.outline(image, red_cell) * np.uint8(crops.WHITE)
-        masks[row] = (
-            crops.cut_out(np.dstack([dark] * 3), cell, image_size[0], red_cell)[..., 0]
-            < crops.WHITE // 2
-        )
+        # Dark on the cell, for a crop's margin is white.
+        around = ~white_cells.outline(image, red_cell) * np.uint8(crops.WHITE)
+        crop = crops.cut_out(np.dstack([around] * 3), cell, image_size[0], red_cell)
+        masks[row] = crop[..., 0] < crops.WHITE // 2
     return masks
 
 
@@ -99,7 +125,8 @@ class Patches:
     pixels : ndarray, (n_patches, side, side, 3) uint8
         RGB, balanced, the cell in the middle, see `augmentation.patch_size`.
     table : DataFrame
-        One row a patch: `source_id`, the photograph, and `cell_type`.
+        One row a patch: `source_id`, the photograph; `cell_type`; and `file` of the image that
+        stands for a photograph which is not at hand, else NA.
     """
 
     pixels: np.ndarray
@@ -111,6 +138,8 @@ def cut_patches(
     training_images: pd.DataFrame,
     recipe: str,
     image_size: tuple[int, int],
+    red_cell: float = white_cells.RED_CELL,
+    cache_folder: str | Path | None = None,
     progress: bool = True,
 ) -> Patches | None:
     """Cut the white cells out of the photographs from which training images were made.
@@ -128,6 +157,11 @@ def cut_patches(
         Key of `recipes.RECIPES`.
     image_size : (height, width)
         Pixels of a view, both alike.
+    red_cell : float
+        Diameter of the images' red cells in pixels, see `red_cell_of`; that of the photographs is
+        estimated.
+    cache_folder : path, optional
+        See `images.decode`.
     progress : bool
         Show a progress bar.
 
@@ -143,35 +177,31 @@ def cut_patches(
     """
     if RECIPES[recipe].views is None:
         return None
-    if image_size[0] != image_size[1]:
-        raise InvalidParameter(
-            f"image_size={image_size} is not usable with recipe={recipe!r}. Expected a square, "
-            f"such as {RECIPES[recipe].image_size}: a cell can lie in any direction."
-        )
     known = training_images.get("source_id", pd.Series(pd.NA, index=training_images.index))
-    table = training_images[["path", "cell_type"]].assign(
+    table = training_images[["path", "file", "cell_type"]].assign(
         source_id=known.fillna(training_images["file"])
     )
     at_hand = _photographs_at_hand(folder)
+    photographs = [at_hand.get(name) for name in table["source_id"]]
+    stands_in = np.array([photograph is None for photograph in photographs])
+    table["file"] = table["file"].where(stands_in)
     table["path"] = [
-        at_hand.get(name, path)
-        for name, path in zip(table["source_id"], table["path"], strict=True)
+        photograph or path for photograph, path in zip(photographs, table["path"], strict=True)
     ]
     table = table.drop_duplicates(["path", "cell_type"]).reset_index(drop=True)
-    # Photographs and the images made from them differ in scale.
-    is_image = table["path"].isin(training_images["path"])
-    red_cells = {
-        kind: white_cells.red_cell_diameter_of(rows["path"])
-        for kind, rows in table.groupby(is_image)
-    }
+    taken = table.loc[table["file"].isna(), "path"]
+    of_photographs = white_cells.red_cell_diameter_of(taken, default=red_cell)
+    scale = dict.fromkeys(table["path"], red_cell) | dict.fromkeys(taken, of_photographs)
+
+    def read(path: Path, size: tuple[int, int]) -> np.ndarray:
+        return crops.read_crop(path, size, scale[str(path)], crops.SIDE * augmentation.MARGIN)
+
     side = augmentation.patch_size(image_size[0])
-    pixels = np.empty((len(table), side, side, 3), np.uint8)
-    bar = tqdm(table["path"], desc="cutting cells out", unit="cell", disable=not progress)
-    for row, path in enumerate(bar):
-        pixels[row] = crops.read_crop(
-            path, (side, side), red_cells[is_image[row]], crops.SIDE * augmentation.MARGIN
-        )
-    return Patches(pixels, table[["source_id", "cell_type"]])
+    pixels = images.decode(
+        table["path"], (side, side), cache_folder, progress, read,
+        kind=f"-patch-{crops.VERSION}-{red_cell:.1f}-{of_photographs:.1f}",
+    )  # fmt: skip
+    return Patches(pixels, table[["source_id", "cell_type", "file"]])
 
 
 def photographs_of(folder: str | Path, catalog_rows: pd.DataFrame) -> pd.Series:
@@ -216,6 +246,6 @@ def balanced_weights(table: pd.DataFrame) -> np.ndarray:
     """
     patches_of = table.groupby(["cell_type", "source_id"], observed=True)["source_id"]
     photographs_of = table.groupby("cell_type", observed=True)["source_id"].transform("nunique")
-    n_types = table["cell_type"].isin(cells.NAMES).groupby(table["cell_type"], observed=True)
-    weights = 1.0 / (patches_of.transform("size") * photographs_of * n_types.ngroups)
+    n_types = table["cell_type"].nunique()
+    weights = 1.0 / (patches_of.transform("size") * photographs_of * n_types)
     return weights.to_numpy(np.float64)

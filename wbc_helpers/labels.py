@@ -13,7 +13,7 @@ References
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import cells, crops, white_cells
+from wbc_helpers import cells, crops, images, white_cells
 from wbc_helpers.errors import DataMismatch, InvalidParameter
 from wbc_helpers.evaluation import Evaluation
 from wbc_helpers.photographs import by_photograph, codes_of, part, summary
@@ -191,10 +191,17 @@ def crop_white_cells(paths: pd.Series, size: int = 192) -> list[np.ndarray]:
     UnreadableImage
         If a file is not a complete image.
     """
-    red_cells = [white_cells.red_cell_diameter_of([path]) for path in paths]
+    # Photographs and the images made from them differ in size, and so in scale.
+    sizes = [images.read_image(path).shape for path in paths]
+    alike = {
+        size: white_cells.red_cell_diameter_of(
+            [path for path, other in zip(paths, sizes, strict=True) if other == size]
+        )
+        for size in set(sizes)
+    }
     return [
-        crops.read_crop(path, (size, size), red_cell)
-        for path, red_cell in zip(paths, red_cells, strict=True)
+        crops.read_crop(path, (size, size), alike[shape])
+        for path, shape in zip(paths, sizes, strict=True)
     ]
 
 

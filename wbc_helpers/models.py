@@ -118,8 +118,8 @@ def compact_cnn(
 
 
 def _normalised(hidden: Any) -> Any:
-    # Training takes some hundred steps; Keras's own momentum of 0.99 would still remember the
-    # first of them when validation asks for the mean.
+    # Weights change fast in a training of a thousand steps: with Keras's own momentum of 0.99 the
+    # mean that validation uses would lag a hundred steps behind them.
     return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
 
 
@@ -206,7 +206,7 @@ def standardization(statistics: PixelStatistics) -> layers.Normalization:
     return layer
 
 
-BUILDERS: dict[str, Callable[[tuple[int, int], PixelStatistics], keras.Model]] = {
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "paper": paper_cnn,
     "lenet": lenet,
     "compact": compact_cnn,
@@ -214,7 +214,9 @@ BUILDERS: dict[str, Callable[[tuple[int, int], PixelStatistics], keras.Model]] =
 }
 
 
-def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics) -> keras.Model:
+def build(
+    recipe: str, image_size: tuple[int, int], statistics: PixelStatistics | None
+) -> keras.Model:
     """Build the network of a recipe.
 
     Parameters
@@ -223,8 +225,8 @@ def build(recipe: str, image_size: tuple[int, int], statistics: PixelStatistics)
         A key of `recipes.RECIPES`.
     image_size : (height, width)
         Pixels.
-    statistics : PixelStatistics
-        Of the training part.
+    statistics : PixelStatistics or None
+        Of the training part; only `paper` needs it.
 
     Returns
     -------

@@ -204,8 +204,8 @@ def scores(run_folder: Path) -> str:
                 f"{found['balanced_accuracy']:.1%}, macro-F1 {found['macro_f1']:.3f} "
                 f"(n = {found['n_images']:,})"
             )
-    if judged := test.get("photographs"):
-        low, high = test["interval_by_photograph"]
+    low, high = test.get("interval_by_photograph") or (None, None)
+    if (judged := test.get("photographs")) and None not in (low, high):
         lines.append(
             f"  {'':11} {judged['accuracy']:.1%} of its {judged['n_images']} photographs right; "
             f"95 % interval of the accuracy, drawn by photograph: {low:.1%}–{high:.1%}"

@@ -37,6 +37,8 @@ class Recipe:
         Of the optimizer, decoupled from the gradient.
     label_smoothing : float
         Part of each label that is spread over all types, 0–1: some published labels are doubtful.
+    smallest : int
+        Pixels of the smallest side that the network can be shown.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Recipe:
     schedule: str = "constant"
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
+    smallest: int = 16
 
 
 RECIPES = {
@@ -99,6 +102,7 @@ RECIPES = {
         validation="grouped",
         validation_fraction=0.2,
         readings={"filters": (32, 32, 64), "kernel": 3, "units": 64, "dropout": 0.5},
+        smallest=22,
     ),
     "pretrained": Recipe(
         name="pretrained",
@@ -115,5 +119,6 @@ RECIPES = {
         views=Views(),
         images_per_epoch=2_400,
         label_smoothing=0.1,
+        smallest=32,
     ),
 }

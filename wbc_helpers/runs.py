@@ -377,14 +377,14 @@ def write_evaluation(run: Run, evaluation: dict[str, Any]) -> Path:
         Nested, of plain numbers; what is not finite is written as null.
     """
     path = run.folder / "evaluation.json"
-    storage.write_json(path, _finite({"format": FORMAT, "run": run.name, **evaluation}))
+    storage.write_json(path, finite({"format": FORMAT, "run": run.name, **evaluation}))
     return path
 
 
-def _finite(content: Any) -> Any:
-    """Replace what JSON has no word for."""
+def finite(content: Any) -> Any:
+    """Replace numbers that JSON has no word for by None, in nested dictionaries and lists."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content

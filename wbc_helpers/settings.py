@@ -1,7 +1,7 @@
 """What decides how a run comes out: its settings, checked before any work starts."""
 
 import platform
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -77,6 +77,15 @@ class TrainingSettings:
                 f"{', '.join(VALIDATION_SPLITS)}."
             )
         object.__setattr__(self, "image_size", check_size(self.image_size))
+        recipe = RECIPES[self.recipe]
+        height, width = self.image_size
+        if min(height, width) < recipe.smallest or (recipe.sees == "cell" and height != width):
+            raise InvalidParameter(
+                f"image_size={self.image_size} is not usable with recipe={self.recipe!r}. Expected "
+                + ("a square, since a cell can lie in any direction, " if recipe.sees == "cell"
+                   else "sides ")
+                + f"of at least {recipe.smallest} pixels, such as {recipe.image_size}."
+            )  # fmt: skip
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:
@@ -164,19 +173,41 @@ def describe(
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": with_optimizer(settings),
+        "training": with_recipe(settings),
         "data": data,
         "runtime": asdict(runtime) if runtime else None,
         "versions": versions(),
     }
 
 
-def with_optimizer(settings: TrainingSettings) -> dict[str, Any]:
-    """Put training settings into a dictionary ready for JSON, with the recipe's optimizer."""
+def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
+    """Put training settings into a dictionary, with what else the recipe decides.
+
+    A run whose recipe has changed since is then known as another, and not gone on with.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The training settings.
+
+    Returns
+    -------
+    dict
+        Ready for JSON. Of the recipe: `optimizer`, and what differs from a recipe's defaults.
+    """
+    recipe = RECIPES[settings.recipe]
+    special = {
+        each.name: getattr(recipe, each.name)
+        for each in fields(recipe)
+        if each.default is not MISSING and getattr(recipe, each.name) != each.default
+    }
+    if "views" in special:
+        special["views"] = asdict(special["views"])
     return {
         **asdict(settings),
         "image_size": list(settings.image_size),
-        "optimizer": RECIPES[settings.recipe].optimizer,
+        "optimizer": recipe.optimizer,
+        **special,
     }
 
 

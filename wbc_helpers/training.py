@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wbc_helpers import (
-    augmentation,
-    cells,
+    batches,
     distributed,
     images,
     inputs,
@@ -90,9 +89,10 @@ def train_new(
     all_images = provenance.add_provenance(catalogs.find_images(identity.folder))
     training_images = all_images[all_images["split"] == "TRAIN"].reset_index(drop=True)
     part = split(training_images, settings)
-    recipe, size = settings.recipe, settings.image_size
-    pixels = inputs.decode(recipe, training_images["path"], size, Path(data_dir) / "cache")
-    patches = inputs.cut_patches(identity.folder, training_images, recipe, size)
+    seen = (settings.recipe, settings.image_size)
+    kept = {"red_cell": inputs.red_cell_of(all_images), "cache_folder": Path(data_dir) / "cache"}
+    pixels = inputs.decode(seen[0], training_images["path"], seen[1], **kept)
+    patches = inputs.cut_patches(identity.folder, training_images, *seen, **kept)
     described = describe(settings, identity.to_dict(), in_use)
     with distributed.run_folder(name, runs_dir, described) as run:
         return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
@@ -163,7 +163,7 @@ def train(
         run.folder / "split.csv",
         pd.DataFrame({"file": catalog["file"], "part": part}).to_csv(index=False),
     )
-    cell_types = one_hot(catalog["cell_type"])
+    cell_types = batches.one_hot(catalog["cell_type"])
     in_training, in_validation = (np.flatnonzero(part == name) for name in ("train", "validation"))
     if not len(in_training) or not len(in_validation):
         raise InvalidParameter(
@@ -173,10 +173,10 @@ def train(
     batch_size, seed = settings["batch_size"], settings["seed"]
     distributed.check_batch_size(batch_size, n_devices)
     if patches is None:
-        training = Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
+        training = batches.Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
     else:
-        training = DrawnViews(patches, catalog[part == "train"], settings)
-    validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
+        training = batches.DrawnViews(patches, catalog[part == "train"], settings)
+    validation = batches.Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
 
     keras.utils.set_random_seed(settings["seed"])
     model = compiled_model(settings, pixels, part, len(training))
@@ -231,104 +231,12 @@ def compiled_model(
             warmup_target=rate, warmup_steps=n_warm,
         )  # fmt: skip
     config = {"learning_rate": rate}
-    if recipe.weight_decay:
+    if settings["optimizer"] == "adamw":
         config["weight_decay"] = recipe.weight_decay
     optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
     return model
-
-
-def one_hot(cell_types: pd.Series) -> np.ndarray:
-    """Put cell types into (n, 4) float32, a one in each row, columns as in `cells.NAMES`."""
-    return np.eye(len(cells.NAMES), dtype=np.float32)[cell_types.map(cells.NAMES.index).to_numpy()]
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of decoded images, in an order that depends on seed and epoch alone.
-
-    Parameters
-    ----------
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        All images; may be memory-mapped.
-    cell_types : ndarray of float32, (n_images, 4)
-        See `one_hot`.
-    rows : ndarray of int
-        The images to give out.
-    batch_size : int
-        Images a batch; the last may be smaller.
-    n_devices : int
-        The last batch is cut so that it divides evenly among them: at most `n_devices` − 1
-        images wait for another epoch's order.
-    seed : int or None
-        Seed of the order; None keeps the order of `rows`.
-    """
-
-    def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
-        super().__init__()
-        self.pixels, self.cell_types, self.rows = pixels, cell_types, rows
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.n_images = len(rows) - len(rows) % n_devices
-
-    def __len__(self):
-        """Count the batches of an epoch."""
-        return -(-self.n_images // self.batch_size)
-
-    def __getitem__(self, index):
-        """Give out one batch: uint8 images and float32 cell types."""
-        order = self.rows
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
-        batch = order[: self.n_images][index * self.batch_size : (index + 1) * self.batch_size]
-        batch = distributed.own_part(batch)
-        return self.pixels[batch], self.cell_types[batch]
-
-
-class DrawnViews(keras.utils.PyDataset):
-    """Batches of views of white cells, drawn anew each epoch from their photographs.
-
-    All cell types come equally often, and all photographs of a type.
-
-    Parameters
-    ----------
-    patches : inputs.Patches
-        Of all photographs.
-    training_images : DataFrame
-        Rows of the catalog that training may see; patches of other photographs are left out.
-    settings : dict
-        The `training` part of a run's settings.
-    """
-
-    def __init__(self, patches, training_images, settings):
-        super().__init__()
-        recipe = RECIPES[settings["recipe"]]
-        known = training_images.get("source_id", training_images["file"])
-        allowed = set(known.fillna(training_images["file"]))
-        self.rows = np.flatnonzero(patches.table["source_id"].isin(allowed))
-        table = patches.table.iloc[self.rows]
-        self.weights = inputs.balanced_weights(table)
-        self.cell_types = one_hot(table["cell_type"])
-        self.patches, self.views = patches.pixels, recipe.views
-        self.size, self.seed = settings["image_size"][0], settings["seed"]
-        self.batch_size = settings["batch_size"]
-        self.n_batches = -(-(recipe.images_per_epoch or len(training_images)) // self.batch_size)
-        self.epoch = 0
-
-    def __len__(self):
-        """Count the batches of an epoch."""
-        return self.n_batches
-
-    def __getitem__(self, index):
-        """Draw one batch: uint8 views and float32 cell types."""
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        chosen = rng.choice(len(self.rows), self.batch_size, p=self.weights)
-        views = np.stack(
-            [
-                augmentation.draw(self.patches[self.rows[i]], self.size, self.views, rng)
-                for i in chosen
-            ]
-        )
-        return distributed.own_part(views), self.cell_types[distributed.own_part(chosen)]
 
 
 class Recorder(keras.callbacks.Callback):
@@ -340,7 +248,7 @@ class Recorder(keras.callbacks.Callback):
         Where to write.
     history : DataFrame
         Epochs that an interrupted run had finished.
-    batches : Batches or DrawnViews
+    batches : batches.Batches or batches.DrawnViews
         The training batches.
     """
 

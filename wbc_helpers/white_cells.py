@@ -210,10 +210,15 @@ def red_cell_diameter(image: np.ndarray) -> float:
         12 % (standard deviation): take the median of several, see `red_cell_diameter_of`.
     """
     height, width = image.shape[:2]
-    # As many pixels as the published images have; if red cells come out much larger or smaller
-    # than there, once more at the scale that was found.
-    scale = float(np.sqrt(320 * 240 / (height * width)))
-    diameter = _diameter(_resample(image, scale)) / scale
+    # As many pixels as the published images have; where a field is so wide that its red cells are
+    # lost then, twice and four times as many each way.
+    for finer in (1, 2, 4):
+        scale = finer * float(np.sqrt(320 * 240 / (height * width)))
+        diameter = _diameter(_resample(image, scale)) / scale
+        if np.isfinite(diameter):
+            break
+    # If red cells come out much larger or smaller than in the published images, once more at the
+    # scale that was found.
     if np.isfinite(diameter) and not 0.8 < diameter * scale / RED_CELL < 1.25:
         scale = RED_CELL / diameter
         diameter = _diameter(_resample(image, scale)) / scale

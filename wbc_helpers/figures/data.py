@@ -1,6 +1,7 @@
 """Figures of the images themselves, and of how a network learned from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -341,7 +342,7 @@ def accuracy_by_seconds(curves: Mapping[str, pd.Series], ax: Axes | None = None)
             "least one epoch of at least one recipe."
         )
     figure, ax = axes_of(ax, (WIDTH, 4))
-    styles = zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True)
+    styles = cycle(zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True))
     for (name, curve), (color, marker) in zip(curves.items(), styles, strict=False):
         ax.plot(curve.index, curve, color=color, marker=marker, markersize=4, label=name)
     ax.set_xlabel("seconds of training")
