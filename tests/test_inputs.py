@@ -43,7 +43,9 @@ def test_whole_images_and_cells_are_kept_apart_in_the_cache(sample_catalog, tmp_
 
 
 def test_patches_are_cut_from_photographs_once_each(sample_folder, training_images):
-    patches = inputs.cut_patches(sample_folder, training_images, "compact", (32, 32), progress=False)
+    patches = inputs.cut_patches(
+        sample_folder, training_images, "compact", (32, 32), progress=False
+    )
     side = augmentation.patch_size(32)
     assert patches.pixels.shape == (training_images["source_id"].nunique(), side, side, 3)
     truth = training_images.drop_duplicates("source_id").set_index("source_id")["cell_type"]

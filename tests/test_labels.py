@@ -319,7 +319,7 @@ def test_white_cells_are_cropped_each_at_its_own_scale(tmp_path):
     widths = []
     for crop in crops:
         assert crop.shape == (96, 96, 3)
-        y, x = np.nonzero(crop[..., 1] < 110)
+        y, x = np.nonzero(crop[..., 1] < 150)
         assert (x.mean(), y.mean()) == pytest.approx((47.5, 47.5), abs=1)
         widths.append(np.ptp(x))
     assert widths[0] == pytest.approx(widths[1], abs=2)
