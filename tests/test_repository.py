@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from packaging.requirements import Requirement
@@ -464,17 +464,20 @@ def test_no_image_or_archive_is_committed():
         *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".npy", ".npz"),
         *(".zip", ".tar", ".gz", ".7z", ".keras", ".h5"),
     }
-    # Tables of names and digests, which tell the data set again without holding any of it.
-    tables = "wbc_helpers/manifests/"
-    found = [
-        name
-        for name in tracked()
-        if Path(name).suffix.lower() in suffixes
-        and not (name.startswith(tables) and name.endswith(".csv.gz"))
-    ]
-    assert found == []
-    large = [name for name in tracked() if (ROOT / name).stat().st_size > 300 * 1024]
-    assert large == []
+    # Tables of names and digests, which tell the data set again without holding any of it; and
+    # weights of networks, a few numbers for each image that they were trained on.
+    ours = ("wbc_helpers/manifests/*.csv.gz", "wbc_helpers/weights/*.weights.h5")
+    others = [name for name in tracked() if not any(map(PurePath(name).match, ours))]
+    assert [name for name in others if Path(name).suffix.lower() in suffixes] == []
+    assert [name for name in others if (ROOT / name).stat().st_size > 300 * 1024] == []
+
+
+def test_weights_that_ship_are_small_and_hold_no_optimizer():
+    h5py = pytest.importorskip("h5py")
+    for name in tracked("wbc_helpers/weights/*.weights.h5"):
+        assert (ROOT / name).stat().st_size <= 8_000_000
+        with h5py.File(ROOT / name) as weights:
+            assert "optimizer" not in weights, name
 
 
 def test_nothing_of_data_and_runs_is_committed():
