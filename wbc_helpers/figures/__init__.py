@@ -8,6 +8,7 @@ A figure of your own that lends its `ax` should have `layout="constrained"`, so 
 cut off.
 """
 
+from wbc_helpers.figures.counting import bland_altman, boxed_cells, differential
 from wbc_helpers.figures.data import (
     black_corners,
     brightness_and_colour,
@@ -41,11 +42,14 @@ __all__ = [
     "STYLE",
     "WIDTH",
     "black_corners",
+    "bland_altman",
+    "boxed_cells",
     "brightness_and_colour",
     "class_balance",
     "conformal_coverage",
     "confusion",
     "confusion_counts_and_rates",
+    "differential",
     "learning_curves",
     "mean_and_std",
     "mean_and_std_by_type",
