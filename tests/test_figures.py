@@ -15,7 +15,7 @@ from matplotlib.colors import same_color, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from wbc_helpers import abstention, calibration, cells, figures, uncertainty
+from wbc_helpers import abstention, calibration, cells, differential, figures, uncertainty
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.evaluation import evaluate, most_confident_mistakes
 from wbc_helpers.figures import style
@@ -152,7 +152,42 @@ def crops_of(n_crops, side=16):
     return [np.full((side, side, 3), (number, 0, 0), np.uint8) for number in range(n_crops)]
 
 
+RED = [5, 8, 8, 11, 14, 20]
+TRUE_COUNTS = pd.DataFrame({"RBC": RED, "WBC": 1, "Platelets": [0, 0, 2, 1, 0, 3]})
+# Differences 2, 2, 2, -1, 0, 1 of red cells.
+COUNTS = TRUE_COUNTS.assign(RBC=[7, 10, 10, 10, 14, 21])
+
+BOXES = pd.DataFrame(
+    [
+        ("RBC", 0, 0, 30, 40, None),
+        ("RBC", 40, 10, 70, 50, None),
+        ("WBC", 20, 60, 60, 100, "monocyte"),
+        ("WBC", 100, 60, 150, 110, None),
+        ("Platelets", 120, 10, 130, 20, None),
+    ],
+    columns=["kind", "x_min", "y_min", "x_max", "y_max", "cell_type"],
+)
+SMEAR = np.full((120, 160, 3), 200, np.uint8)
+
+
+def differential_of(n_abstained=0, **numbers):
+    """Counted cells of each type."""
+    named = [name for name, number in numbers.items() for _ in range(number)]
+    table = pd.DataFrame({"cell_type": named + ["monocyte"] * n_abstained, "abstained": False})
+    table.loc[len(named) :, "abstained"] = True
+    return differential.count_differential(table)
+
+
 DRAWINGS = {
+    "bland_altman": lambda get: figures.bland_altman(TRUE_COUNTS, COUNTS),
+    "bland_altman, no difference": lambda get: figures.bland_altman(TRUE_COUNTS, COUNTS, "WBC"),
+    "bland_altman, one photograph": lambda get: figures.bland_altman(TRUE_COUNTS[:1], COUNTS[:1]),
+    "boxed_cells": lambda get: figures.boxed_cells(SMEAR, BOXES, "Found by a network"),
+    "boxed_cells, none": lambda get: figures.boxed_cells(SMEAR, BOXES[:0]),
+    "differential": lambda get: figures.differential(
+        differential_of(9, neutrophil=130, lymphocyte=18, monocyte=5, eosinophil=28)
+    ),
+    "differential, no cell": lambda get: figures.differential(differential_of()),
     "class_balance": lambda get: figures.class_balance(get("catalog")),
     "montage": lambda get: figures.montage(get("catalog")["path"][:7], list("abcdefg")),
     "montage_by_type": lambda get: figures.montage_by_type(get("catalog"), n_each=6),
@@ -285,6 +320,9 @@ def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
             uncertainty.intervals(evaluation, range(evaluation.n_images), 10), 24, 24, ax=ax
         ),
         lambda evaluation, ax: figures.black_corners(np.eye(4), 1, ax=ax),
+        lambda evaluation, ax: figures.bland_altman(TRUE_COUNTS, COUNTS, ax=ax),
+        lambda evaluation, ax: figures.boxed_cells(SMEAR, BOXES, ax=ax),
+        lambda evaluation, ax: figures.differential(differential_of(neutrophil=9), ax=ax),
     ],
 )
 def test_draws_on_a_lent_axes(draw, evaluation):
@@ -843,3 +881,109 @@ def test_learning_is_drawn_by_seconds(tmp_path):
     assert len({line.get_marker() for line in ax.lines}) == 2
     with pytest.raises(InvalidParameter, match="at least one epoch"):
         figures.accuracy_by_seconds({"none": pd.Series(dtype=float)})
+
+
+# Cells found and counted
+
+
+def test_bland_altman_draws_every_photograph_once():
+    figure = figures.bland_altman(TRUE_COUNTS, COUNTS.iloc[::-1])
+    (ax,) = figure.axes
+    points = ax.collections[0]
+    drawn = sorted(map(tuple, points.get_offsets().tolist()))
+    assert drawn == [(6, 2), (9, 2), (10.5, -1), (14, 0), (20.5, 1)]
+    # Two photographs show 8 cells of which 10 were counted.
+    sizes = dict(zip(map(tuple, points.get_offsets().tolist()), points.get_sizes(), strict=True))
+    assert sizes[9, 2] > sizes[6, 2] == sizes[14, 0]
+    assert same_color(points.get_facecolor()[0][:3], cells.KIND_BY_NAME["RBC"].color)
+    # Mean 1; squares about it 1, 1, 1, 4, 1, 0: 8 / 5.
+    spread = 1.96 * np.sqrt(8 / 5)
+    heights = sorted(line.get_ydata()[0] for line in ax.lines)
+    assert heights == pytest.approx([1 - spread, 0, 1, 1 + spread])
+    assert {text.get_text() for text in ax.texts} == {
+        "bias +1.00",
+        f"lower limit −{spread - 1:.2f}",
+        f"upper limit +{spread + 1:.2f}",
+    }
+    assert titles_of(figure) == ["Red cells: mean absolute error 1.33 (n = 6 photographs)"]
+    low, high = ax.get_ylim()
+    assert low < 1 - spread and high > 1 + spread
+
+
+def test_bland_altman_without_spread_has_one_line():
+    (ax,) = figures.bland_altman(TRUE_COUNTS, COUNTS, "WBC").axes
+    assert [text.get_text() for text in ax.texts] == ["bias +0.00"]
+    (ax,) = figures.bland_altman(TRUE_COUNTS[:1], COUNTS[:1]).axes
+    assert [text.get_text() for text in ax.texts] == ["bias +2.00"]
+
+
+def test_bland_altman_of_what_was_not_counted():
+    with pytest.raises(InvalidParameter, match="no count of 'basophil'"):
+        figures.bland_altman(TRUE_COUNTS, COUNTS, "basophil")
+
+
+def test_boxes_are_drawn_where_they_are_and_as_what_they_hold():
+    figure = figures.boxed_cells(SMEAR, BOXES, "Found")
+    (ax,) = figure.axes
+    looks = [cells.KIND_BY_NAME[kind] for kind in ("RBC", "RBC", "WBC", "Platelets")]
+    looks.append(cells.BY_NAME["monocyte"])
+    frames = [(patch.get_x(), patch.get_y(), patch.get_width(), patch.get_height())
+              for patch in ax.patches]  # fmt: skip
+    assert frames == [
+        (0, 0, 30, 40), (40, 10, 30, 40), (100, 60, 50, 50), (120, 10, 10, 10), (20, 60, 40, 40),
+    ]  # fmt: skip
+    for patch, look in zip(ax.patches, looks, strict=True):
+        assert same_color(patch.get_edgecolor()[:3], look.color)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == [
+        "red cells (n = 2)", "white cells (n = 1)", "platelets (n = 1)", "monocytes (n = 1)",
+    ]  # fmt: skip
+    # The pixel in the corner reaches from 0 to 1.
+    assert ax.images[0].get_extent() == [0, 160, 120, 0]
+    assert titles_of(figure) == ["Found (n = 5)"]
+    # A marker at the corner of the photograph is not cut off.
+    assert ax.collections[0].get_offsets()[0].min() > 0
+    markers = {tuple(map(tuple, each.get_paths()[0].vertices)) for each in ax.collections}
+    assert len(markers) == 4
+
+
+def test_boxes_without_types_and_from_a_file(tmp_path):
+    Image.fromarray(SMEAR).save(tmp_path / "smear.png")
+    figure = figures.boxed_cells(tmp_path / "smear.png", BOXES.drop(columns="cell_type"))
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "white cells (n = 2)" in labels
+    assert figures.boxed_cells(SMEAR, BOXES[:0]).axes[0].get_legend() is None
+    with pytest.raises(InvalidParameter, match="no column y_max"):
+        figures.boxed_cells(SMEAR, BOXES.drop(columns="y_max"))
+
+
+def test_no_look_is_used_twice():
+    looks = [*cells.KINDS, *cells.CELL_TYPES]
+    assert len({look.color for look in looks}) == len({look.marker for look in looks}) == 7
+
+
+def test_differential_beside_its_ranges():
+    counted = differential_of(9, neutrophil=130, lymphocyte=18, monocyte=5, eosinophil=28)
+    figure = figures.differential(counted)
+    (ax,) = figure.axes
+    ranges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
+    assert ranges == [cell_type.reference_percent for cell_type in cells.CELL_TYPES]
+    for line, cell_type in zip(ax.lines, cells.CELL_TYPES, strict=True):
+        assert same_color(line.get_color(), cell_type.color)
+        assert line.get_marker() == cell_type.marker
+        assert line.get_xdata()[0] == counted.table.loc[cell_type.name, "percent"]
+    for interval, name in zip(ax.collections, cells.NAMES, strict=True):
+        assert interval.get_segments()[0][:, 0].tolist() == pytest.approx(
+            counted.table.loc[name, ["low", "high"]].tolist()
+        )
+    said = [text.get_text() for text in ax.texts]
+    assert said[0] == "15.5%, above the range:\nsomething to look at"
+    assert said[3] == "71.8%"
+    assert titles_of(figure) == [
+        "Differential count (n = 181 white cells, 9 without an answer); not for diagnosis"
+    ]
+
+
+def test_differential_of_few_cells_points_at_nothing():
+    (ax,) = figures.differential(differential_of(lymphocyte=10)).axes
+    assert [text.get_text() for text in ax.texts] == ["0.0%", "100.0%", "0.0%", "0.0%"]

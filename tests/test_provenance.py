@@ -8,7 +8,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from wbc_helpers import audit, catalog, cells, images, matching, overlaps, provenance, sample
+from wbc_helpers import (
+    audit,
+    catalog,
+    cells,
+    images,
+    matching,
+    overlaps,
+    provenance,
+    sample,
+    white_cells,
+)
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
 CORNERS = np.array([[0, 0, 1], [319, 0, 1], [0, 239, 1], [319, 239, 1]]).T
@@ -228,23 +238,6 @@ def test_groups_are_chains_of_pairs():
     assert groups.to_dict() == {"a": "a", "b": "b", "c": "b", "d": "b", "x": "x"}
 
 
-def test_nuclei_are_found_at_their_place(field):
-    nuclei = overlaps.find_nuclei(crop(field, 250, 130))
-    assert nuclei.max() == 1
-    y, x = np.nonzero(nuclei)
-    assert (x.mean(), y.mean()) == pytest.approx((150, 120), abs=1)
-    assert len(x) == pytest.approx(np.pi * 26**2, rel=0.1)
-    assert overlaps.find_nuclei(np.zeros((240, 320, 3), np.uint8)).max() == 0
-
-
-def test_lobes_of_one_nucleus_count_once():
-    smear = np.full((240, 320, 3), (215, 210, 215), np.uint8)
-    smear[60:90, 60:90] = smear[60:90, 95:125] = (110, 70, 180)  # five pixels apart
-    smear[150:185, 220:255] = (110, 70, 180)
-    smear[20:28, 20:28] = (130, 90, 190)  # a platelet
-    assert overlaps.find_nuclei(smear).max() == 2
-
-
 def test_no_photographs(tmp_path):
     with pytest.raises(DataNotFound, match="JPEGImages"):
         overlaps.read_photographs(tmp_path)
@@ -421,7 +414,7 @@ def test_audit_finds_leaks_conflicts_and_repeats(doctored):
 
 def test_audit_tells_how_much_of_a_nucleus_is_shown(tmp_path, field):
     photograph = crop(field, 250, 130)  # its nucleus: radius 26 around 150, 120
-    nuclei = {"a": overlaps.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
+    nuclei = {"a": white_cells.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
     shifts = [0, -150, -200, 100]
     table = pd.DataFrame(
         [[source, 1.0, 0.0, shift, 0.0, 1.0, 0.0] for source, shift in

@@ -59,6 +59,28 @@ def test_a_field_without_a_white_cell_has_an_empty_mask():
     assert white_cells.outlines([], (48, 64), progress=False).shape == (0, 48, 64)
 
 
+# Nuclei
+
+
+def test_nuclei_are_found_at_their_place():
+    noise = np.random.default_rng(4).normal(0, 4, (240, 320, 3))
+    field = draw_field(52, [(150, 120, 26)], 320, 240) + noise
+    nuclei = white_cells.find_nuclei(np.clip(field, 0, 255).astype(np.uint8))
+    assert nuclei.max() == 1
+    y, x = np.nonzero(nuclei)
+    assert (x.mean(), y.mean()) == pytest.approx((150, 120), abs=1)
+    assert len(x) == pytest.approx(np.pi * 26**2, rel=0.1)
+    assert white_cells.find_nuclei(np.zeros((240, 320, 3), np.uint8)).max() == 0
+
+
+def test_lobes_of_one_nucleus_count_once():
+    smear = np.full((240, 320, 3), (215, 210, 215), np.uint8)
+    smear[60:90, 60:90] = smear[60:90, 95:125] = (110, 70, 180)  # five pixels apart
+    smear[150:185, 220:255] = (110, 70, 180)
+    smear[20:28, 20:28] = (130, 90, 190)  # a platelet
+    assert white_cells.find_nuclei(smear).max() == 2
+
+
 # Where cells are, and how large the red ones
 
 

@@ -63,6 +63,23 @@ class WhiteCell:
     cut: bool
 
 
+def find_azure(image: np.ndarray) -> np.ndarray:
+    """Tell how strongly each pixel is stained by azure dye, which chromatin and platelets take up.
+
+    Parameters
+    ----------
+    image : ndarray, (height, width, 3) uint8
+        RGB, a red cell about `RED_CELL` pixels wide.
+
+    Returns
+    -------
+    ndarray, (height, width) uint8
+        By how much blue exceeds green, where it is not far below red as in red cells.
+    """
+    red, green, blue = np.moveaxis(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.int16), 2, 0)
+    return np.clip(np.minimum(blue - green, blue - red + 30), 0, 255).astype(np.uint8)
+
+
 def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarray:
     """Find the nuclei of white cells by their colour.
 
@@ -82,8 +99,7 @@ def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarr
     ndarray, (height, width) int32
         0 where there is none, 1, 2, … in the nuclei.
     """
-    red, green, blue = np.moveaxis(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.int16), 2, 0)
-    blueness = np.clip(np.minimum(blue - green, blue - red + 30), 0, 255).astype(np.uint8)
+    blueness = find_azure(image)
     upper_half = blueness[blueness > np.median(blueness)].reshape(1, -1)
     if not upper_half.size:
         return np.zeros(blueness.shape, np.int32)

@@ -8,6 +8,7 @@ A figure of your own that lends its `ax` should have `layout="constrained"`, so 
 cut off.
 """
 
+from wbc_helpers.figures.counting import bland_altman, boxed_cells, differential
 from wbc_helpers.figures.data import (
     accuracy_by_seconds,
     black_corners,
@@ -46,11 +47,14 @@ __all__ = [
     "WIDTH",
     "accuracy_by_seconds",
     "black_corners",
+    "bland_altman",
+    "boxed_cells",
     "brightness_and_colour",
     "class_balance",
     "conformal_coverage",
     "confusion",
     "confusion_counts_and_rates",
+    "differential",
     "doubtful_labels",
     "learning_curves",
     "located_cells",

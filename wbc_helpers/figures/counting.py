@@ -1,0 +1,228 @@
+"""Figures of cells that were found and counted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from wbc_helpers import cells
+from wbc_helpers.annotations import BOX
+from wbc_helpers.counting import count_agreement
+from wbc_helpers.differential import Differential
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, require
+from wbc_helpers.images import read_image
+
+_HALO = [withStroke(linewidth=3.4, foreground="white")]
+
+
+@in_style
+def bland_altman(
+    true_counts: pd.DataFrame, counts: pd.DataFrame, kind: str = "RBC", ax: Axes | None = None
+) -> Figure:
+    """Draw how far two counts of the same photographs differ, by how many cells there are.
+
+    Parameters
+    ----------
+    true_counts, counts : DataFrame of int
+        Rows are photographs, columns kinds, see `counting.count_cells`.
+    kind : str
+        The column to draw.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        A marker for each pair of numbers, its area in proportion to the photographs it stands
+        for; lines for the bias and the limits of agreement, dotted for no difference.
+
+    Raises
+    ------
+    InvalidParameter
+        If the kind is in neither table, or the tables are not of the same photographs.
+    """
+    if any(kind not in table for table in (true_counts, counts)):
+        raise InvalidParameter(
+            f"There is no count of {kind!r} to draw. Expected a column of that name in both "
+            f"tables, such as {', '.join(map(str, true_counts.columns))}."
+        )
+    agreement = count_agreement(true_counts[[kind]], counts[[kind]]).loc[kind]
+    true, counted = true_counts[kind], counts[kind].reindex(true_counts.index)
+    places = pd.DataFrame({"x": (true + counted) / 2, "y": counted - true}).value_counts()
+    x, y = (places.index.get_level_values(name) for name in ("x", "y"))
+    look = cells.KIND_BY_NAME[kind]
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
+    ax.scatter(x, y, s=18 + 14 * places, color=look.color, marker=look.marker, alpha=0.75)
+    names = {"bias": "bias", "lower": "lower limit", "upper": "upper limit"}
+    heights = {name: agreement[name] for name in names if np.isfinite(agreement[name])}
+    # Where the limits coincide with the bias, one line says it.
+    for name in list(heights) if agreement["sd"] > 0 else ["bias"]:
+        line = "-" if name == "bias" else "--"
+        ax.axhline(agreement[name], color="black", linestyle=line, linewidth=1.3)
+        ax.annotate(
+            f"{names[name]} {agreement[name]:+.2f}".replace("-", "−"),
+            (1, agreement[name]),
+            (5, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    reach = max(1.0, np.abs(y).max(), *map(abs, heights.values())) * 1.15
+    ax.set_ylim(-reach, reach)
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.set(
+        xlabel=f"Mean of both counts, {look.plural} a photograph; marker area: photographs",
+        ylabel="Counted less true",
+        title=f"{look.plural.capitalize()}: mean absolute error {agreement['mae']:.2f} "
+        f"(n = {len(true):,} photographs)",
+    )
+    ax.grid()
+    return figure
+
+
+@in_style
+def boxed_cells(
+    photograph: str | Path | np.ndarray,
+    boxes: pd.DataFrame,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw boxes on a photograph, each in the colour and with the marker of what it holds.
+
+    Parameters
+    ----------
+    photograph : path, or (height, width, 3) ndarray of uint8
+        RGB.
+    boxes : DataFrame
+        `kind` and `annotations.BOX`; with `cell_type`, white cells are drawn as their types, and
+        as white cells where it is NA, as where no answer was given.
+    title : str, optional
+        Above; the number of boxes is added.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        The legend counts what is drawn.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is missing.
+    UnreadableImage
+        If the file is not a complete image.
+    """
+    if missing := [name for name in ("kind", *BOX) if name not in boxes]:
+        raise InvalidParameter(
+            f"The boxes to draw have no column {', '.join(missing)}. Expected a row a box with "
+            f"kind, {', '.join(BOX)}."
+        )
+    pixels = read_image(photograph) if isinstance(photograph, str | Path) else photograph
+    height, width = pixels.shape[:2]
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.82 * height / width))
+    # Pixels reach from edge to edge as boxes do, not from centre to centre.
+    ax.imshow(pixels, extent=(0, width, height, 0))
+    names = boxes["kind"].astype(str)
+    if "cell_type" in boxes:
+        names = boxes["cell_type"].astype(object).where(boxes["cell_type"].notna(), names)
+    for name, look, label in _looks():
+        chosen = boxes.loc[(names == name).to_numpy(), BOX].to_numpy(float)
+        for x_min, y_min, x_max, y_max in chosen:
+            frame = Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False)
+            frame.set(edgecolor=look.color, linewidth=1.8, path_effects=_HALO)
+            ax.add_patch(frame)
+        if len(chosen):
+            ax.scatter(
+                *_marker_places(chosen, width, height),
+                s=70,
+                color=look.color,
+                marker=look.marker,
+                edgecolor="white",
+                linewidth=1,
+                zorder=3,
+                label=f"{label} (n = {len(chosen):,})",
+            )
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_title(f"{title or 'Cells found'} (n = {len(boxes):,})")
+    if len(boxes):
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, handletextpad=0.2)
+    return figure
+
+
+def _looks() -> list[tuple[str, cells.Kind | cells.CellType, str]]:
+    """Name, look and label of everything that a box may hold, types after kinds."""
+    kinds = [(kind.name, kind, kind.plural) for kind in cells.KINDS]
+    return [*kinds, *((each.name, each, f"{each.name}s") for each in cells.CELL_TYPES)]
+
+
+def _marker_places(boxes: np.ndarray, width: int, height: int) -> Sequence[np.ndarray]:
+    """Upper left corners of boxes, moved inside where the frame would cut a marker."""
+    margin = 0.014 * width
+    x = np.clip(boxes[:, 0], margin, width - margin)
+    return x, np.clip(boxes[:, 1], margin, height - margin)
+
+
+@in_style
+def differential(counted: Differential, ax: Axes | None = None) -> Figure:
+    """Draw a differential count, with intervals, beside the adult reference ranges.
+
+    Parameters
+    ----------
+    counted : Differential
+        See `differential.count_differential`.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        Grey bars are the ranges. A type whose interval lies wholly outside its range, of enough
+        cells, is marked as something to look at.
+    """
+    require(counted.table, ("percent", "low", "high", "reference_low", "reference_high"), "count")
+    figure, ax = axes_of(ax, (WIDTH, 3.2))
+    labels = []
+    for row, (name, values) in enumerate(counted.table.iterrows()):
+        cell_type = cells.BY_NAME[name]
+        low, high = values["reference_low"], values["reference_high"]
+        label = "adult reference range" if row == 0 else None
+        ax.barh(row, high - low, 0.62, left=low, color=UNDEFINED, label=label)
+        ax.hlines(row, values["low"], values["high"], cell_type.color, linewidth=2.5)
+        ax.plot(values["percent"], row, cell_type.marker, color=cell_type.color, markersize=8)
+        said = "–" if np.isnan(values["percent"]) else f"{values['percent']:.1f}%"
+        if values["verdict"] in ("below", "above"):
+            said += f", {values['verdict']} the range:\nsomething to look at"
+        ax.annotate(
+            said,
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
+        labels.append(f"{name} (n = {values['count']:,})")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+    ax.set(
+        xlim=(0, 100),
+        xlabel=f"% of the white cells named; lines: {counted.confidence:.0%} interval",
+    )
+    more = f", {counted.n_abstained:,} without an answer" if counted.n_abstained else ""
+    ax.set_title(
+        f"Differential count (n = {counted.n_cells:,} white cells{more}); not for diagnosis"
+    )
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4)
+    ax.grid(axis="x")
+    return figure
