@@ -144,6 +144,7 @@ def learning(folder: str, size: tuple[int, int], recipe: str, epochs: int | None
         "s": float(seconds.iloc[-1]),
         "s with decoding": whole,
         "peak MB": peak_megabytes(),
+        "validation images": int((run.split == "validation").sum()),
         "curve": [seconds.tolist(), history["val_accuracy"].tolist()],
     }
 
@@ -303,7 +304,7 @@ def memory_of(process: psutil.Process) -> int:
     return total
 
 
-def compare_learning(curves: dict[str, pd.Series], figure: Path) -> None:
+def compare_learning(curves: dict[str, pd.Series], n_images: int, figure: Path) -> None:
     """Say when each recipe passes LeNet's best, and draw them all."""
     from wbc_helpers import figures
 
@@ -312,7 +313,7 @@ def compare_learning(curves: dict[str, pd.Series], figure: Path) -> None:
         passed = accuracy.index[accuracy >= best]
         when = f"after {passed[0]:,.0f} s" if len(passed) else "never"
         print(f"  {name} reaches LeNet's best, {best:.1%}, {when}")
-    figures.accuracy_by_seconds(curves).savefig(figure, metadata={"Date": None})
+    figures.accuracy_by_seconds(curves, n_images).savefig(figure, metadata={"Date": None})
     print(f"  Figure: {figure}")
 
 
@@ -373,6 +374,7 @@ def main() -> None:
         if title == LEARNING:
             compare_learning(
                 {name: pd.Series(*each[0]["curve"][::-1]) for name, each in measured.items()},
+                measured[LENET][0]["validation images"],
                 options.figure,
             )
     title = "The main job, one epoch, all processes together"

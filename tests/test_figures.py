@@ -197,6 +197,14 @@ DRAWINGS = {
     ),
     "brightness_and_colour": lambda get: figures.brightness_and_colour(get("summary")),
     "black_corners": lambda get: figures.black_corners(np.eye(24, 32), 24),
+    "accuracy_by_seconds": lambda get: figures.accuracy_by_seconds(
+        {name: pd.Series([0.4, 0.8], index=[3.0, 60.0]) for name in ("compact", "lenet", "paper")},
+        2_063,
+    ),
+    "located_cells": lambda get: figures.located_cells(
+        [np.full((60, 80, 3), 200, np.uint8)] * 3,
+        [[WhiteCell(30, 30, 10, 20, 50, 40, 300.0, True)], [], []],
+    ),
     "learning_curves": lambda get: figures.learning_curves(history_of(200), "grouped validation"),
     "learning_curves, one epoch": lambda get: figures.learning_curves(history_of(1)),
     "confusion": lambda get: figures.confusion(get("evaluation")),
@@ -855,7 +863,7 @@ def test_every_cell_that_was_found_has_its_box(tmp_path):
     styles = [(p.get_linestyle(), p.get_edgecolor()) for p in figure.axes[0].patches]
     assert styles[0][0] == "-" and styles[1][0] == "--" and styles[0][1] != styles[1][1]
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["cut", "none found", "", ""]
-    assert "3 in 3 images" in figure.get_suptitle()
+    assert "found: 3 (n = 3 images)" in figure.get_suptitle()
     figure.savefig(tmp_path / "located.png")
 
 
@@ -871,7 +879,7 @@ def test_learning_is_drawn_by_seconds(tmp_path):
         "quick": pd.Series([0.5, 0.8], index=[3.0, 6.0]),
         "slow": pd.Series([0.4, 0.6], index=[30.0, 60.0]),
     }
-    figure = figures.accuracy_by_seconds(curves)
+    figure = figures.accuracy_by_seconds(curves, 2)
     (ax,) = figure.axes
     assert [line.get_xydata().tolist() for line in ax.lines] == [
         [[3, 0.5], [6, 0.8]],
@@ -880,7 +888,7 @@ def test_learning_is_drawn_by_seconds(tmp_path):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["quick", "slow"]
     assert len({line.get_marker() for line in ax.lines}) == 2
     with pytest.raises(InvalidParameter, match="at least one epoch"):
-        figures.accuracy_by_seconds({"none": pd.Series(dtype=float)})
+        figures.accuracy_by_seconds({"none": pd.Series(dtype=float)}, 0)
 
 
 # Cells found and counted

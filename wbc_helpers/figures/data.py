@@ -317,13 +317,17 @@ def black_corners(fraction: np.ndarray, n_images: int, ax: Axes | None = None) -
 
 
 @in_style
-def accuracy_by_seconds(curves: Mapping[str, pd.Series], ax: Axes | None = None) -> Figure:
+def accuracy_by_seconds(
+    curves: Mapping[str, pd.Series], n_images: int, ax: Axes | None = None
+) -> Figure:
     """Draw how fast recipes learn: accuracy on validation images by seconds of training.
 
     Parameters
     ----------
     curves : mapping of str to Series of float
         By name of the recipe: accuracy (0–1) after each epoch, by seconds since the start.
+    n_images : int
+        Validation images.
     ax : Axes, optional
         Where to draw.
 
@@ -345,8 +349,9 @@ def accuracy_by_seconds(curves: Mapping[str, pd.Series], ax: Axes | None = None)
     styles = cycle(zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True))
     for (name, curve), (color, marker) in zip(curves.items(), styles, strict=False):
         ax.plot(curve.index, curve, color=color, marker=marker, markersize=4, label=name)
+    ax.set_title(f"How fast recipes learn (n = {n_images:,} images of other photographs)")
     ax.set_xlabel("seconds of training")
-    ax.set_ylabel("accuracy on other photographs")
+    ax.set_ylabel("accuracy")
     ax.yaxis.set_major_formatter(PercentFormatter(1))
     ax.set_xlim(left=0)
     ax.grid()

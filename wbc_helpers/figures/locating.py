@@ -75,5 +75,5 @@ def located_cells(
         elif any(cell.cut for cell in cells):
             ax.set_title("cut", fontsize=9)
     n_cells = sum(map(len, found))
-    write_title(figure, f"White cells found: {n_cells} in {len(pictures)} images")
+    write_title(figure, f"White cells found: {n_cells} (n = {len(pictures):,} images)")
     return figure
