@@ -178,7 +178,7 @@ rows = {split: each for split, each in rows.items() if len(each)}
 answers = {}
 for split, each in rows.items():
     pixels = inputs.decode(recipe, each.path, image_size, red_cell, data_folder / "cache")
-    answers[split] = evaluation.evaluate(each.cell_type, models.predict(model, pixels))
+    answers[split] = evaluation.evaluate(each.cell_type, models.answer(recipe, model, pixels))
 seconds = time.perf_counter() - started
 validation, test = answers.pop("validation"), answers["TEST"]
 print(f"{sum(map(len, rows.values())):,} images in {seconds:.1f} s, decoding included")

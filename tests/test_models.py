@@ -134,3 +134,20 @@ def test_lenet_says_how_large_its_images_must_be():
     with pytest.raises(InvalidParameter, match=r"21×40.*22"):
         models.build("lenet", (21, 40), statistics_of(21, 40))
     assert models.build("lenet", (22, 40), statistics_of(22, 40)).output_shape == (None, 4)
+
+
+def test_turned_answers_are_the_mean_over_the_eight_ways():
+    network = models.build("compact", (16, 16), None)
+    crop = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    upright = [np.rot90(crop, quarter, (1, 2)) for quarter in range(4)]
+    mirrored = [np.rot90(crop.transpose(0, 2, 1, 3), quarter, (1, 2)) for quarter in range(4)]
+    told = models.answer("compact", network, crop)
+    expected = np.mean([models.predict(network, way) for way in (*upright, *mirrored)], axis=0)
+    np.testing.assert_allclose(told, expected, atol=1e-6)
+    # So that it does not matter how the cell lies.
+    np.testing.assert_allclose(models.answer("compact", network, upright[1]), told, atol=1e-6)
+    assert not np.allclose(models.predict(network, crop), told, atol=1e-6)
+    # Other recipes answer to what they are shown.
+    np.testing.assert_array_equal(
+        models.answer("lenet", network, crop), models.predict(network, crop)
+    )

@@ -145,7 +145,7 @@ class Classifier:
         if not len(shown):
             return np.zeros((0, len(cells.NAMES)))
         return calibration.apply_temperature(
-            models.predict(self.model, shown), self.about["temperature"]
+            models.answer(self.about["recipe"], self.model, shown), self.about["temperature"]
         )
 
     def _tabulate(self, images: list, probabilities: np.ndarray, found: np.ndarray) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def cross_validate(
         run = runs.start(f"fold-{number}", folder, described)
         training.train(rows, pixels, part, run, patches, in_use.n_devices, verbose)
         judged = rows[held_out]
-        told = models.predict(models.load(run), pixels[held_out.to_numpy()])
+        told = models.answer(settings.recipe, models.load(run), pixels[held_out.to_numpy()])
         answers.append(predictions.tabulate(judged, told))
         accuracy = (answers[-1]["predicted"] == answers[-1]["cell_type"]).mean()
         print(

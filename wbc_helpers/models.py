@@ -317,3 +317,31 @@ def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np
             for start in range(0, len(pixels), batch_size)
         ]
     )
+
+
+def answer(
+    recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128
+) -> np.ndarray:
+    """Probabilities of the cell types as a recipe gives them.
+
+    Parameters
+    ----------
+    recipe : str
+        Key of `recipes.RECIPES`. If its answers are `turned`, they are the mean over the eight ways
+        to turn and flip an image, since a cell can lie in any direction.
+    model, pixels, batch_size
+        See `predict`.
+
+    Returns
+    -------
+    ndarray, (n, 4) float32
+        In the order of `cells.NAMES`; rows sum to 1.
+    """
+    if not RECIPES[recipe].turned:
+        return predict(model, pixels, batch_size)
+    ways = [
+        predict(model, np.rot90(pixels[:, :, ::step], quarter, (1, 2)), batch_size)
+        for quarter in range(4)
+        for step in (1, -1)
+    ]
+    return np.mean(ways, axis=0)

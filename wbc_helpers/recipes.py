@@ -39,6 +39,8 @@ class Recipe:
         Part of each label that is spread over all types, 0–1: some published labels are doubtful.
     smallest : int
         Pixels of the smallest side that the network can be shown.
+    turned : bool
+        Whether an answer is the mean over the eight ways to turn and flip what is shown.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     smallest: int = 16
+    turned: bool = False
 
 
 RECIPES = {
@@ -90,6 +93,7 @@ RECIPES = {
         schedule="cosine",
         weight_decay=0.001,
         label_smoothing=0.1,
+        turned=True,
     ),
     "lenet": Recipe(
         name="lenet",

@@ -15,6 +15,8 @@ from wbc_helpers.runtime import Runtime
 
 VALIDATION_SPLITS = ("random", "grouped")
 
+_WITHOUT_TRAINING = ("smallest", "turned")  # what of a recipe leaves the trained network alone
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -199,7 +201,9 @@ def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
     special = {
         each.name: getattr(recipe, each.name)
         for each in fields(recipe)
-        if each.default is not MISSING and getattr(recipe, each.name) != each.default
+        if each.default is not MISSING
+        and getattr(recipe, each.name) != each.default
+        and each.name not in _WITHOUT_TRAINING
     }
     if "views" in special:
         special["views"] = asdict(special["views"])
