@@ -177,7 +177,9 @@ pixels = inputs.decode(
     data_folder / "cache",
 )  # fmt: skip
 on_test = {
-    split: evaluation.evaluate(test_images.cell_type, models.answer(recipe, models.load(run), pixels))
+    split: evaluation.evaluate(
+        test_images.cell_type, models.answer(recipe, models.load(run), pixels)
+    )
     for split, run in trained.items()
 }
 promised = trained["random"].history.val_accuracy.iloc[-1]
