@@ -179,10 +179,15 @@ def folder_of(name: str, options: argparse.Namespace) -> Path:
     return options.runs_dir / f"ablation-{options.seed}" / words
 
 
+def beside(folder: Path, what: str) -> Path:
+    """Path of a table that belongs to a row; the row's folder is its cross-validation's alone."""
+    return folder.with_name(f"{folder.name}-{what}.csv")
+
+
 def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
     """Train one variant, unless that was done."""
     folder = folder_of(name, options)
-    if (folder / "elsewhere.csv").is_file():
+    if beside(folder, "elsewhere").is_file():
         return
     started = time.perf_counter()
     with VARIANTS[name]():
@@ -196,10 +201,10 @@ def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFram
                 "red_cell": inputs.red_cell_of(table), "cache_folder": options.data_dir / "cache"
             }  # fmt: skip
             lying = as_it_lies(rows, folder, kept)
-            storage.write_text(folder / "as-it-lies.csv", lying.to_csv(index=False))
+            storage.write_text(beside(folder, "as-it-lies"), lying.to_csv(index=False))
         # Last, because a row with this file counts as measured.
         storage.write_text(
-            folder / "elsewhere.csv", seen_elsewhere(rows, folder).to_csv(index=False)
+            beside(folder, "elsewhere"), seen_elsewhere(rows, folder).to_csv(index=False)
         )
     print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
 
@@ -231,10 +236,10 @@ def report(options: argparse.Namespace) -> str:
     reference = None
     for name in VARIANTS:
         folder = folder_of(name, options)
-        if not (folder / "elsewhere.csv").is_file():
+        if not beside(folder, "elsewhere").is_file():
             continue
         told = predictions.read(folder)
-        there = elsewhere(pd.read_csv(folder / "elsewhere.csv", dtype=predictions.COLUMNS))
+        there = elsewhere(pd.read_csv(beside(folder, "elsewhere"), dtype=predictions.COLUMNS))
         seconds = [
             pd.read_csv(history)["seconds"].sum() for history in folder.glob("fold-*/history.csv")
         ]
@@ -245,7 +250,7 @@ def report(options: argparse.Namespace) -> str:
             f"| {100 * there.min():.1f} ({there.idxmin()}) | {np.mean(seconds):.0f} |"
         )
         if told is reference:
-            lying = pd.read_csv(folder / "as-it-lies.csv", dtype=predictions.COLUMNS)
+            lying = pd.read_csv(beside(folder, "as-it-lies"), dtype=predictions.COLUMNS)
             lines.append(
                 "| answers not averaged over turned and flipped crops "
                 f"| {100 * balanced(lying):.1f} | {against(reference, lying)} | | | |"
