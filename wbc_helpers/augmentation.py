@@ -82,7 +82,7 @@ def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -
     view = _warp(patch, size, views, rng)
     if rng.random() < views.cut:
         view[_beyond_an_edge(size, rng)] = WHITE
-    view = _stain(view, views.stain * rng.random() ** 2, rng)
+    view = stain(view, views.stain * rng.random() ** 2, rng)
     if rng.random() < views.blur:
         view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.3) * size / 64)
     spread = np.float32(rng.uniform(0, views.noise))
@@ -116,8 +116,23 @@ def _beyond_an_edge(size: int, rng: np.random.Generator) -> np.ndarray:
     return np.add.outer(np.sin(direction) * along, np.cos(direction) * along) > distance
 
 
-def _stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Mix the channels' absorbances as another dye, lamp or camera would; to float32, 0–255."""
+def stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Mix the channels' absorbances as another dye, lamp or camera would.
+
+    Parameters
+    ----------
+    view : ndarray, (height, width, 3) uint8
+        RGB.
+    strength : float
+        See `Views.stain`.
+    rng : numpy.random.Generator
+        The same state gives the same colours.
+
+    Returns
+    -------
+    ndarray, (height, width, 3) float32
+        In 0–255 units.
+    """
     if not strength:
         return view.astype(np.float32)
     gains = rng.normal(0, 0.175 * strength, 3) + rng.normal(0, 0.3 * strength)

@@ -88,22 +88,8 @@ class Classifier:
                 f"One {type(images).__name__} was given. Expected several images: put a single one "
                 "into a list."
             )
-        images = [each if isinstance(each, str | Path) else _checked(each) for each in images]
-        if red_cell is None:
-            red_cell = white_cells.red_cell_diameter_of(images, default=np.nan) if images else 52
-            if np.isnan(red_cell):
-                raise InvalidParameter(
-                    f"Too few red cells are seen in {len(images)} images to tell their scale. "
-                    "Expected at least three in one of them; else give their diameter in pixels "
-                    "as red_cell."
-                )
-        is_number = isinstance(red_cell, Real) and not isinstance(red_cell, bool)
-        if not is_number or not SMALLEST_RED_CELL <= red_cell <= LARGEST_RED_CELL:
-            raise InvalidParameter(
-                f"red_cell={red_cell!r} is not usable. Expected the diameter of a red cell in "
-                f"pixels, {SMALLEST_RED_CELL} to {LARGEST_RED_CELL}, such as 52 for the published "
-                "images of 320×240; None estimates it."
-            )
+        images = [each if isinstance(each, str | Path) else checked(each) for each in images]
+        red_cell = red_cell_of(images, red_cell)
         tables = []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
@@ -165,7 +151,62 @@ class Classifier:
         return table
 
 
-def _checked(image: Any) -> np.ndarray:
+def red_cell_of(images: list[str | Path | np.ndarray], red_cell: float | None) -> float:
+    """Take the diameter of the red cells as given, or estimate it.
+
+    Parameters
+    ----------
+    images : list of path, or of (height, width, 3) ndarray of uint8
+        RGB images of one magnification.
+    red_cell : float or None
+        The diameter, in pixels; None estimates it.
+
+    Returns
+    -------
+    float
+        In pixels.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no usable number, or too few red cells are seen to estimate it.
+    """
+    if red_cell is None:
+        red_cell = white_cells.red_cell_diameter_of(images, default=np.nan) if images else 52
+        if np.isnan(red_cell):
+            raise InvalidParameter(
+                f"Too few red cells are seen in {len(images)} images to tell their scale. "
+                "Expected at least three in one of them; else give their diameter in pixels "
+                "as red_cell."
+            )
+    is_number = isinstance(red_cell, Real) and not isinstance(red_cell, bool)
+    if not is_number or not SMALLEST_RED_CELL <= red_cell <= LARGEST_RED_CELL:
+        raise InvalidParameter(
+            f"red_cell={red_cell!r} is not usable. Expected the diameter of a red cell in "
+            f"pixels, {SMALLEST_RED_CELL} to {LARGEST_RED_CELL}, such as 52 for the published "
+            "images of 320×240; None estimates it."
+        )
+    return red_cell
+
+
+def checked(image: Any) -> np.ndarray:
+    """Refuse an array that is no image.
+
+    Parameters
+    ----------
+    image : object
+        Expected: (height, width, 3) ndarray of uint8.
+
+    Returns
+    -------
+    ndarray
+        The same, contiguous.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is anything else.
+    """
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0:
             return np.ascontiguousarray(image)

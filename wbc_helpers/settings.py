@@ -68,9 +68,9 @@ class TrainingSettings:
             if getattr(self, setting.name) is None:
                 recipes_own = getattr(RECIPES[self.recipe], setting.name)
                 object.__setattr__(self, setting.name, recipes_own)
-        _check_whole("epochs", self.epochs, 1, 10_000)
-        _check_whole("batch_size", self.batch_size, 1, 4_096)
-        _check_whole("seed", self.seed, 0, 2**32 - 1)
+        check_whole("epochs", self.epochs, 1, 10_000)
+        check_whole("batch_size", self.batch_size, 1, 4_096)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
         check_fraction("learning_rate", self.learning_rate, includes_one=True)
         check_fraction("validation_fraction", self.validation_fraction)
         if self.validation not in VALIDATION_SPLITS:
@@ -90,7 +90,23 @@ class TrainingSettings:
             )  # fmt: skip
 
 
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no whole number from `low` to `high`.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: an int.
+    low, high : int
+        The range, both ends included.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise InvalidParameter(
             f"{name}={value!r} is not usable. Expected a whole number from {low:,} to {high:,}."

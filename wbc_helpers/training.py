@@ -1,8 +1,5 @@
 """Training that can be relied on: every epoch is on disk before the next begins."""
 
-import resource
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,12 @@ from wbc_helpers import (
     storage,
 )
 from wbc_helpers import catalog as catalogs
-from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.recipes import RECIPES
+from wbc_helpers.recorder import Recorder, finish, restore, warm_cosine
+from wbc_helpers.recorder import peak_memory_bytes as peak_memory_bytes  # notebooks ask here
 from wbc_helpers.settings import TrainingSettings, describe
 from wbc_helpers.sources import Identity
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def split(training_catalog: pd.DataFrame, settings: TrainingSettings) -> pd.Series:
@@ -180,7 +172,7 @@ def train(
 
     keras.utils.set_random_seed(settings["seed"])
     model = compiled_model(settings, pixels, part, len(training))
-    history = _restore(model, run)
+    history = restore(model, run)
     model.fit(
         training,
         validation_data=validation,
@@ -190,12 +182,7 @@ def train(
         callbacks=[Recorder(run, history, training)],
         verbose=verbose,
     )
-    for name in ("model.weights.h5", "model.keras"):
-        with storage.atomic_file(run.folder / name) as partial:
-            save = model.save if name.endswith(".keras") else model.save_weights
-            save(partial, overwrite=True)
-    for checkpoint in run.folder.glob("checkpoint-*.weights.h5"):
-        checkpoint.unlink()
+    finish(model, run)
     return run
 
 
@@ -225,11 +212,7 @@ def compiled_model(
     model = models.build(settings["recipe"], tuple(settings["image_size"]), statistics)
     recipe, rate = RECIPES[settings["recipe"]], settings["learning_rate"]
     if recipe.schedule == "cosine":
-        n_warm = max(settings["epochs"] * n_steps // 10, 1)
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 20, max(settings["epochs"] * n_steps - n_warm, 1), alpha=0.01,
-            warmup_target=rate, warmup_steps=n_warm,
-        )  # fmt: skip
+        rate = warm_cosine(rate, settings["epochs"] * n_steps)
     config = {"learning_rate": rate}
     if settings["optimizer"] == "adamw":
         config["weight_decay"] = recipe.weight_decay
@@ -237,77 +220,3 @@ def compiled_model(
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
     return model
-
-
-class Recorder(keras.callbacks.Callback):
-    """Puts every finished epoch on disk, and tells the batches which epoch begins.
-
-    Parameters
-    ----------
-    run : runs.Run
-        Where to write.
-    history : DataFrame
-        Epochs that an interrupted run had finished.
-    batches : batches.Batches or batches.DrawnViews
-        The training batches.
-    """
-
-    def __init__(self, run, history, batches):
-        super().__init__()
-        self.run, self.batches = run, batches
-        self.rows = history.to_dict("records")
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Set the epoch's randomness, so that a resumed run draws what it would have drawn."""
-        self.batches.epoch = epoch
-        # Keras saves weights and optimizer, but not the counters that its dropout draws from.
-        generators = (v for v in self.model.variables if v.path.endswith("seed_generator_state"))
-        for index, state in enumerate(generators):
-            drawn = np.random.SeedSequence((self.batches.seed, epoch, index)).generate_state(2)
-            state.assign(drawn.astype(state.dtype))
-        self.started = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write weights and history, then remove the weights of the epoch before.
-
-        Whenever this is cut off, the newest epoch that both know of is whole.
-        """
-        self.rows.append(
-            {
-                "epoch": epoch + 1,
-                **{name: float(value) for name, value in logs.items()},
-                "seconds": round(time.perf_counter() - self.started, 3),
-                "peak_memory_bytes": peak_memory_bytes(),
-            }
-        )
-        checkpoint = _checkpoint(self.run, epoch + 1)
-        with storage.atomic_file(checkpoint) as partial:
-            self.model.save_weights(partial, overwrite=True)
-        runs.write_history(self.run, pd.DataFrame(self.rows, columns=list(runs.HISTORY_COLUMNS)))
-        for old in self.run.folder.glob("checkpoint-*.weights.h5"):
-            if old != checkpoint:
-                old.unlink()
-
-
-def _checkpoint(run: runs.Run, epoch: int) -> Path:
-    return run.folder / f"checkpoint-{epoch:05d}.weights.h5"
-
-
-def _restore(model: keras.Model, run: runs.Run) -> pd.DataFrame:
-    """Load the newest whole epoch of an interrupted run, and return its history so far."""
-    history = run.history
-    for n_epochs in range(len(history), 0, -1):
-        checkpoint = _checkpoint(run, n_epochs)
-        if checkpoint.exists():
-            # The optimizer's state is only loaded into variables that exist already.
-            model.optimizer.build(model.trainable_variables)
-            try:
-                model.load_weights(checkpoint)
-            except (OSError, ValueError, KeyError) as error:
-                raise BrokenRun(
-                    f"{checkpoint} cannot be read ({error}). Expected the weights after epoch "
-                    f"{n_epochs}. Delete this file to begin the run anew, or give another name."
-                ) from error
-            print(f"Going on with run {run.name!r} after epoch {n_epochs}.", flush=True)
-            return history[:n_epochs]
-    return history[:0]

@@ -1,0 +1,305 @@
+"""Finding every red cell, white cell and platelet of a smear, with the weights that ship.
+
+    from wbc_helpers import detector
+    detector.load().detect(["smear.jpg"])
+
+What it was trained on, how well it does and what it is not for stands in its model card,
+`wbc_helpers/weights/detector.md`.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells, centre_maps, classifier, crops, runs, runtime, storage
+from wbc_helpers.annotations import BOX
+from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.images import read_image
+from wbc_helpers.white_cells import RED_CELL
+
+DEEPEST = 16
+"""The network halves what it is shown up to four times: both sides have to be divisible by this."""
+
+AT_A_TIME = 8
+"""Photographs that are held in memory and shown to the network together."""
+
+LOWEST = 0.02
+"""Score below which a box is not worth telling."""
+
+COLUMNS = ["photograph", "kind", *BOX, "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A network with all that it takes to find the cells of an image file.
+
+    Attributes
+    ----------
+    model : keras.Model
+        See `centre_network.centre_network`.
+    about : dict
+        What the network is: `filters`; `iou`, see `centre_maps.drop_doubles`; `thresholds`, the
+        score of each kind from which on a box is counted; and where it comes from.
+    """
+
+    model: Any
+    about: dict[str, Any]
+
+    def detect(
+        self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
+    ) -> pd.DataFrame:
+        """Find the cells of photographs.
+
+        Parameters
+        ----------
+        images, red_cell
+            See `detect_each`.
+
+        Returns
+        -------
+        DataFrame
+            The tables of `detect_each`, one below the other.
+
+        Raises
+        ------
+        UnreadableImage, InvalidParameter
+            See `detect_each`.
+        """
+        tables = list(self.detect_each(images, red_cell))
+        return pd.concat(tables, ignore_index=True) if tables else _tabulate("", [], [], [])
+
+    def detect_each(
+        self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """Find the cells of photographs, one after the other, in memory that does not grow.
+
+        Parameters
+        ----------
+        images : iterable of path, or of (height, width, 3) ndarray of uint8
+            RGB photographs of one magnification.
+        red_cell : float, optional
+            Diameter of the red cells in pixels; 104 in the BCCD photographs. By default it is
+            estimated: of a single photograph to 12 %, of a few dozen to 2 %.
+
+        Yields
+        ------
+        DataFrame
+            Of each photograph one row a box, the unsure ones too: `photograph`, the file's name
+            without suffix, or the place of an array in the order given; `kind`; `annotations.BOX`
+            in pixels of the photograph, clipped to it; `score`, 0–1. For counting take the boxes
+            whose score reaches `about["thresholds"]`, see `counted`.
+
+        Raises
+        ------
+        UnreadableImage
+            If a file is not a complete image.
+        InvalidParameter
+            If `red_cell` is no usable number, or too few red cells are seen to estimate it.
+        """
+        if isinstance(images, str | Path | np.ndarray):
+            raise InvalidParameter(
+                f"One {type(images).__name__} was given. Expected several images: put a single one "
+                "into a list."
+            )
+        if red_cell is None:
+            # Of files, only the names are held.
+            images = list(images)
+        red_cell = classifier.red_cell_of(images, red_cell)
+        waiting: list[tuple[str, tuple[int, int], np.ndarray]] = []
+        for place, image in enumerate(images):
+            named = isinstance(image, str | Path)
+            pixels = read_image(image) if named else classifier.checked(image)
+            shown = show(pixels, red_cell)
+            # The network takes photographs of one size at a time.
+            if waiting and (len(waiting) == AT_A_TIME or waiting[0][2].shape != shown.shape):
+                yield from self._find(waiting, red_cell)
+                waiting = []
+            name = Path(image).stem if named else str(place)
+            waiting.append((name, pixels.shape[:2], shown))
+        yield from self._find(waiting, red_cell)
+
+    def _find(self, waiting: list, red_cell: float) -> Iterator[pd.DataFrame]:
+        if not waiting:
+            return
+        maps = self.maps(np.stack([shown for _, _, shown in waiting]))
+        for (name, (height, width), _), of_one in zip(waiting, maps, strict=True):
+            corners, kinds, scores = centre_maps.find_boxes(of_one, self.about["iou"], LOWEST)
+            across, down = (side / length for side, length in zip(
+                _scaled((height, width), red_cell)[::-1], (width, height), strict=True
+            ))  # fmt: skip
+            corners = corners / (across, down, across, down)
+            corners = np.clip(corners, 0, [width, height, width, height])
+            seen = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+            yield _tabulate(name, kinds[seen], corners[seen], scores[seen])
+
+    def maps(self, shown: np.ndarray) -> np.ndarray:
+        """Ask the network.
+
+        Parameters
+        ----------
+        shown : ndarray, (n, height, width, 3) uint8
+            See `show`.
+
+        Returns
+        -------
+        ndarray, (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32
+        """
+        from keras import ops
+
+        return ops.convert_to_numpy(self.model.predict_on_batch(shown))
+
+    def counted(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """Choose the boxes that are sure enough to be counted.
+
+        Parameters
+        ----------
+        boxes : DataFrame
+            From `detect`.
+
+        Returns
+        -------
+        DataFrame
+            Those whose score reaches the threshold of their kind.
+        """
+        thresholds = boxes["kind"].astype(str).map(self.about["thresholds"])
+        return boxes[boxes["score"] >= thresholds.astype(float)].reset_index(drop=True)
+
+
+def _scaled(size: tuple[int, int], red_cell: float) -> tuple[int, int]:
+    """Height and width at which red cells are `RED_CELL` pixels wide."""
+    return tuple(max(round(side * RED_CELL / red_cell), 1) for side in size)
+
+
+def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
+    """Make of a photograph what the network is shown.
+
+    Parameters
+    ----------
+    pixels : ndarray, (height, width, 3) uint8
+        RGB.
+    red_cell : float
+        Diameter of its red cells in pixels.
+
+    Returns
+    -------
+    ndarray, (height, width, 3) uint8
+        Balanced, red cells `RED_CELL` pixels wide, background added right and below until
+        `DEEPEST` divides both sides.
+    """
+    height, width = _scaled(pixels.shape[:2], red_cell)
+    smaller = red_cell > RED_CELL
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resampled = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    return cv2.copyMakeBorder(
+        crops.balance(resampled), 0, -height % DEEPEST, 0, -width % DEEPEST,
+        cv2.BORDER_CONSTANT, value=(crops.WHITE,) * 3,
+    )  # fmt: skip
+
+
+def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
+    named = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
+    table = pd.DataFrame(np.asarray(corners, float).reshape(-1, 4), columns=BOX)
+    table.insert(0, "photograph", pd.array([name] * len(table), dtype="string"))
+    table.insert(1, "kind", pd.Categorical(named, categories=list(cells.KIND_NAMES)))
+    return table.assign(score=np.asarray(scores, float))
+
+
+def load(name: str = "detector") -> Detector:
+    """Load a detector whose weights ship with the package.
+
+    Parameters
+    ----------
+    name : str
+        `detector`.
+
+    Returns
+    -------
+    Detector
+
+    Raises
+    ------
+    InvalidParameter
+        If no such weights ship.
+    """
+    folder = resources.files("wbc_helpers") / "weights"
+    facts = folder / f"{name}.json"
+    about = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    if "filters" not in about:
+        raise InvalidParameter(
+            f"No detector {name!r} ships with this package. Expected `detector`; or make one of "
+            "your own run, see detector.of_run."
+        )
+    # Before Keras is imported, which asks for its backend then.
+    runtime.choose()
+    from wbc_helpers import centre_network
+
+    model = centre_network.centre_network(about["filters"])
+    with resources.as_file(folder / f"{name}.weights.h5") as path:
+        model.load_weights(path)
+    return Detector(model, about)
+
+
+def of_run(run: runs.Run, about: dict[str, Any] | None = None) -> Detector:
+    """Make a detector of a trained run.
+
+    Parameters
+    ----------
+    run : Run
+        Complete, see `detector_training.train`.
+    about : dict, optional
+        `iou` and `thresholds`, as chosen on validation photographs; by default an overlap of 0.5
+        and scores of 0.3.
+
+    Returns
+    -------
+    Detector
+
+    Raises
+    ------
+    BrokenRun
+        If the run has not finished, is no detector's, or its weights cannot be read.
+    """
+    from wbc_helpers import centre_network
+
+    path = run.folder / "model.weights.h5"
+    training = run.settings["training"]
+    if not run.is_complete or training["recipe"] != "detector":
+        raise BrokenRun(
+            f"The run {run.name!r} of recipe {training['recipe']!r} has finished "
+            f"{len(run.history)} of {training['epochs']} epochs. Expected a finished run of a "
+            "detector; train again under the same name to go on with one that was cut off."
+        )
+    model = centre_network.centre_network(training["filters"])
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise BrokenRun(
+            f"{path} cannot be read ({error}). Expected the weights of this run. Train it anew "
+            "under another name."
+        ) from error
+    usual = {"iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
+    return Detector(model, {"filters": list(training["filters"]), **usual, **(about or {})})
+
+
+def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
+    """Write a detector as it ships: `<name>.weights.h5` without the optimizer, and `<name>.json`.
+
+    Parameters
+    ----------
+    detector : Detector
+        Its `about` is what the JSON file will hold.
+    folder : Path
+        Where to write.
+    name : str
+        Under which `load` shall find it.
+    """
+    with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
+        detector.model.save_weights(partial, overwrite=True)
+    storage.write_json(folder / f"{name}.json", detector.about)

@@ -1,0 +1,99 @@
+"""Choosing how a detector's maps are read, and judging what it finds and counts."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from wbc_helpers import box_matching, cells, detection_scores
+from wbc_helpers.annotations import Annotations
+from wbc_helpers.detection_scores import DetectionScores
+from wbc_helpers.detector import Detector
+
+
+def choose_reading(
+    found: Detector,
+    boxed: Annotations,
+    photographs: Sequence[str],
+    ious: Sequence[float] = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+) -> tuple[Detector, pd.Series]:
+    """Choose, on validation photographs, which boxes are doubles and which are counted.
+
+    Parameters
+    ----------
+    found : Detector
+        Trained.
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names of the validation photographs.
+    ious : sequence of float
+        Overlaps to choose from, see `centre_maps.drop_doubles`.
+
+    Returns
+    -------
+    chosen : Detector
+        With the `iou` of the highest mAP@0.5, and for each kind the threshold of the highest F1.
+    tried : Series of float
+        mAP@0.5 by overlap.
+    """
+    tried = {}
+    for iou in ious:
+        reading = Detector(found.model, {**found.about, "iou": iou})
+        boxes = _detect(reading, boxed, photographs)
+        tried[iou] = (_score(boxed, boxes, photographs).map_50, boxes)
+    iou = max(tried, key=lambda each: tried[each][0])
+    matches = box_matching.match_boxes(_truth(boxed, photographs), tried[iou][1])
+    thresholds = box_matching.best_thresholds(matches).reindex(cells.KIND_NAMES)
+    # A kind of which no box was right is not counted; JSON knows no infinity.
+    thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
+    about = {**found.about, "iou": iou, "thresholds": thresholds}
+    series = pd.Series({each: score for each, (score, _) in tried.items()}, name="mAP@0.5")
+    return Detector(found.model, about), series.rename_axis("iou")
+
+
+def judge(
+    found: Detector, boxed: Annotations, photographs: Sequence[str]
+) -> tuple[DetectionScores, pd.DataFrame]:
+    """Score a detector on photographs that it did not learn from.
+
+    Parameters
+    ----------
+    found : Detector
+        With its reading chosen, see `choose_reading`.
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names.
+
+    Returns
+    -------
+    scores : DetectionScores
+        Of all boxes, see `detection_scores.intervals` for how far they could be off.
+    counts : DataFrame
+        Of the boxes that are counted, by kind: what `BoxMatches.counts` has; `error`, the mean
+        absolute difference from the number boxed in a photograph; and `bias`, the mean one.
+    """
+    boxes = _detect(found, boxed, photographs)
+    truth, counted = _truth(boxed, photographs), found.counted(boxes)
+    table = box_matching.match_boxes(truth, counted).counts.reindex(cells.KIND_NAMES)
+    numbers = [
+        each.groupby(["photograph", each["kind"].astype(str)], observed=True).size().unstack()
+        .reindex(index=photographs, columns=cells.KIND_NAMES).fillna(0)
+        for each in (counted, truth)
+    ]  # fmt: skip
+    apart = numbers[0] - numbers[1]
+    table["error"], table["bias"] = apart.abs().mean(), apart.mean()
+    return _score(boxed, boxes, photographs), table
+
+
+def _detect(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+    paths = boxed.photographs.set_index("photograph")["path"]
+    return found.detect([paths[name] for name in photographs])
+
+
+def _truth(boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+    return boxed.boxes[boxed.boxes["photograph"].isin(set(photographs))].reset_index(drop=True)
+
+
+def _score(boxed: Annotations, boxes: pd.DataFrame, names: Sequence[str]) -> DetectionScores:
+    return detection_scores.score_detections(_truth(boxed, names), boxes, names)
