@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from wbc_helpers import cells, smears
-from wbc_helpers.annotations import BOX
+from wbc_helpers import cells, counting, smear_splits, smears
+from wbc_helpers.annotations import BOX, read_annotations
 from wbc_helpers.box_matching import match_boxes
 from wbc_helpers.classical_detection import find_cells, find_cells_in
 from wbc_helpers.errors import UnreadableImage
@@ -95,3 +95,25 @@ def test_many_photographs_in_one_table(tmp_path):
     assert list(nothing.columns) == list(found.columns) and nothing.empty
     with pytest.raises(UnreadableImage):
         find_cells_in(photographs.assign(path="nowhere.png"), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_counts_of_real_photographs_are_off_by_what_the_module_says(real_bccd):
+    annotated = read_annotations(real_bccd)
+    lists = smear_splits.read_lists(real_bccd)
+    names = lists.index[lists == "test"]
+    photographs = annotated.photographs[annotated.photographs["photograph"].isin(names)]
+    truth = annotated.boxes[annotated.boxes["photograph"].isin(names)].reset_index(drop=True)
+    found = find_cells_in(photographs, progress=False)
+    agreement = counting.count_agreement(
+        counting.count_cells(truth, names), counting.count_cells(found, names)
+    )
+    assert agreement["n"].tolist() == [72] * 3
+    # Other versions of OpenCV and Pillow differ in a few pixels.
+    assert agreement.loc["RBC", "mae"] == pytest.approx(3.38, abs=0.1)
+    assert agreement.loc["WBC", "mae"] == pytest.approx(0.056, abs=0.02)
+    assert agreement.loc["Platelets", "mae"] == pytest.approx(0.60, abs=0.05)
+    rates = match_boxes(truth, found).counts.loc[list(cells.KIND_NAMES)]
+    assert rates["recall"].tolist() == pytest.approx([0.646, 0.986, 0.551], abs=0.03)
+    assert rates["precision"].tolist() == pytest.approx([0.599, 0.933, 0.655], abs=0.03)
