@@ -92,7 +92,7 @@ from wbc_helpers import cells, distributed, processes, settings, training
 folder = Path(sys.argv[1])
 number, count = processes.position()
 chosen = settings.TrainingSettings(
-    epochs=3, image_size=(16, 16), batch_size=8, validation_fraction=0.25,
+    epochs=3, image_size=(16, 16), batch_size=12, validation_fraction=0.25,
     seed=number if sys.argv[2] == "apart" else 0,
 )
 pixels = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3), dtype=np.uint8)
@@ -124,22 +124,28 @@ with processes.leaving_on_failure():
 """
 
 
-def environment(folder, **more):
-    own = {
-        **{"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(HERE.parent)},
-        # The resumed training need not compile again what the whole one did.
-        **{"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")},
-        **{"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+def environment(folder, n_devices=1):
+    flags = {
+        # Compiling takes nearly all of the time here, and so half of it.
+        "xla_backend_optimization_level": 0,
+        "xla_force_host_platform_device_count": n_devices,
     }
-    return {**os.environ, **own, **more}
+    return {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(HERE.parent),
+        "XLA_FLAGS": " ".join(f"--{name}={value}" for name, value in flags.items()),
+        # The resumed training need not compile again what the whole one did.
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
-def train(folder, **more):
+def train(folder, n_devices=1):
     pytest.importorskip("jax")
-    subprocess.run(
-        [sys.executable, "-c", TRAIN, str(folder), "together"],
-        env=environment(folder, **more), check=True, timeout=600,
-    )  # fmt: skip
+    script = [sys.executable, "-c", TRAIN, str(folder), "together"]
+    subprocess.run(script, env=environment(folder, n_devices), check=True, timeout=600)
     return runs.open_run("whole", folder / "runs-0")
 
 
@@ -166,7 +172,7 @@ def assert_same_history(found: pd.DataFrame, expected: pd.DataFrame):
 
 @pytest.mark.slow
 def test_two_devices_of_one_process_learn_what_one_device_does(alone, tmp_path):
-    found = train(tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    found = train(tmp_path, n_devices=2)
     assert found.settings["runtime"]["n_devices"] == 2
     assert_same_history(found.history, alone.history)
 
