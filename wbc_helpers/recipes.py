@@ -98,14 +98,14 @@ RECIPES = {
     "lenet": Recipe(
         name="lenet",
         title="LeNet-like baseline",
-        epochs=10,
-        batch_size=64,
+        epochs=12,
+        batch_size=32,
         learning_rate=0.001,
         optimizer="adam",
         image_size=(120, 160),
         validation="grouped",
         validation_fraction=0.2,
-        readings={"filters": (16, 32, 64), "kernel": 3, "units": 64, "dropout": 0.5},
+        readings={"filters": (16, 32, 64), "kernel": 3, "units": 64, "dropout": 0.2},
         smallest=22,
     ),
     "pretrained": Recipe(
