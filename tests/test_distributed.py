@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from wbc_helpers import __main__ as command_line
-from wbc_helpers import distributed, models, processes, runs, training
+from wbc_helpers import batches, distributed, models, processes, runs
 from wbc_helpers.errors import InvalidParameter
 
 HERE = Path(__file__).parent
@@ -16,12 +16,12 @@ HERE = Path(__file__).parent
 
 def test_the_parts_of_all_processes_are_the_batch(noise, monkeypatch):
     _, pixels = noise
-    batches = training.Batches(pixels, np.arange(40), np.arange(39), 16, n_devices=4, seed=3)
-    whole = [batches[index][1] for index in range(len(batches))]
+    given = batches.Batches(pixels, np.arange(40), np.arange(39), 16, n_devices=4, seed=3)
+    whole = [given[index][1] for index in range(len(given))]
     parts = []
     for number in range(4):
         monkeypatch.setattr(distributed, "position", lambda number=number: (number, 4))
-        parts.append([batches[index][1] for index in range(len(batches))])
+        parts.append([given[index][1] for index in range(len(given))])
     assert [len(part) for part in parts[0]] == [4, 4, 1]
     for index, batch in enumerate(whole):
         assert np.array_equal(np.concatenate([part[index] for part in parts]), batch)
@@ -104,7 +104,7 @@ described = settings.describe(chosen, {"digest": "noise"}, in_use)
 def train(name):
     with distributed.run_folder(name, folder / f"runs-{number}", described) as run:
         (folder / f"{name}-{number}.txt").write_text(str(run.folder))
-        training.train(table, pixels, part, run, in_use.n_devices, 0)
+        training.train(table, pixels, part, run, None, in_use.n_devices, 0)
 
 def interrupted(self, epoch, logs=None):
     begin(self, epoch, logs)
