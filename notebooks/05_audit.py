@@ -25,8 +25,8 @@
 # keep: the same network, trained twice, judged on a random split, on a split by photograph, and on
 # the official TEST.
 #
-# **Time and hardware:** two trainings of `epochs` epochs, about 10 minutes on two CPU cores; 3 more with
-# `recompute`.
+# **Time and hardware:** two trainings of `epochs` epochs, about 20 minutes on two CPU cores; 3 more
+# with `recompute`.
 
 # %% [markdown]
 # ## Set-up
@@ -95,7 +95,7 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
 # | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
 # | `recipe` | which network, see the README; `lenet` is a plain one of three convolutions | `lenet` |
-# | `epochs` | of each of the two trainings | 12 |
+# | `epochs` | of each of the two trainings | 16 |
 # | `crossval_run` | name of a cross-validation by which labels are judged, see `make crossval`; empty: none | empty |
 # | `seed` | of split, initial weights, image order and dropout | 0 |
 # | `recompute` | find the photographs from the pixels again, instead of reading the table that ships with the project | `False` |
@@ -105,7 +105,7 @@ source: str = "auto"
 data_dir: str = "data"
 runs_dir: str = "runs"
 recipe: str = "lenet"
-epochs: int = 12
+epochs: int = 16
 crossval_run: str = ""
 seed: int = 0
 recompute: bool = False

@@ -98,7 +98,7 @@ RECIPES = {
     "lenet": Recipe(
         name="lenet",
         title="LeNet-like baseline",
-        epochs=12,
+        epochs=16,
         batch_size=32,
         learning_rate=0.001,
         optimizer="adam",
