@@ -190,6 +190,32 @@ def test_no_more_photographs_are_held_than_are_shown_together():
         assert len(drawn) <= number + 1 + detector.AT_A_TIME
 
 
+class Sees_a_dark_cell:
+    """Boxes what is dark; surer of it in the left half than in the right."""
+
+    asked = 0
+
+    def predict_on_batch(self, shown):
+        self.asked += 1
+        lines, columns = np.nonzero(shown[0, ..., 0] < 150)
+        box = [columns.min(), lines.min(), columns.max() + 1, lines.max() + 1]
+        maps = answer(maps_of([box], [1], size=shown.shape[1:3]))
+        maps[..., 1] *= 0.9 if columns.mean() < shown.shape[2] / 2 else 0.3
+        return maps[np.newaxis]
+
+
+def test_flipped_looks_agree_on_the_box_and_share_their_doubts():
+    photograph = plain()
+    photograph[31:64, 12:41] = 60
+    once, four_times = Sees_a_dark_cell(), Sees_a_dark_cell()
+    for stand_in, flips, score in ((once, False, 0.9), (four_times, True, 0.6)):
+        boxes = Detector(stand_in, {**ABOUT, "flips": flips}).detect([photograph], red_cell=52)
+        # The surest: where the centre lies between two places, flipping finds it in the other.
+        np.testing.assert_allclose(boxes.loc[0, BOX].astype(float), [12, 31, 41, 64], atol=1e-3)
+        assert boxes["score"].sum() == pytest.approx(score, abs=1e-6)
+    assert (once.asked, four_times.asked) == (1, 4)
+
+
 def test_nothing_asked_nothing_answered():
     boxes = Detector(Stand_in(), ABOUT).detect([])
     assert len(boxes) == 0 and boxes.columns.tolist() == detector.COLUMNS

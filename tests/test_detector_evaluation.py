@@ -57,15 +57,24 @@ def scale(monkeypatch):
 
 
 def test_the_overlap_is_chosen_that_keeps_neighbours(boxed):
-    chosen, tried = choose_reading(Detector(Stand_in(), ABOUT), boxed, NAMES, ious=(0.2, 0.5))
-    assert chosen.about["iou"] == 0.5
+    found = Detector(Stand_in(), ABOUT)
+    chosen, tried = choose_reading(found, boxed, NAMES, ious=(0.2, 0.5), flips=(False,))
+    assert chosen.about["iou"] == 0.5 and chosen.about["flips"] is False
     # Without the second cells half of the red ones are found, at precision 1: 51 points of 101.
     # No platelet is, so that the mean is half of that.
-    assert tried.to_dict() == {0.2: pytest.approx(51 / 202), 0.5: pytest.approx(0.5)}
+    assert tried[False].to_dict() == {0.2: pytest.approx(51 / 202), 0.5: pytest.approx(0.5)}
+
+
+def test_flips_that_bring_nothing_are_left(boxed):
+    # This one answers the same whatever it is shown, so that its own boxes stay the surest.
+    chosen, tried = choose_reading(Detector(Stand_in(), ABOUT), boxed, NAMES, ious=(0.5,))
+    assert tried.loc[0.5].tolist() == pytest.approx([0.5, 0.5])
+    assert chosen.about["flips"] is False
 
 
 def test_the_thresholds_are_those_of_the_highest_f1(boxed):
-    chosen, _ = choose_reading(Detector(Stand_in(), ABOUT), boxed, NAMES)
+    found = Detector(Stand_in(), ABOUT)
+    chosen, _ = choose_reading(found, boxed, NAMES, flips=(False,))
     thresholds = chosen.about["thresholds"]
     assert thresholds["RBC"] == pytest.approx(0.6)
     # Nothing right was found of the others: none of their boxes is counted.

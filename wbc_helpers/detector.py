@@ -20,6 +20,7 @@ import pandas as pd
 
 from wbc_helpers import cells, centre_maps, classifier, crops, runs, runtime, storage
 from wbc_helpers.annotations import BOX
+from wbc_helpers.centre_maps import N_KINDS
 from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.images import read_image
 from wbc_helpers.white_cells import RED_CELL
@@ -33,6 +34,8 @@ AT_A_TIME = 8
 LOWEST = 0.02
 """Score below which a box is not worth telling."""
 
+_FLIPS = ((), (2,), (1,), (1, 2))  # axes of (n, height, width, 3)
+
 COLUMNS = ["photograph", "kind", *BOX, "score"]
 
 
@@ -45,8 +48,10 @@ class Detector:
     model : keras.Model
         See `centre_network.centre_network`.
     about : dict
-        What the network is: `filters`; `iou`, see `centre_maps.drop_doubles`; `thresholds`, the
-        score of each kind from which on a box is counted; and where it comes from.
+        What the network is: `filters`; `flips`, whether it looks at each photograph flipped along
+        either axis and both, too, and answers with the mean; `iou`, see
+        `centre_maps.drop_doubles`; `thresholds`, the score of each kind from which on a box is
+        counted; and where it comes from.
     """
 
     model: Any
@@ -153,7 +158,16 @@ class Detector:
         """
         from keras import ops
 
-        return ops.convert_to_numpy(self.model.predict_on_batch(shown))
+        answers = []
+        for axes in _FLIPS if self.about.get("flips") else _FLIPS[:1]:
+            flipped = np.ascontiguousarray(np.flip(shown, axes))
+            maps = ops.convert_to_numpy(self.model.predict_on_batch(flipped))
+            maps = np.flip(maps, axes).copy()
+            # What lay to the right of a place lies to the left of it in the flipped photograph.
+            maps[..., N_KINDS + 2] *= -1 if 2 in axes else 1
+            maps[..., N_KINDS + 3] *= -1 if 1 in axes else 1
+            answers.append(maps)
+        return np.mean(answers, axis=0)
 
     def counted(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Choose the boxes that are sure enough to be counted.
@@ -254,8 +268,9 @@ def of_run(run: runs.Run, about: dict[str, Any] | None = None) -> Detector:
     run : Run
         Complete, see `detector_training.train`.
     about : dict, optional
-        `iou` and `thresholds`, as chosen on validation photographs; by default an overlap of 0.5
-        and scores of 0.3.
+        `flips`, `iou` and `thresholds`, as chosen on validation photographs, see
+        `detector_evaluation.choose_reading`; by default no flips, an overlap of 0.5 and scores of
+        0.3.
 
     Returns
     -------
@@ -284,7 +299,7 @@ def of_run(run: runs.Run, about: dict[str, Any] | None = None) -> Detector:
             f"{path} cannot be read ({error}). Expected the weights of this run. Train it anew "
             "under another name."
         ) from error
-    usual = {"iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
+    usual = {"flips": False, "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
     return Detector(model, {"filters": list(training["filters"]), **usual, **(about or {})})
 
 

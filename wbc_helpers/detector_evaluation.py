@@ -15,8 +15,9 @@ def choose_reading(
     boxed: Annotations,
     photographs: Sequence[str],
     ious: Sequence[float] = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
-) -> tuple[Detector, pd.Series]:
-    """Choose, on validation photographs, which boxes are doubles and which are counted.
+    flips: Sequence[bool] = (False, True),
+) -> tuple[Detector, pd.DataFrame]:
+    """Choose, on validation photographs, how a network is asked and how its maps are read.
 
     Parameters
     ----------
@@ -28,27 +29,32 @@ def choose_reading(
         Names of the validation photographs.
     ious : sequence of float
         Overlaps to choose from, see `centre_maps.drop_doubles`.
+    flips : sequence of bool
+        Whether flipped photographs are looked at, too, see `Detector`: what to choose from.
 
     Returns
     -------
     chosen : Detector
-        With the `iou` of the highest mAP@0.5, and for each kind the threshold of the highest F1.
-    tried : Series of float
-        mAP@0.5 by overlap.
+        With the `flips` and the `iou` of the highest mAP@0.5, and for each kind the threshold of
+        the highest F1.
+    tried : DataFrame of float
+        mAP@0.5, rows are `ious`, columns `flips`.
     """
-    tried = {}
-    for iou in ious:
-        reading = Detector(found.model, {**found.about, "iou": iou})
-        boxes = _detect(reading, boxed, photographs)
-        tried[iou] = (_score(boxed, boxes, photographs).map_50, boxes)
-    iou = max(tried, key=lambda each: tried[each][0])
-    matches = box_matching.match_boxes(_truth(boxed, photographs), tried[iou][1])
+    tried = pd.DataFrame(index=pd.Index(ious, name="iou"), columns=list(flips), dtype=float)
+    best, boxes_of_best = {}, None
+    for flipped in flips:
+        for iou in ious:
+            about = {**found.about, "flips": flipped, "iou": iou}
+            boxes = _detect(Detector(found.model, about), boxed, photographs)
+            score = _score(boxed, boxes, photographs).map_50
+            if boxes_of_best is None or score > tried.max(axis=None):
+                best, boxes_of_best = about, boxes
+            tried.loc[iou, flipped] = score
+    matches = box_matching.match_boxes(_truth(boxed, photographs), boxes_of_best)
     thresholds = box_matching.best_thresholds(matches).reindex(cells.KIND_NAMES)
     # A kind of which no box was right is not counted; JSON knows no infinity.
     thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
-    about = {**found.about, "iou": iou, "thresholds": thresholds}
-    series = pd.Series({each: score for each, (score, _) in tried.items()}, name="mAP@0.5")
-    return Detector(found.model, about), series.rename_axis("iou")
+    return Detector(found.model, {**best, "thresholds": thresholds}), tried
 
 
 def judge(
