@@ -64,7 +64,7 @@ def main_job(folder, source, *more):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "n_figures"), [("01_download", 1), ("02_explore", 6)])
+@pytest.mark.parametrize(("name", "n_figures"), [("01_download", 1), ("02_explore", 8)])
 def test_every_figure_is_in_the_executed_notebook_once(finished, name, n_figures):
     folder, _ = finished
     executed = (folder / "runs" / "two" / f"{name}.ipynb").read_text()
