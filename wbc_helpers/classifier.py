@@ -8,7 +8,9 @@ What it was trained on, how well it does and what it is not for stands in its mo
 """
 
 import json
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from numbers import Real
@@ -104,12 +106,17 @@ class Classifier:
         size = self.about["image_size"][0]
         shown = np.zeros((len(images), size, size, 3), np.uint8)
         found = np.zeros(len(images), bool)
-        for row, image in enumerate(images):
+
+        def look_at(row: int) -> None:
+            image = images[row]
             pixels = read_image(image) if isinstance(image, str | Path) else image
-            seen = white_cells.locate(pixels, red_cell)
-            if seen:
+            if seen := white_cells.locate(pixels, red_cell):
                 shown[row] = crops.cut_out(crops.balance(pixels), seen[0], size, red_cell)
                 found[row] = True
+
+        # Pillow and OpenCV release Python's lock while they work.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(look_at, range(len(images))))
         return self._tabulate(images, self.probabilities(shown), found)
 
     def probabilities(self, shown: np.ndarray) -> np.ndarray:

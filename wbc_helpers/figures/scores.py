@@ -300,7 +300,8 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
     ax.set_yticks(
         range(len(groups)),
         [
-            f"{recipe}, {epochs} epochs\nvalidation: {split}\nn = {len(group)} seeds"
+            f"{recipe}, {epochs} epochs\nvalidation: {split}\n"
+            f"n = {len(group)} seed{'s' if len(group) > 1 else ''}"
             for (recipe, epochs, split), group in groups
         ],
     )
