@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
 import nbformat
@@ -18,9 +17,9 @@ from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
-from wbc_helpers.cells import NAMES
+from wbc_helpers import pages
 from wbc_helpers.curves import COLORS, DASHES, Line, draw_panel, line_style
-from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
+from wbc_helpers.errors import BrokenRun, RunNotFound
 from wbc_helpers.markup import self_contained, terminal_text
 from wbc_helpers.records import (
     STEPS,
@@ -32,15 +31,9 @@ from wbc_helpers.records import (
     read_run,
     readable_date,
 )
-from wbc_helpers.storage import write_text
 
-TEMPLATES = Path(__file__).parent / "templates"
-GENERATOR = '<meta name="generator" content="wbc_helpers">'
-"""Marks a page as ours; a page without it is never replaced."""
 MAX_CURVES = 12
 """Runs drawn in one figure: as many as there are different lines."""
-ABSENT = "\N{EN DASH}"
-"""Stands where a number was not recorded."""
 _KINDS = {False: "real", True: "drawn", None: "unknown"}
 _MEASURES = (("accuracy", True), ("loss", False))
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -77,12 +70,12 @@ def render_run(run_folder: str | Path) -> Path:
     """
     run = read_run(run_folder)
     targets = [run.folder / f"{notebook.name}.html" for notebook in run.notebooks]
-    _refuse_foreign([*targets, run.folder / "index.html"])
+    pages.refuse_foreign([*targets, run.folder / "index.html"])
     environment = _environment()
     for position, (notebook, target) in enumerate(zip(run.notebooks, targets, strict=True)):
         before = run.notebooks[position - 1] if position else None
         after = run.notebooks[position + 1] if position + 1 < len(run.notebooks) else None
-        _write_page(
+        pages.write_page(
             target,
             environment.get_template("notebook_page.html.j2").render(
                 run=run, notebook=notebook, before=before, after=after, body=_body(notebook, run)
@@ -92,7 +85,7 @@ def render_run(run_folder: str | Path) -> Path:
     page = environment.get_template("run.html.j2").render(
         run=run, panels=_run_panels(run), files=[f for f in files if (run.folder / f).is_file()]
     )
-    return _write_page(run.folder / "index.html", page)
+    return pages.write_page(run.folder / "index.html", page)
 
 
 def render_overview(runs_dir: str | Path) -> Path:
@@ -124,7 +117,7 @@ def render_overview(runs_dir: str | Path) -> Path:
     if not runs_dir.is_dir():
         raise RunNotFound(f"There is no folder of runs {runs_dir}. `make run` makes one.")
     target = runs_dir / "index.html"
-    _refuse_foreign([target])
+    pages.refuse_foreign([target])
     runs: list[RunRecord] = []
     others: list[tuple[str, str]] = []
     for folder in sorted(runs_dir.iterdir()):
@@ -153,7 +146,7 @@ def render_overview(runs_dir: str | Path) -> Path:
             others=others,
         )
     )
-    return _write_page(target, page)
+    return pages.write_page(target, page)
 
 
 def _group(drawn: bool | None, runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -222,14 +215,14 @@ def _body(notebook: ExecutedNotebook, run: RunRecord) -> Markup:
         return Markup("")
     exporter = HTMLExporter(
         template_name="notebook",
-        extra_template_basedirs=[str(TEMPLATES)],
+        extra_template_basedirs=[str(pages.TEMPLATES)],
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
         embed_images=True,
     )
-    pages = {other.name for other in run.notebooks}
-    exporter.register_filter("self_contained", lambda markup: self_contained(markup, pages))
+    linked = {other.name for other in run.notebooks}
+    exporter.register_filter("self_contained", lambda markup: self_contained(markup, linked))
     exporter.register_filter("terminal_text", terminal_text)
-    exporter.register_filter("duration", _duration)
+    exporter.register_filter("duration", pages.duration)
     resources = {"metadata": {"name": notebook.name, "path": str(run.folder)}}
     markup, _ = exporter.from_notebook_node(_annotated(notebook), resources)
     return Markup(markup)
@@ -287,78 +280,13 @@ def _is_shown(output: nbformat.NotebookNode) -> bool:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(
-        percent=_percent, duration=_duration, date=_date, setting=_setting, quoted=quote
-    )
+    environment = pages.environment()
     environment.globals.update(
         number=number,
         has_page=lambda run: (run.folder / "index.html").is_file(),
         line_style=line_style,
         look_up=look_up,
-        cell_types=NAMES,
         steps=STEPS,
         max_curves=MAX_CURVES,
-        generator=Markup(GENERATOR),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     )
     return environment
-
-
-def _percent(fraction: float | None) -> str:
-    return ABSENT if fraction is None else f"{100 * fraction:.1f}\N{NARROW NO-BREAK SPACE}%"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ABSENT
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _date(stated: str, with_time: bool = False) -> str:
-    moment = readable_date(stated)
-    if moment is None:
-        return ABSENT
-    day = f"{moment.day} {moment:%b %Y}"
-    return f"{day}, {moment:%H:%M} UTC" if with_time else day
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: ABSENT}[value]
-    if isinstance(value, list | tuple):
-        return " \N{MULTIPLICATION SIGN} ".join(_setting(part) for part in value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
-
-
-def _refuse_foreign(targets: Iterable[Path]) -> None:
-    for target in targets:
-        if target.exists() and not _is_ours(target):
-            raise PageExists(
-                f"{target} exists, and this package did not write it, so it is left as it is. "
-                "Move or rename it, then render again."
-            )
-
-
-def _is_ours(page: Path) -> bool:
-    if not page.is_file():
-        return False
-    with page.open(encoding="utf-8", errors="replace") as opened:
-        return GENERATOR in opened.read(2000)
-
-
-def _write_page(target: Path, page: str) -> Path:
-    # A file name may hold bytes that are no UTF-8.
-    write_text(target, page.encode("utf-8", errors="replace").decode("utf-8"))
-    return target
