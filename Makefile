@@ -49,6 +49,10 @@ crossval: setup ## judge every photograph by a network that never saw it (SOURCE
 locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its archive)
 	@$(python) tests/locating.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
 
+.PHONY: count
+count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd or its archive, RUN)
+	@$(python) tests/detecting.py$(call option,source,SOURCE)$(call option,run,RUN)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+
 .PHONY: ablation
 ablation: setup ## measure what each part of the compact recipe brings (SOURCE, DATA_DIR, RUNS_DIR)
 	@$(python) tests/ablation.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)

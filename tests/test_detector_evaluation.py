@@ -83,13 +83,14 @@ def test_the_thresholds_are_those_of_the_highest_f1(boxed):
 
 def test_cells_are_counted_by_photograph(boxed):
     about = {**ABOUT, "thresholds": {"RBC": 0.7, "WBC": 0.5, "Platelets": 0.3}}
-    scores, counts = judge(Detector(Stand_in(), about), boxed, NAMES)
+    judged = judge(Detector(Stand_in(), about), boxed, NAMES)
+    scores, counts = judged.scores, judged.table
     # Average precision asks for all boxes, counting for the sure ones.
     assert scores.per_kind["ap_50"]["RBC"] == pytest.approx(1)
     red, platelets = counts.loc["RBC"], counts.loc["Platelets"]
     assert (red["found"], red["false"], red["missed"]) == (2, 0, 2)
-    assert (red["error"], red["bias"]) == (1, -1)
+    assert (red["mae"], red["bias"]) == (1, -1)
     # One platelet too many in a; in b one false, one missed, and the number right.
     assert (platelets["false"], platelets["missed"]) == (2, 1)
-    assert (platelets["error"], platelets["bias"]) == (0.5, 0.5)
-    assert counts.loc["WBC", "error"] == 0
+    assert (platelets["mae"], platelets["bias"]) == (0.5, 0.5)
+    assert counts.loc["WBC", "mae"] == 0

@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 all went well, 1 a notebook stopped, 2 refused before any work.
+        Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused
+        before any work.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
@@ -77,6 +78,23 @@ def _parser() -> argparse.ArgumentParser:
         help="those of TRAIN, to choose a recipe by; or all, those of TEST too",
     )  # fmt: skip
     crossval.set_defaults(command=_crossval)
+
+    count = commands.add_parser(
+        "count",
+        help="count the cells of every photograph in a folder, name the white ones",
+    )
+    count.add_argument("folder", type=Path, help="of photographs of one magnification")
+    count.add_argument(
+        "--out", default="report", type=Path,
+        help="folder for cells.csv, counts.csv and index.html (default: report)",
+    )  # fmt: skip
+    count.add_argument(
+        "--red-cell", help="diameter of a red cell in pixels (default: estimated)", metavar="PIXELS"
+    )
+    count.add_argument(
+        "--list", type=Path, metavar="FILE", help="count only those that it names, a name a line"
+    )
+    count.set_defaults(command=_count)
 
     report = commands.add_parser("report", help="render the pages of all runs again")
     report.add_argument("--runs-dir", default="runs", type=Path)
@@ -176,6 +194,27 @@ def _crossval(options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(crossvalidation.report(table))
     return 0
+
+
+def _count(options: argparse.Namespace) -> int:
+    from wbc_helpers import count_pages, folder_counts, sample, smear_reading
+
+    try:
+        red_cell = None if options.red_cell is None else float(options.red_cell)
+    except ValueError:
+        raise InvalidParameter(
+            f"red_cell={options.red_cell!r} is not usable. Expected a number of pixels."
+        ) from None
+    # Before the networks are loaded, which takes seconds.
+    folder_counts.find_photographs(options.folder, options.out)
+    only = None if options.list is None else folder_counts.read_list(options.list)
+    found = folder_counts.count_folder(
+        options.folder, options.out, smear_reading.load(), red_cell, only
+    )
+    drawn = any(sample.is_sample(place) for place in [found.folder, *found.folder.parents][:5])
+    page = count_pages.render_counts(found, drawn)
+    print(f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}")
+    return 1 if found.failures else 0
 
 
 def _whole(name: str, value: str | None) -> int | None:

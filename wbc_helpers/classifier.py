@@ -119,6 +119,41 @@ class Classifier:
             list(pool.map(look_at, range(len(images))))
         return self._tabulate(images, self.probabilities(shown), found)
 
+    def cut_boxed(self, photograph: np.ndarray, boxes: np.ndarray, red_cell: float) -> np.ndarray:
+        """Cut boxed white cells out of a photograph, as this network learned to see them.
+
+        Parameters
+        ----------
+        photograph : ndarray, (height, width, 3) uint8
+            RGB.
+        boxes : ndarray, (n, 4) float
+            Columns `annotations.BOX`, in pixels.
+        red_cell : float
+            Diameter of the red cells in pixels.
+
+        Returns
+        -------
+        ndarray, (n, size, size, 3) uint8
+            For `probabilities`. Each is centred on the nucleus that lies nearest to the middle of
+            its box, since crops to learn from are centred on nuclei; on that middle, where no
+            nucleus lies in the box.
+        """
+        size = self.about["image_size"][0]
+        crops_of_boxes = np.empty((len(boxes), size, size, 3), np.uint8)
+        if not len(boxes):
+            return crops_of_boxes
+        balanced, located = crops.balance(photograph), white_cells.locate(photograph, red_cell)
+        for row, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, float)):
+            x, y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
+            inside = [
+                cell for cell in located if x_min <= cell.x <= x_max and y_min <= cell.y <= y_max
+            ]
+            middle = white_cells.WhiteCell(x, y, x_min, y_min, x_max, y_max, 0.0, False)
+            apart = [np.hypot(cell.x - x, cell.y - y) for cell in inside]
+            cell = inside[int(np.argmin(apart))] if inside else middle
+            crops_of_boxes[row] = crops.cut_out(balanced, cell, size, red_cell)
+        return crops_of_boxes
+
     def probabilities(self, shown: np.ndarray) -> np.ndarray:
         """Calibrated probabilities for crops.
 

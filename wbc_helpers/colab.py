@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from wbc_helpers.errors import InstallationFailed
+from wbc_helpers.errors import InstallationFailed, InvalidParameter
 
 WORKSHOP = ("jupytext", "papermill", "nbval", "nbconvert", "ipykernel")
 """Requirements that make, run and test notebooks from outside; no notebook imports them."""
@@ -221,3 +221,42 @@ def _page_answers() -> bool:
     shell = sys.modules["IPython"].get_ipython()
     cell_message = getattr(shell, "parent_header", None) or {}
     return bool(cell_message.get("content", {}).get("allow_stdin", False))
+
+
+def upload_photographs(folder: str | Path) -> Path:
+    """Let a person choose photographs on their own computer, in Colab.
+
+    Parameters
+    ----------
+    folder : path
+        Made anew each time as `upload-1`, `upload-2`, … in this one, so that nothing that was
+        uploaded before is overwritten or counted with it.
+
+    Returns
+    -------
+    Path
+        The folder with what was uploaded.
+
+    Raises
+    ------
+    InvalidParameter
+        Outside Colab, where photographs need no upload, or if nothing was chosen.
+    """
+    if not in_colab():
+        raise InvalidParameter(
+            "upload=True works in Colab alone. Expected the folder of your photographs as "
+            "photographs, which needs no upload."
+        )
+    from google.colab import files
+
+    chosen = files.upload()
+    if not chosen:
+        raise InvalidParameter("No photograph was chosen. Execute the cell again to choose some.")
+    folder, number = Path(folder), 1
+    while (folder / f"upload-{number}").exists():
+        number += 1
+    target = folder / f"upload-{number}"
+    target.mkdir(parents=True)
+    for name, content in chosen.items():
+        (target / Path(name).name).write_bytes(content)
+    return target

@@ -1,13 +1,51 @@
 """Choosing how a detector's maps are read, and judging what it finds and counts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from wbc_helpers import box_matching, cells, detection_scores
+from wbc_helpers import box_matching, cells, counting, detection_scores
 from wbc_helpers.annotations import Annotations
+from wbc_helpers.box_matching import BoxMatches
 from wbc_helpers.detection_scores import DetectionScores
 from wbc_helpers.detector import Detector
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """How well boxes stand for the cells of some photographs.
+
+    Attributes
+    ----------
+    scores : DetectionScores
+        Of all boxes, see `detection_scores.intervals` for how far they could be off.
+    matches : BoxMatches
+        Of the boxes that are counted.
+    true_counts, counts : DataFrame of int
+        Rows are photographs, columns kinds: cells that people boxed, and boxes that are counted;
+        see `counting.count_agreement`.
+    """
+
+    scores: DetectionScores
+    matches: BoxMatches
+    true_counts: pd.DataFrame
+    counts: pd.DataFrame
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """By kind, `BoxMatches.counts` and `counting.count_agreement` side by side."""
+        found = self.matches.counts.reindex(cells.KIND_NAMES)
+        return found.join(counting.count_agreement(self.true_counts, self.counts))
+
+    @property
+    def mistakes(self) -> pd.Series:
+        """False boxes and missed cells of each photograph."""
+        wrong = [
+            table.loc[table["match"] < 0, "photograph"]
+            for table in (self.matches.predictions, self.matches.truth)
+        ]
+        return pd.concat(wrong).value_counts().reindex(self.counts.index, fill_value=0)
 
 
 def choose_reading(
@@ -57,10 +95,8 @@ def choose_reading(
     return Detector(found.model, {**best, "thresholds": thresholds}), tried
 
 
-def judge(
-    found: Detector, boxed: Annotations, photographs: Sequence[str]
-) -> tuple[DetectionScores, pd.DataFrame]:
-    """Score a detector on photographs that it did not learn from.
+def judge(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> Judged:
+    """Judge a detector on photographs that it did not learn from.
 
     Parameters
     ----------
@@ -73,23 +109,43 @@ def judge(
 
     Returns
     -------
-    scores : DetectionScores
-        Of all boxes, see `detection_scores.intervals` for how far they could be off.
-    counts : DataFrame
-        Of the boxes that are counted, by kind: what `BoxMatches.counts` has; `error`, the mean
-        absolute difference from the number boxed in a photograph; and `bias`, the mean one.
+    Judged
     """
     boxes = _detect(found, boxed, photographs)
-    truth, counted = _truth(boxed, photographs), found.counted(boxes)
-    table = box_matching.match_boxes(truth, counted).counts.reindex(cells.KIND_NAMES)
-    numbers = [
-        each.groupby(["photograph", each["kind"].astype(str)], observed=True).size().unstack()
-        .reindex(index=photographs, columns=cells.KIND_NAMES).fillna(0)
-        for each in (counted, truth)
-    ]  # fmt: skip
-    apart = numbers[0] - numbers[1]
-    table["error"], table["bias"] = apart.abs().mean(), apart.mean()
-    return _score(boxed, boxes, photographs), table
+    return judge_boxes(boxed, photographs, boxes, found.counted(boxes))
+
+
+def judge_boxes(
+    boxed: Annotations,
+    photographs: Sequence[str],
+    boxes: pd.DataFrame,
+    counted: pd.DataFrame | None = None,
+) -> Judged:
+    """Judge boxes, however they were found.
+
+    Parameters
+    ----------
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names.
+    boxes : DataFrame
+        All boxes in these photographs, the unsure ones too, see `Detector.detect`.
+    counted : DataFrame, optional
+        Those that are sure enough to be counted; by default all.
+
+    Returns
+    -------
+    Judged
+    """
+    truth = _truth(boxed, photographs)
+    counted = boxes if counted is None else counted
+    return Judged(
+        _score(boxed, boxes, photographs),
+        box_matching.match_boxes(truth, counted.reset_index(drop=True)),
+        counting.count_cells(truth, photographs),
+        counting.count_cells(counted, photographs),
+    )
 
 
 def _detect(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:

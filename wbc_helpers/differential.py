@@ -92,8 +92,8 @@ class Differential:
                 lines.append(f"{row.Index}: {row.first:,} to {row.second:,}, no ratio")
             else:
                 lines.append(
-                    f"{row.Index} = {_short(row.ratio)} ({_short(row.low)} – {_short(row.high)}); "
-                    f"in adult blood {_short(row.reference_low)} – {_short(row.reference_high)}. "
+                    f"{row.Index} = {short(row.ratio)} ({short(row.low)} – {short(row.high)}); "
+                    f"in adult blood {short(row.reference_low)} – {short(row.reference_high)}. "
                     "Photographs chosen for their white cells do not show that of the blood."
                 )
         lines.append(
@@ -164,7 +164,8 @@ def count_differential(
     )
 
 
-def _short(ratio: float) -> str:
+def short(ratio: float) -> str:
+    """Write a ratio with three digits that count."""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 

@@ -1,6 +1,7 @@
 """What decides how a run comes out: its settings, checked before any work starts."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -135,6 +136,29 @@ def check_fraction(name: str, value: object, includes_one: bool = False) -> None
         raise InvalidParameter(
             f"{name}={value!r} is not usable. Expected a number above 0 and "
             f"{'at most' if includes_one else 'below'} 1."
+        )
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse what is none of the choices.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: one of `choices`.
+    choices : sequence of str
+        What there is to choose from.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
+    if value not in choices:
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected one of {', '.join(choices)}."
         )
 
 

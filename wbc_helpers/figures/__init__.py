@@ -8,7 +8,13 @@ A figure of your own that lends its `ax` should have `layout="constrained"`, so 
 cut off.
 """
 
-from wbc_helpers.figures.counting import bland_altman, boxed_cells, differential
+from wbc_helpers.figures.counting import (
+    bland_altman,
+    boxed_cells,
+    detection_curves,
+    detector_loss,
+    differential,
+)
 from wbc_helpers.figures.data import (
     accuracy_by_seconds,
     black_corners,
@@ -54,6 +60,8 @@ __all__ = [
     "conformal_coverage",
     "confusion",
     "confusion_counts_and_rates",
+    "detection_curves",
+    "detector_loss",
     "differential",
     "doubtful_labels",
     "learning_curves",

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from wbc_helpers import cells
 from wbc_helpers.annotations import BOX
 from wbc_helpers.counting import count_agreement
+from wbc_helpers.detection_scores import DetectionScores
 from wbc_helpers.differential import Differential
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, require
@@ -86,6 +87,85 @@ def bland_altman(
         title=f"{look.plural.capitalize()}: mean absolute error {agreement['mae']:.2f} "
         f"(n = {len(true):,} photographs)",
     )
+    ax.grid()
+    return figure
+
+
+@in_style
+def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw a detector's loss by epoch.
+
+    Parameters
+    ----------
+    history : DataFrame
+        One row an epoch: `epoch` (from 1), `loss`, `val_loss`, NaN where it was not measured.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        On a logarithmic scale.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no epoch, or a column is missing.
+    """
+    require(history, ("epoch", "loss", "val_loss"), "history")
+    figure, ax = axes_of(ax, (WIDTH, 3.2))
+    validated = history.dropna(subset=["val_loss"])
+    marker = {"marker": "o", "markersize": 4}
+    ax.plot("epoch", "loss", data=history, color=GREY, linestyle="--", label="training, views",
+            **(marker if len(history) < 3 else {}))  # fmt: skip
+    ax.plot("epoch", "val_loss", data=validated, color="black", label="validation", **marker)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel="Epoch", ylabel="Loss per cell", title=f"Loss of {len(history):,} epochs")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    ax.legend()
+    ax.grid()
+    return figure
+
+
+@in_style
+def detection_curves(scores: DetectionScores, ax: Axes | None = None) -> Figure:
+    """Draw precision against recall of each kind of cell, at an overlap of 0.5.
+
+    Parameters
+    ----------
+    scores : DetectionScores
+        See `detection_scores.score_detections`.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Figure
+        A kind that no photograph shows has no curve.
+    """
+    figure, ax = axes_of(ax, (WIDTH * 0.7, WIDTH * 0.55))
+    for evidence, (name, row) in zip(scores.evidence, scores.per_kind.iterrows(), strict=True):
+        if not row["n_truth"]:
+            continue
+        look = cells.KIND_BY_NAME[name]
+        hits = np.cumsum(evidence.hits[0])
+        recall = hits / row["n_truth"]
+        precision = hits / np.arange(1, len(hits) + 1)
+        label = f"{look.plural}: AP {row['ap_50']:.3f} (n = {row['n_truth']:,.0f})"
+        ax.plot(
+            recall, precision, color=look.color, marker=look.marker, label=label,
+            markevery=max(len(hits) // 10, 1),
+        )  # fmt: skip
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision")
+    ax.set_title(
+        f"mAP@0.5 {scores.map_50:.3f}, mAP@0.5:0.95 {scores.map_50_95:.3f} "
+        f"(n = {scores.n_photographs:,} photographs)"
+    )
+    if ax.lines:
+        ax.legend(loc="lower left")
     ax.grid()
     return figure
 

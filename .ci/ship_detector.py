@@ -1,0 +1,79 @@
+"""Put the weights of a run of 06_count where the package ships them, with what they score.
+
+    .venv/bin/python .ci/ship_detector.py --run NAME --source BCCD_Dataset-master.tar.gz
+
+How the maps are read is chosen on the validation photographs; those of the test are looked at
+once, here, when nothing is left to choose.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from wbc_helpers import (  # noqa: E402
+    annotations,
+    detection_scores,
+    detector_training,
+    overlaps,
+    runs,
+    runtime,
+    settings,
+    smear_sources,
+    smear_splits,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="name of a finished run of a detector")
+    parser.add_argument("--source", default="auto")
+    parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
+    parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
+    parser.add_argument("--dry", action="store_true", help="validation only; nothing is written")
+    options = parser.parse_args()
+    folder = smear_sources.fetch_smears(options.source, options.data_dir)
+    boxed = annotations.read_annotations(folder)
+    run = runs.open_run(options.run, options.runs_dir / detector_training.FOLDER)
+    data = run.settings["data"]
+    if data["digest"] != smear_sources.identify_smears(folder).digest:
+        sys.exit(f"{run.name} was trained on other data than {options.source}.")
+    runtime.choose()
+    from wbc_helpers import detector, detector_evaluation
+
+    part = {name: run.split.index[run.split == name].tolist() for name in smear_splits.PARTS}
+    found, tried = detector_evaluation.choose_reading(detector.of_run(run), boxed, part["val"])
+    print(tried.round(4).to_string(), found.about, sep="\n")
+    pairs = smear_splits.find_pairs(folder, progress=False)
+    groups = overlaps.group_sources(pairs, boxed.photographs["photograph"])
+    scores = {}
+    for name in ("val",) if options.dry else ("val", "test"):
+        judged = detector_evaluation.judge(found, boxed, part[name])
+        scored = detection_scores.intervals(judged.scores, groups)
+        print(f"\n{name}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
+        scores[name] = {
+            **judged.scores.to_dict(),
+            "map_50_interval": scored.loc["mAP@0.5", ["low", "high"]].round(4).tolist(),
+            "mean_absolute_error": judged.table["mae"].round(4).to_dict(),
+            "bias": judged.table["bias"].round(4).to_dict(),
+        }
+    if options.dry:
+        return
+    found.about.update(
+        title="detector: red cells, white cells and platelets of smears",
+        created=run.settings["created"],
+        data=data["title"],
+        data_digest=data["digest"],
+        training=run.settings["training"],
+        n_training_photographs=len(part["train"]),
+        chosen_on="the validation list: flips, overlap, and the thresholds of the highest F1",
+        scores=scores,
+        versions=settings.versions(),
+    )
+    detector.ship(found, ROOT / "wbc_helpers" / "weights")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: T4
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 6 · Count: how many cells of each kind does a smear show?
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/06_count.ipynb)
+#
+# **At the end** you have trained a detector of red cells, white cells and platelets, know how well
+# it finds and counts them on photographs that it never saw, and have counted a folder of smears,
+# yours if you like, with the differential count of its white cells.
+#
+# **Time and hardware:** training takes most of it, half an hour on two CPU cores and a few minutes
+# on a GPU; one that was cut off goes on. With `epochs = 0` nothing is trained: the weights that
+# come with the project answer within a minute.
+
+# %% [markdown]
+# ## Set-up
+#
+# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
+# only what is missing.
+
+# %% tags=["set-up"]
+import os
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from pathlib import Path
+
+REPOSITORY = "https://github.com/owner/white-blood-cells"
+around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
+root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
+if root is None:  # No clone around this notebook: bring the repository's archive.
+    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
+    with tempfile.TemporaryDirectory(dir=".") as unpacked:
+        archive, _ = urllib.request.urlretrieve(url, f"{unpacked}/main.zip")
+        zipfile.ZipFile(archive).extractall(unpacked)
+        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
+sys.path.insert(0, str(root))
+from wbc_helpers import colab
+
+colab.prepare(root)
+
+# %% [markdown]
+# ## Imports
+#
+# The device is chosen first, because Keras asks for its backend when it is imported.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+from wbc_helpers import (
+    annotations,
+    classical_detection,
+    detection_scores,
+    figures,
+    overlaps,
+    runs,
+    runtime,
+    settings,
+    smear_sources,
+    smear_splits,
+)
+
+print(runtime.choose())
+
+# %%
+from wbc_helpers import (
+    classifier,
+    count_pages,
+    detector,
+    detector_evaluation,
+    detector_training,
+    folder_counts,
+    smear_reading,
+)
+
+pd.Series(settings.versions(), name="version").to_frame()
+
+# %% [markdown]
+# ## Parameters
+#
+# | parameter | meaning | default |
+# |---|---|---|
+# | `source` | `auto` (data already here, else downloaded from GitHub, else drawn smears), `bccd`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
+# | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
+# | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
+# | `run` | name of the run; empty: data, split, epochs and seed | empty |
+# | `split` | `lists` (those that come with the data) or `grouped` (photographs that overlap stay together) | `lists` |
+# | `epochs` | passes over the training photographs; 0: train nothing, take the weights that ship | 80 |
+# | `seed` | of initial weights, order and views | 0 |
+# | `photographs` | a folder of your own smears to count; empty: the test photographs | empty |
+# | `upload` | in Colab: choose your own photographs on your computer, when it comes to counting | `False` |
+# | `red_cell` | diameter of a red cell in your photographs, pixels; 0: estimated | 0 |
+
+# %% tags=["parameters"]
+source: str = "auto"
+data_dir: str = "data"
+runs_dir: str = "runs"
+run: str = ""
+split: str = "lists"
+epochs: int = 80
+seed: int = 0
+photographs: str = ""
+upload: bool = False
+red_cell: float = 0
+
+# %%
+settings.check_choice("split", split, ("lists", "grouped"))
+settings.check_whole("epochs", epochs, 0, 10_000)
+data_folder = settings.check_folder("data_dir", data_dir, root)
+runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+if photographs:
+    folder_counts.find_photographs(photographs)
+chosen = detector_training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
+
+# %% [markdown]
+# ## Photographs and boxes
+#
+# Found or fetched. Every box that is odd is named here, with what is done about it.
+
+# %%
+folder = smear_sources.fetch_smears(source, data_folder)
+identity = smear_sources.identify_smears(folder)
+display(Markdown(smear_sources.smear_banner(identity, markdown=True)))
+boxed = annotations.read_annotations(folder)
+print(boxed)
+
+# %% [markdown]
+# A photograph as people boxed it. Red cells in heaps and at the frame are often left out, which
+# no detector can know: it will seem to find too many.
+
+# %%
+example = boxed.photographs.iloc[len(boxed.photographs) // 2]
+figures.boxed_cells(
+    example.path, boxed.boxes[boxed.boxes.photograph == example.photograph], "As people boxed it"
+);
+
+# %% [markdown]
+# Sides of boxes in pixels: white cells are twenty times as large in area as platelets, and both
+# have to be found by one network.
+
+# %%
+sides = (boxed.boxes.x_max - boxed.boxes.x_min).groupby(boxed.boxes.kind, observed=True)
+sides.describe().round(1)
+
+# %% [markdown]
+# ## Which photographs train, validate and test?
+#
+# The lists that come with the data part photographs that show the same cells, so that a test
+# photograph may show a cell that was trained on. The grouped split does not.
+
+# %%
+pairs = smear_splits.find_pairs(folder, progress=False)
+if split == "lists":
+    parts = detector_training.deal(folder, boxed)
+else:
+    parts = smear_splits.split_photographs(boxed, pairs)
+part = {name: parts.index[parts == name].tolist() for name in smear_splits.PARTS}
+parted = smear_splits.parted_pairs(pairs, parts)
+print({name: len(names) for name, names in part.items()})
+print(f"{len(parted)} of {len(pairs)} pairs of overlapping photographs are parted")
+
+# %% [markdown]
+# ## Training
+#
+# The network draws, for each kind, how surely a cell's centre lies at each place, and how large
+# that cell is. After each epoch, weights and history are on disk, and the same cell goes on there.
+
+# %%
+name = run or f"{identity.source.name}-{split}-{chosen.epochs}-{seed}"
+if epochs:
+    trained = detector_training.train_new(chosen, identity, name, runs_folder, parts)
+    found = detector.of_run(trained)
+    out = trained.folder
+else:
+    found, out = detector.load(), runs.folder_of(f"shipped-{identity.source.name}", runs_folder)
+
+# %%
+if epochs:
+    figures.detector_loss(trained.history)
+
+# %% [markdown]
+# ## Reading the maps
+#
+# On the validation photographs: does it help to look at flipped photographs, too; from which
+# overlap on are two boxes one cell; and which score is enough to be counted? The weights that ship
+# bring their answers.
+
+# %%
+if epochs:
+    found, tried = detector_evaluation.choose_reading(found, boxed, part["val"])
+    display(tried.round(3))
+print(found.about["thresholds"])
+
+# %% [markdown]
+# ## The test, once
+#
+# Average precision as COCO defines it, with intervals that draw photographs, overlapping ones
+# together. Everything was chosen before.
+
+# %%
+judged = detector_evaluation.judge(found, boxed, part["test"])
+groups = overlaps.group_sources(pairs, boxed.photographs.photograph)
+detection_scores.intervals(judged.scores, groups).round(3)
+
+# %%
+figures.detection_curves(judged.scores);
+
+# %% [markdown]
+# Boxes that are sure enough to be counted, paired off with those that people drew.
+
+# %%
+judged.matches.counts.round(3)
+
+# %% [markdown]
+# The photograph with most mistakes: is the detector wrong there, or were cells left out?
+
+# %%
+worst = judged.mistakes.idxmax()
+path = boxed.photographs.set_index("photograph").path[worst]
+counted = judged.matches.predictions
+figures.boxed_cells(path, counted[counted.photograph == worst], f"Found in {worst}");
+
+# %%
+figures.boxed_cells(
+    path, boxed.boxes[boxed.boxes.photograph == worst], f"Boxed by people in {worst}"
+);
+
+# %% [markdown]
+# ## Counting
+#
+# Beside the classical way, which learns nothing: threshold, distance transform, colour. `mae` is
+# the mean absolute error a photograph, `bias` the mean one; between `lower` and `upper` lie 95 %
+# of the differences (Bland and Altman, 1986).
+
+# %%
+in_test = boxed.photographs[boxed.photographs.photograph.isin(part["test"])]
+without_learning = classical_detection.find_cells_in(in_test, progress=False)
+classical = detector_evaluation.judge_boxes(boxed, part["test"], without_learning)
+columns = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower", "upper"]
+pd.concat(
+    {"detector": judged.table[columns], "classical": classical.table[columns]}, names=["by"]
+).round(2)
+
+# %%
+figures.bland_altman(judged.true_counts, judged.counts, "RBC");
+
+# %%
+figures.bland_altman(judged.true_counts, judged.counts, "Platelets");
+
+# %% [markdown]
+# ## A folder of smears
+#
+# Your own photographs, or those of the test. They are of one magnification, which the red cells
+# tell. What cannot be read is listed, and the rest counted; done again, it goes on where it was.
+
+# %%
+own = photographs
+if upload:
+    own = colab.upload_photographs(runs_folder / "uploaded")
+reader = smear_reading.SmearReader(found, classifier.load())
+counted_folder = own or smear_sources.smears_folder(folder) / "JPEGImages"
+counts = folder_counts.count_folder(
+    counted_folder, out / ("counts-own" if own else "counts"), reader,
+    red_cell or None, None if own else part["test"], progress=False,
+)  # fmt: skip
+page = count_pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)
+counts.worst_first.head(10)
+
+# %% [markdown]
+# The page shows every smear, the worst first; `cells.csv` has a row for each cell.
+
+# %%
+print(page)
+pd.read_csv(counts.out / folder_counts.CELLS).head()
+
+# %% [markdown]
+# One of them, with the types of its white cells; a star is a white cell on which the network is not
+# sure enough to answer.
+
+# %%
+shown = counts.worst_first.file.iloc[-1]
+figures.boxed_cells(counts.folder / shown, counts.boxes_of(shown), shown);
+
+# %% [markdown]
+# ## The differential count
+#
+# Only of white cells on which the network answers. Grey is the adult reference range; an interval
+# that lies wholly outside it, of enough cells, is **something to look at, and never a diagnosis.**
+# The BCCD photographs were chosen for their white cells: they say nothing about anybody's blood.
+
+# %%
+figures.differential(counts.differential);
+
+# %%
+print(counts)
+
+# %% [markdown]
+# **What was learned:** a small network trained on two hundred photographs finds nearly all white
+# cells, and counts red cells and platelets about as people do, who do not agree on cells in heaps.
+# **Limits:** photographs of one laboratory; a count from photographs is no count of the blood.
+# **Next:** the same from the shell, for thousands of photographs: `python -m wbc_helpers count`.

@@ -1,0 +1,93 @@
+"""How well cells are found and counted: `make count SOURCE=...` with boxed photographs.
+
+Judges the detector that ships, and beside it the counter that learns nothing, on the photographs
+that the data set's own list sets aside for the test. With RUN=..., a run of `06_count` instead, on
+the test part of its own split. Prints scores with intervals over photographs, counts, and speed.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import pandas as pd  # noqa: E402
+
+from wbc_helpers import (  # noqa: E402
+    annotations,
+    classical_detection,
+    detection_scores,
+    detector_training,
+    overlaps,
+    runs,
+    smear_sources,
+    smear_splits,
+)
+
+AGREEMENT = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower", "upper"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", default="auto")
+    parser.add_argument("--run", help="name of a run of 06_count, instead of what ships")
+    parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
+    parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
+    options = parser.parse_args()
+    folder = smear_sources.fetch_smears(options.source, options.data_dir)
+    print(smear_sources.smear_banner(smear_sources.identify_smears(folder)))
+    boxed = annotations.read_annotations(folder)
+    print(boxed)
+
+    from wbc_helpers import detector, detector_evaluation
+
+    if options.run:
+        run = runs.open_run(options.run, options.runs_dir / detector_training.FOLDER)
+        parts = run.split
+        validation = parts.index[parts == "val"].tolist()
+        found, _ = detector_evaluation.choose_reading(detector.of_run(run), boxed, validation)
+    else:
+        found, parts = detector.load(), detector_training.deal(folder, boxed)
+    test = parts.index[parts == "test"].tolist()
+    pairs = smear_splits.find_pairs(folder, progress=False)
+    parted = smear_splits.parted_pairs(pairs, parts)
+    in_test = (parted[["first_part", "second_part"]] == "test").any(axis=1).sum()
+    print(
+        f"\nTest: {len(test)} photographs; {len(parted)} pairs of overlapping photographs are "
+        f"parted, {in_test} with one in the test"
+    )
+    groups = overlaps.group_sources(pairs, boxed.photographs["photograph"])
+
+    shown = boxed.photographs.set_index("photograph").loc[test].reset_index()
+    found.detect(shown["path"].head(8))  # warm
+    judge(
+        "The detector", groups,
+        lambda: detector_evaluation.judge(found, boxed, test), len(test),
+    )  # fmt: skip
+    judge(
+        "Without learning: threshold, distance transform, colour", groups,
+        lambda: detector_evaluation.judge_boxes(
+            boxed, test, classical_detection.find_cells_in(shown, progress=False)
+        ),
+        len(test),
+    )  # fmt: skip
+
+
+def judge(title: str, groups: pd.Series, judged, n_photographs: int) -> None:
+    started = time.perf_counter()
+    judged = judged()
+    seconds = time.perf_counter() - started
+    print(f"\n{title} (n = {n_photographs} photographs, {n_photographs / seconds:.1f} of them a "
+          "second, reading and scoring included)")  # fmt: skip
+    scored = detection_scores.intervals(judged.scores, groups)
+    for name, row in scored.iterrows():
+        print(f"  {name:26} {row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})")
+    table = judged.table
+    print(table[["found", "false", "missed", "precision", "recall", "f1"]].round(3).to_string())
+    print(table[AGREEMENT].round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
