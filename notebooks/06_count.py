@@ -191,7 +191,8 @@ if epochs:
     found = detector.of_run(trained)
     out = trained.folder
 else:
-    found, out = detector.load(), runs.folder_of(f"shipped-{identity.source.name}", runs_folder)
+    found = detector.load()
+    out = runs.folder_of(f"shipped-{identity.source.name}", runs_folder / detector_training.FOLDER)
 
 # %%
 if epochs:

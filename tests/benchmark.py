@@ -213,6 +213,42 @@ def answering(folder: str, size: tuple[int, int], cores: int, what: str) -> dict
     }
 
 
+def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
+    """Time the cells of whole photographs, from file to boxes, one by one and many together."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    from wbc_helpers import classical_detection, images, smear_reading, smear_sources
+
+    root = smear_sources.smears_folder(folder) / "JPEGImages"
+    paths = sorted(root.glob("*.jp*g"))[:200]
+    red_cell = smear_reading.estimate_scale(paths)[0]
+    reader = None if what == "classical" else smear_reading.load()
+
+    def read(some: list) -> None:
+        if what == "classical":
+            for path in some:
+                classical_detection.find_cells(images.read_image(path))
+        elif what == "detector":
+            reader.detector.detect(some, red_cell)
+        else:
+            reader.read([images.read_image(path) for path in some], red_cell)
+
+    read(paths[:8])
+    singles = []
+    for path in paths[:40]:
+        started = time.perf_counter()
+        read([path])
+        singles.append(1e3 * (time.perf_counter() - started))
+    started = time.perf_counter()
+    for start in range(0, len(paths), 8):
+        read(paths[start : start + 8])
+    seconds = time.perf_counter() - started
+    return {
+        "ms a photograph": statistics.median(singles),
+        "photographs/s": len(paths) / seconds,
+        "peak MB": peak_megabytes(),
+    }
+
+
 def importing(folder: str, size: tuple[int, int]) -> dict:
     """`import wbc_helpers` in a fresh Python."""
     started = time.perf_counter()
@@ -256,6 +292,18 @@ for _cores in (1, 2):
             "lenet": "lenet",
             "floor: decoding alone": "decode",
             "floor: the compact network alone": "network",
+        }.items()
+    }
+
+
+SMEARS = "Counting, from file to boxes"
+for _cores in (1, 2):
+    GROUPS[f"{SMEARS}, on {_cores} core{'s'[: _cores - 1]}"] = {
+        f"{name} ({_cores})": partial(finding, cores=_cores, what=what)
+        for name, what in {
+            "detector": "detector",
+            "detector, white cells named": "both",
+            "classical, without learning": "classical",
         }.items()
     }
 

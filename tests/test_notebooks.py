@@ -123,6 +123,7 @@ def parameters(name: str, sample_folder: Path, folder: Path) -> dict:
             "run": "tiny",
         },
         "05_audit": {"runs_dir": str(folder / "runs"), "epochs": 1},
+        "06_count": {"runs_dir": str(folder / "runs"), "epochs": 1},
         "04_evaluate": {"runs_dir": str(folder / "runs"), "epochs_if_untrained": 1},
     }.get(name, {})
 
@@ -165,6 +166,9 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
         ("04_evaluate", {"run": "no-such-run"}),
         ("04_evaluate", {"wanted_error": 2}),
         ("05_audit", {"epochs": 0}),
+        ("06_count", {"split": "random"}),
+        ("06_count", {"epochs": -1}),
+        ("06_count", {"photographs": "/no/such/folder"}),
     ],
 )
 @pytest.mark.slow

@@ -78,7 +78,9 @@ def choose_reading(
     tried : DataFrame of float
         mAP@0.5, rows are `ious`, columns `flips`.
     """
-    tried = pd.DataFrame(index=pd.Index(ious, name="iou"), columns=list(flips), dtype=float)
+    tried = pd.DataFrame(
+        index=pd.Index(ious, name="iou"), columns=pd.Index(flips, name="flips"), dtype=float
+    )
     best, boxes_of_best = {}, None
     for flipped in flips:
         for iou in ious:

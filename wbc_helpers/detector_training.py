@@ -40,9 +40,7 @@ HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "seconds", "peak_memory_bytes")
 EVERY = 5
 """Epochs from one validation to the next."""
 
-FOLDER = "detectors"
-"""Of a folder of runs, where those of detectors lie: `latest` shall not find them among those of
-networks that name cell types."""
+FOLDER = runs.DETECTORS
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from wbc_helpers.records import (
     read_run,
     readable_date,
 )
+from wbc_helpers.runs import DETECTORS
 
 MAX_CURVES = 12
 """Runs drawn in one figure: as many as there are different lines."""
@@ -121,7 +122,9 @@ def render_overview(runs_dir: str | Path) -> Path:
     runs: list[RunRecord] = []
     others: list[tuple[str, str]] = []
     for folder in sorted(runs_dir.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
+        # Runs of detectors have pages of their own kind.
+        hidden = folder.name.startswith(".") or folder.name == DETECTORS
+        if folder.is_dir() and not hidden:
             try:
                 run = read_run(folder)
             except BrokenRun:

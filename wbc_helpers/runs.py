@@ -27,6 +27,11 @@ HISTORY_COLUMNS = (
 )  # fmt: skip
 
 
+DETECTORS = "detectors"
+"""Of a folder of runs, where those of detectors lie: `latest` shall not find them among those of
+networks that name cell types."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder and what stands in its `settings.json`.
