@@ -2,8 +2,9 @@
 
     .venv/bin/python .ci/ship_detector.py --run NAME --source BCCD_Dataset-master.tar.gz
 
-How the maps are read is chosen on the validation photographs; those of the test are looked at
-once, here, when nothing is left to choose.
+How the maps are read is chosen on the validation photographs, by a run that did not learn from
+them: where what ships did, `--chosen-by` names another one, trained in the same way without them.
+The photographs of the test are looked at once, here, when nothing is left to choose.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from wbc_helpers import (  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="name of a finished run of a detector")
+    parser.add_argument("--chosen-by", help="name of the run by which reading is chosen")
     parser.add_argument("--source", default="auto")
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
@@ -44,13 +46,18 @@ def main() -> None:
     from wbc_helpers import detector, detector_evaluation
 
     part = {name: run.split.index[run.split == name].tolist() for name in smear_splits.PARTS}
-    found, tried = detector_evaluation.choose_reading(detector.of_run(run), boxed, part["val"])
-    print(tried.round(4).to_string(), found.about, sep="\n")
+    chooser = runs.open_run(options.chosen_by or options.run, run.folder.parent)
+    if "val" in chooser.settings["training"]["train_on"] or not chooser.split.equals(run.split):
+        sys.exit(f"{chooser.name} learned from what it should choose by, or of another split.")
+    chosen, tried = detector_evaluation.choose_reading(detector.of_run(chooser), boxed, part["val"])
+    print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
+    reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
+    found = detector.of_run(run, reading)
     pairs = smear_splits.find_pairs(folder, progress=False)
     groups = overlaps.group_sources(pairs, boxed.photographs["photograph"])
     scores = {}
     for name in ("val",) if options.dry else ("val", "test"):
-        judged = detector_evaluation.judge(found, boxed, part[name])
+        judged = detector_evaluation.judge(chosen if name == "val" else found, boxed, part[name])
         scored = detection_scores.intervals(judged.scores, groups)
         print(f"\n{name}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
         scores[name] = {
@@ -67,8 +74,11 @@ def main() -> None:
         data=data["title"],
         data_digest=data["digest"],
         training=run.settings["training"],
-        n_training_photographs=len(part["train"]),
-        chosen_on="the validation list: flips, overlap, and the thresholds of the highest F1",
+        n_training_photographs=sum(
+            len(part[name]) for name in run.settings["training"]["train_on"]
+        ),
+        reading_chosen="on the validation list, by a network that did not learn from it: "
+        f"{chooser.settings['training']}",
         scores=scores,
         versions=settings.versions(),
     )

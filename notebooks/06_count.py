@@ -201,9 +201,9 @@ if epochs:
 # %% [markdown]
 # ## Reading the maps
 #
-# On the validation photographs: does it help to look at flipped photographs, too; from which
-# overlap on are two boxes one cell; and which score is enough to be counted? The weights that ship
-# bring their answers.
+# On the validation photographs: from which overlap on are two boxes one cell; does it help to look
+# at mirrored photographs, too (`ways`), by enough to be worth the time; and which score is enough to
+# be counted? The weights that ship bring their answers.
 
 # %%
 if epochs:

@@ -208,8 +208,8 @@ def test_flipped_looks_agree_on_the_box_and_share_their_doubts():
     photograph = plain()
     photograph[31:64, 12:41] = 60
     once, four_times = Sees_a_dark_cell(), Sees_a_dark_cell()
-    for stand_in, flips, score in ((once, False, 0.9), (four_times, True, 0.6)):
-        boxes = Detector(stand_in, {**ABOUT, "flips": flips}).detect([photograph], red_cell=52)
+    for stand_in, ways, score in ((once, 1, 0.9), (four_times, 4, 0.6)):
+        boxes = Detector(stand_in, {**ABOUT, "ways": ways}).detect([photograph], red_cell=52)
         # The surest: where the centre lies between two places, flipping finds it in the other.
         np.testing.assert_allclose(boxes.loc[0, BOX].astype(float), [12, 31, 41, 64], atol=1e-3)
         assert boxes["score"].sum() == pytest.approx(score, abs=1e-6)

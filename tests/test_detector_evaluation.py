@@ -9,7 +9,7 @@ from wbc_helpers import cells, centre_maps
 from wbc_helpers.annotations import BOX, Annotations
 from wbc_helpers.centre_maps import N_KINDS
 from wbc_helpers.detector import Detector
-from wbc_helpers.detector_evaluation import choose_reading, judge
+from wbc_helpers.detector_evaluation import choose_reading, judge, judge_boxes
 from wbc_helpers.white_cells import RED_CELL
 
 ABOUT = {"filters": [4], "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
@@ -58,23 +58,23 @@ def scale(monkeypatch):
 
 def test_the_overlap_is_chosen_that_keeps_neighbours(boxed):
     found = Detector(Stand_in(), ABOUT)
-    chosen, tried = choose_reading(found, boxed, NAMES, ious=(0.2, 0.5), flips=(False,))
-    assert chosen.about["iou"] == 0.5 and chosen.about["flips"] is False
+    chosen, tried = choose_reading(found, boxed, NAMES, ious=(0.2, 0.5), ways=(1,))
+    assert chosen.about["iou"] == 0.5 and chosen.about["ways"] == 1
     # Without the second cells half of the red ones are found, at precision 1: 51 points of 101.
     # No platelet is, so that the mean is half of that.
-    assert tried[False].to_dict() == {0.2: pytest.approx(51 / 202), 0.5: pytest.approx(0.5)}
+    assert tried["map_50"].tolist() == pytest.approx([51 / 202, 0.5])
 
 
-def test_flips_that_bring_nothing_are_left(boxed):
+def test_ways_that_bring_nothing_are_left(boxed):
     # This one answers the same whatever it is shown, so that its own boxes stay the surest.
     chosen, tried = choose_reading(Detector(Stand_in(), ABOUT), boxed, NAMES, ious=(0.5,))
-    assert tried.loc[0.5].tolist() == pytest.approx([0.5, 0.5])
-    assert chosen.about["flips"] is False
+    assert tried["map_50"].tolist() == pytest.approx([0.5] * 3)
+    assert chosen.about["ways"] == 1
 
 
 def test_the_thresholds_are_those_of_the_highest_f1(boxed):
     found = Detector(Stand_in(), ABOUT)
-    chosen, _ = choose_reading(found, boxed, NAMES, flips=(False,))
+    chosen, _ = choose_reading(found, boxed, NAMES, ways=(1,))
     thresholds = chosen.about["thresholds"]
     assert thresholds["RBC"] == pytest.approx(0.6)
     # Nothing right was found of the others: none of their boxes is counted.
@@ -94,3 +94,32 @@ def test_cells_are_counted_by_photograph(boxed):
     assert (platelets["false"], platelets["missed"]) == (2, 1)
     assert (platelets["mae"], platelets["bias"]) == (0.5, 0.5)
     assert counts.loc["WBC", "mae"] == 0
+    # One red cell is missed in each; the platelets come on top.
+    assert judged.mistakes.to_dict() == {"a": 2, "b": 3}
+
+
+def test_mistakes_are_false_boxes_and_missed_cells_of_each_photograph(boxed):
+    truth = boxed.boxes.assign(score=0.9)
+    others = [
+        ("a", "WBC", *PAIR[0], 0.9),  # of another kind than the cell there
+        ("a", "RBC", 22, 20, 74, 72, 0.8),  # a second one on a cell
+        ("b", "RBC", 0, 70, 20, 90, 0.1),
+    ]
+    others = pd.DataFrame(others, columns=["photograph", "kind", *BOX, "score"])
+    boxes = pd.concat([truth.drop(index=4), others], ignore_index=True)
+    judged = judge_boxes(boxed, ["b", "a"], boxes)
+    # In b the platelet is missed and one box is false.
+    assert list(judged.mistakes.items()) == [("b", 2), ("a", 2)]
+    # What is not counted is no mistake, and what is left out of it one more.
+    judged = judge_boxes(boxed, ["b", "a"], boxes, boxes[boxes["score"] > 0.85].iloc[1:])
+    assert list(judged.mistakes.items()) == [("b", 1), ("a", 2)]
+    assert judged.scores.n_predicted.sum() == len(boxes)
+
+
+def test_a_photograph_without_mistakes_or_without_cells_has_none(boxed):
+    empty = pd.DataFrame([("c", "c.png", 128, 96)], columns=boxed.photographs.columns)
+    boxed = Annotations(boxed.boxes, boxed.problems, pd.concat([boxed.photographs, empty]))
+    judged = judge_boxes(boxed, ["c", *NAMES], boxed.boxes.assign(score=0.9))
+    assert list(judged.mistakes.items()) == [("c", 0), ("a", 0), ("b", 0)]
+    judged = judge_boxes(boxed, ["c", *NAMES], boxed.boxes[:0].assign(score=0.9))
+    assert list(judged.mistakes.items()) == [("c", 0), ("a", 2), ("b", 3)]

@@ -9,7 +9,7 @@ from keras import layers, ops
 from wbc_helpers.centre_maps import N_KINDS, STRIDE
 from wbc_helpers.white_cells import RED_CELL
 
-FILTERS = (16, 32, 64, 96)
+FILTERS = (24, 48, 96, 128)
 """Of the network's stages, each at half the resolution of the one before."""
 
 

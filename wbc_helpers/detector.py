@@ -48,8 +48,8 @@ class Detector:
     model : keras.Model
         See `centre_network.centre_network`.
     about : dict
-        What the network is: `filters`; `flips`, whether it looks at each photograph flipped along
-        either axis and both, too, and answers with the mean; `iou`, see
+        What the network is: `filters`; `ways`, in how many it looks at each photograph (1; 2,
+        mirrored, too; 4, upside down, too, and both), to answer with the mean; `iou`, see
         `centre_maps.drop_doubles`; `thresholds`, the score of each kind from which on a box is
         counted; and where it comes from.
     """
@@ -159,7 +159,7 @@ class Detector:
         from keras import ops
 
         answers = []
-        for axes in _FLIPS if self.about.get("flips") else _FLIPS[:1]:
+        for axes in _FLIPS[: self.about.get("ways", 1)]:
             flipped = np.ascontiguousarray(np.flip(shown, axes))
             maps = ops.convert_to_numpy(self.model.predict_on_batch(flipped))
             maps = np.flip(maps, axes).copy()
@@ -268,8 +268,8 @@ def of_run(run: runs.Run, about: dict[str, Any] | None = None) -> Detector:
     run : Run
         Complete, see `detector_training.train`.
     about : dict, optional
-        `flips`, `iou` and `thresholds`, as chosen on validation photographs, see
-        `detector_evaluation.choose_reading`; by default no flips, an overlap of 0.5 and scores of
+        `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
+        `detector_evaluation.choose_reading`; by default one way, an overlap of 0.5 and scores of
         0.3.
 
     Returns
@@ -299,7 +299,7 @@ def of_run(run: runs.Run, about: dict[str, Any] | None = None) -> Detector:
             f"{path} cannot be read ({error}). Expected the weights of this run. Train it anew "
             "under another name."
         ) from error
-    usual = {"flips": False, "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
+    usual = {"ways": 1, "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
     return Detector(model, {"filters": list(training["filters"]), **usual, **(about or {})})
 
 

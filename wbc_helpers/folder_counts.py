@@ -297,7 +297,7 @@ def _described(folder: Path, reader: SmearReader, red_cell: float | None) -> dic
     }
 
 
-_DECIDES_FINDING = ("created", "filters", "flips", "iou", "thresholds")
+_DECIDES_FINDING = ("created", "filters", "ways", "iou", "thresholds")
 _DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold")
 
 
