@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wbc_helpers import cells, classifier, models, predictions, runs, runtime, settings
+from wbc_helpers import cells, classifier, crops, models, predictions, runs, runtime, settings
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 
 SMEAR = (225, 215, 228)
@@ -107,6 +107,90 @@ def test_what_cannot_be_read_is_named(shipped, tmp_path):
             shipped.classify([smear()], red_cell=wrong)
     with pytest.raises(InvalidParameter, match="compact"):
         classifier.load("resnet")
+
+
+# Crops of boxed cells
+
+SIZE, RED_CELL = 64, 52.0
+PER_PIXEL = SIZE / (crops.SIDE * RED_CELL)  # of a crop, for each pixel of the photograph
+
+
+@pytest.fixture
+def cutter():
+    """No network is asked for crops."""
+    return classifier.Classifier(None, {"image_size": [SIZE, SIZE]})
+
+
+def centre_of(crop):
+    """Where the green mark lies, in the crop's pixels from its middle, as (x, y)."""
+    lines, columns = np.nonzero(crop[..., 1].astype(int) > crop[..., 2].astype(int) + 60)
+    assert len(lines) > 4
+    return columns.mean() - (SIZE - 1) / 2, lines.mean() - (SIZE - 1) / 2
+
+
+def nuclei(*centres, mark):
+    """Nuclei on a plain smear, and a green mark that no dye leaves, to be found in the crop."""
+    drawn = np.full((240, 320, 3), SMEAR, np.uint8)
+    for centre in centres:
+        cv2.circle(drawn, centre, 24, (110, 70, 180), -1, cv2.LINE_AA)
+    cv2.circle(drawn, mark, 5, (60, 200, 60), -1, cv2.LINE_AA)
+    return drawn
+
+
+def test_a_boxed_cell_is_centred_on_its_nucleus(cutter):
+    # The mark lies 36 pixels to the left of the nucleus; the box reaches further right and down.
+    drawn = nuclei((160, 120), mark=(124, 120))
+    (crop,) = cutter.cut_boxed(drawn, np.array([[130.0, 90, 230, 190]]), RED_CELL)
+    assert crop.shape == (SIZE, SIZE, 3) and crop.dtype == np.uint8
+    assert centre_of(crop) == pytest.approx((-36 * PER_PIXEL, 0), abs=0.6)
+
+
+def test_of_two_nuclei_in_a_box_the_nearer_to_its_middle_is_taken(cutter):
+    drawn = nuclei((90, 120), (190, 120), mark=(140, 120))
+    boxes = np.array([[60.0, 80, 200, 160], [80, 80, 220, 160]])
+    left, right = cutter.cut_boxed(drawn, boxes, RED_CELL)
+    assert centre_of(left) == pytest.approx((50 * PER_PIXEL, 0), abs=0.6)
+    assert centre_of(right) == pytest.approx((-50 * PER_PIXEL, 0), abs=0.6)
+
+
+def test_a_box_without_a_nucleus_is_cut_around_its_middle(cutter):
+    # There is one in the photograph, but not in the box. Pixels 210 to 269 lie about 239.5.
+    drawn = nuclei((90, 120), mark=(250, 130))
+    (crop,) = cutter.cut_boxed(drawn, np.array([[210.0, 90, 270, 150]]), RED_CELL)
+    expected = (10.5 * PER_PIXEL, 10.5 * PER_PIXEL)
+    assert centre_of(crop) == pytest.approx(expected, abs=0.4)
+
+
+def test_crops_of_boxes_are_of_one_scale_whatever_the_size_of_box_or_photograph(cutter):
+    drawn = nuclei((160, 120), mark=(124, 120))
+    boxes = np.array([[130.0, 90, 190, 150], [100, 60, 220, 180]])
+    small, large = cutter.cut_boxed(drawn, boxes, RED_CELL)
+    np.testing.assert_array_equal(small, large)
+    twice = cv2.resize(drawn, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    (crop,) = cutter.cut_boxed(twice, 2 * boxes[:1], 2 * RED_CELL)
+    assert centre_of(crop) == pytest.approx(centre_of(small), abs=0.6)
+
+
+def test_beyond_the_edge_of_the_photograph_a_crop_is_background(cutter):
+    drawn = nuclei((15, 120), mark=(51, 120))
+    (crop,) = cutter.cut_boxed(drawn, np.array([[0.0, 90, 50, 150]]), RED_CELL)
+    # 80.6 pixels reach from the middle to the edge of a crop, of which 65 lie outside.
+    assert (crop[:, : int(62 * PER_PIXEL)] == crops.WHITE).all()
+    assert (crop[SIZE // 2, int(70 * PER_PIXEL)] < crops.WHITE).any()
+
+
+def test_no_boxes_no_crops(cutter):
+    none = cutter.cut_boxed(smear(), np.empty((0, 4)), RED_CELL)
+    assert none.shape == (0, SIZE, SIZE, 3)
+    assert cutter.probabilities(none).shape == (0, len(cells.NAMES))
+
+
+def test_a_boxed_cell_is_named_as_the_same_cell_alone_would_be(shipped):
+    (crop,) = shipped.cut_boxed(smear(), np.array([[100.0, 80, 200, 160]]), 52)
+    alone = shipped.classify([smear()], red_cell=52)[list(predictions.PROBABILITIES)]
+    np.testing.assert_allclose(
+        shipped.probabilities(crop[np.newaxis]), alone.to_numpy(float), atol=1e-5
+    )
 
 
 @pytest.fixture

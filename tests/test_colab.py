@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wbc_helpers import colab
-from wbc_helpers.errors import InstallationFailed
+from wbc_helpers.errors import InstallationFailed, InvalidParameter
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -304,3 +304,75 @@ def test_secrets_are_read_in_one_place_only():
         if path.suffix in (".py", ".ipynb") and "userdata" in path.read_text(encoding="utf-8")
     ]
     assert readers == ["wbc_helpers/colab.py"]
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """Let a person in Colab choose files, given as names and contents."""
+
+    def place(**chosen):
+        package = types.ModuleType("google.colab")
+        package.files = types.SimpleNamespace(upload=lambda *_, **__: chosen)
+        monkeypatch.setitem(sys.modules, "google.colab", package)
+
+    return place
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_photographs_are_uploaded_each_time_into_a_folder_of_their_own(choose, tmp_path):
+    first, second = {"a.png": b"1", "b (1).JPG": b"2"}, {"a.png": b"other"}
+    choose(**first)
+    one = colab.upload_photographs(tmp_path / "data")
+    choose(**second)
+    two = colab.upload_photographs(tmp_path / "data")
+    assert (one, two) == (tmp_path / "data" / "upload-1", tmp_path / "data" / "upload-2")
+    assert (contents(one), contents(two)) == (first, second)
+
+
+def test_an_upload_takes_the_place_of_nothing(choose, tmp_path):
+    (tmp_path / "upload-1").mkdir()
+    (tmp_path / "upload-1" / "a.png").write_bytes(b"mine")
+    (tmp_path / "upload-2").write_bytes(b"a file")
+    choose(**{"a.png": b"1"})
+    assert colab.upload_photographs(str(tmp_path)) == tmp_path / "upload-3"
+    assert contents(tmp_path / "upload-1") == {"a.png": b"mine"}
+
+
+def test_an_uploaded_name_leads_out_of_no_folder(choose, tmp_path):
+    choose(**{"../../up.png": b"1", "/tmp/root.png": b"2"})
+    folder = colab.upload_photographs(tmp_path / "data")
+    assert contents(folder) == {"up.png": b"1", "root.png": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_nothing_chosen_is_said_and_no_folder_made(choose, tmp_path):
+    choose()
+    with pytest.raises(InvalidParameter, match="No photograph was chosen"):
+        colab.upload_photographs(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_nothing_is_uploaded_outside_of_colab(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    with pytest.raises(InvalidParameter, match="works in Colab alone"):
+        colab.upload_photographs(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_upload_leaves_no_second_copy_where_the_notebook_runs(choose, tmp_path, monkeypatch):
+    def upload():
+        # As Colab does, beside returning it.
+        Path("a.png").write_bytes(b"1")
+        return {"a.png": b"1"}
+
+    choose()
+    monkeypatch.setattr(sys.modules["google.colab"].files, "upload", upload)
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+    folder = colab.upload_photographs("data")
+    assert contents(tmp_path / "content" / folder) == {"a.png": b"1"}
+    assert [path.name for path in (tmp_path / "content").iterdir()] == ["data"]

@@ -16,6 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from wbc_helpers import abstention, calibration, cells, differential, figures, uncertainty
+from wbc_helpers.detection_scores import score_detections
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.evaluation import evaluate, most_confident_mistakes
 from wbc_helpers.figures import style
@@ -178,12 +179,43 @@ def differential_of(n_abstained=0, **numbers):
     return differential.count_differential(table)
 
 
+def detector_history(n_epochs, every=1):
+    """A loss that falls, validated every so many epochs and after the last."""
+    epochs = np.arange(1, n_epochs + 1)
+    table = pd.DataFrame({"epoch": epochs, "loss": 3 / epochs, "val_loss": 4 / epochs})
+    validated = (epochs % every == 0) | (epochs == n_epochs)
+    return table.assign(val_loss=table["val_loss"].where(validated))
+
+
+def found_boxes(*rows):
+    """Boxes of 10x10 pixels, given as (photograph, kind, x, score)."""
+    table = pd.DataFrame(rows, columns=["photograph", "kind", "x_min", "score"])
+    return table.assign(y_min=0, x_max=table["x_min"] + 10, y_max=10)
+
+
+def detection_scores_of(truth, boxes):
+    return score_detections(found_boxes(*truth), found_boxes(*boxes), "ab")
+
+
+# Of three red cells two are found, between them something else; the platelet is not.
+DETECTED = detection_scores_of(
+    [("a", "RBC", 0, 1), ("a", "RBC", 20, 1), ("b", "RBC", 0, 1), ("b", "Platelets", 60, 1)],
+    [("a", "RBC", 0, 0.9), ("a", "RBC", 40, 0.8), ("b", "RBC", 0, 0.7), ("a", "WBC", 60, 0.9)],
+)
+NOTHING_DETECTED = detection_scores_of([("a", "RBC", 0, 1)], [])
+NOTHING_THERE = detection_scores_of([], [("a", "RBC", 0, 0.9)])
+
 DRAWINGS = {
     "bland_altman": lambda get: figures.bland_altman(TRUE_COUNTS, COUNTS),
     "bland_altman, no difference": lambda get: figures.bland_altman(TRUE_COUNTS, COUNTS, "WBC"),
     "bland_altman, one photograph": lambda get: figures.bland_altman(TRUE_COUNTS[:1], COUNTS[:1]),
     "boxed_cells": lambda get: figures.boxed_cells(SMEAR, BOXES, "Found by a network"),
     "boxed_cells, none": lambda get: figures.boxed_cells(SMEAR, BOXES[:0]),
+    "detection_curves": lambda get: figures.detection_curves(DETECTED),
+    "detection_curves, nothing found": lambda get: figures.detection_curves(NOTHING_DETECTED),
+    "detection_curves, nothing there": lambda get: figures.detection_curves(NOTHING_THERE),
+    "detector_loss": lambda get: figures.detector_loss(detector_history(120, every=4)),
+    "detector_loss, one epoch": lambda get: figures.detector_loss(detector_history(1)),
     "differential": lambda get: figures.differential(
         differential_of(9, neutrophil=130, lymphocyte=18, monocyte=5, eosinophil=28)
     ),
@@ -330,6 +362,8 @@ def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
         lambda evaluation, ax: figures.black_corners(np.eye(4), 1, ax=ax),
         lambda evaluation, ax: figures.bland_altman(TRUE_COUNTS, COUNTS, ax=ax),
         lambda evaluation, ax: figures.boxed_cells(SMEAR, BOXES, ax=ax),
+        lambda evaluation, ax: figures.detection_curves(DETECTED, ax=ax),
+        lambda evaluation, ax: figures.detector_loss(detector_history(5), ax=ax),
         lambda evaluation, ax: figures.differential(differential_of(neutrophil=9), ax=ax),
     ],
 )
@@ -511,6 +545,8 @@ def test_diverged_training_is_drawn():
     [
         (figures.learning_curves, history_of(0), "no rows"),
         (figures.learning_curves, history_of(2).drop(columns="val_loss"), "no column val_loss"),
+        (figures.detector_loss, detector_history(0), "no rows"),
+        (figures.detector_loss, history_of(2)[["epoch", "loss"]], "no column val_loss"),
         (figures.class_balance, pd.DataFrame({"split": ["TRAIN"]}), "no column cell_type"),
         (figures.montage_by_type, pd.DataFrame({"path": ["a"]}), "no column cell_type"),
         (figures.brightness_and_colour, pd.DataFrame({"split": ["TRAIN"]}), "brightness, red"),
@@ -928,6 +964,76 @@ def test_bland_altman_without_spread_has_one_line():
 def test_bland_altman_of_what_was_not_counted():
     with pytest.raises(InvalidParameter, match="no count of 'basophil'"):
         figures.bland_altman(TRUE_COUNTS, COUNTS, "basophil")
+
+
+def test_a_detectors_loss_is_drawn_where_it_was_measured():
+    history = detector_history(6, every=4)
+    (ax,) = figures.detector_loss(history).axes
+    training, validation = ax.lines
+    assert training.get_xdata().tolist() == [1, 2, 3, 4, 5, 6]
+    assert training.get_ydata().tolist() == pytest.approx([3, 1.5, 1, 0.75, 0.6, 0.5])
+    # One line, although two epochs between were not validated.
+    assert validation.get_xdata().tolist() == [4, 6]
+    assert validation.get_ydata().tolist() == pytest.approx([1, 2 / 3])
+    assert ax.get_yscale() == "log"
+    assert training.get_linestyle() != validation.get_linestyle()
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["training, views", "validation"]
+    low, high = ax.get_ylim()
+    assert low < 0.5 and high > 3
+
+
+def test_a_detectors_loss_can_be_read_off_its_axis():
+    figure = figures.detector_loss(detector_history(6))
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_ylim()
+    told = [
+        label.get_text()
+        for label, place in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True)
+        if low <= place <= high and label.get_text()
+    ]
+    # As plain numbers, not as powers of ten.
+    assert len(told) >= 2 and all(float(text) > 0 for text in told)
+
+
+def test_one_epoch_of_a_detector_is_seen():
+    (ax,) = figures.detector_loss(detector_history(1)).axes
+    assert all(line.get_marker() == "o" for line in ax.lines)
+
+
+def test_a_detector_that_was_never_validated_or_diverged_is_drawn():
+    history = detector_history(3)
+    figures.detector_loss(history.assign(val_loss=np.nan)).draw_without_rendering()
+    figures.detector_loss(history.assign(loss=np.nan, val_loss=np.inf)).draw_without_rendering()
+
+
+def test_detection_curves_are_those_worked_out_by_hand():
+    figure = figures.detection_curves(DETECTED)
+    (ax,) = figure.axes
+    curves = {line.get_label().split(":")[0]: line for line in ax.lines}
+    # There are no white cells, whatever was taken for one.
+    assert set(curves) == {"red cells", "platelets"}
+    red = curves["red cells"]
+    assert red.get_xdata().tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert red.get_ydata().tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert same_color(red.get_color(), cells.KIND_BY_NAME["RBC"].color)
+    assert red.get_marker() == cells.KIND_BY_NAME["RBC"].marker
+    assert len(curves["platelets"].get_xdata()) == 0
+    # Precision 1 up to a recall of 0.33 (34 points of 101), then 2/3 up to 0.66 (33 points).
+    average = (34 + 33 * 2 / 3) / 101
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == [f"red cells: AP {average:.3f} (n = 3)", "platelets: AP 0.000 (n = 1)"]
+    # Where a box is found at all, it is found to the pixel.
+    mean = f"{average / 2:.3f}"
+    assert titles_of(figure) == [f"mAP@0.5 {mean}, mAP@0.5:0.95 {mean} (n = 2 photographs)"]
+    assert ax.get_xlim()[0] == ax.get_ylim()[0] == 0
+    assert min(ax.get_xlim()[1], ax.get_ylim()[1]) > 1
+
+
+def test_detection_curves_of_nothing_to_find():
+    (ax,) = figures.detection_curves(NOTHING_THERE).axes
+    assert not ax.lines and ax.get_legend() is None
 
 
 def test_boxes_are_drawn_where_they_are_and_as_what_they_hold():

@@ -48,6 +48,22 @@ def test_a_wrong_value_is_refused_with_its_name_and_the_range(name, value):
     assert "Expected" in str(refusal.value)
 
 
+@pytest.mark.parametrize("value", ["", "rand", "Random", None, 0, ["random"], "random, grouped"])
+def test_what_is_no_choice_is_refused_with_all_there_are(value):
+    with pytest.raises(InvalidParameter) as refusal:
+        settings.check_choice("split", value, ("random", "grouped"))
+    assert f"split={value!r}" in str(refusal.value)
+    assert "Expected one of random, grouped" in str(refusal.value)
+
+
+def test_each_choice_is_taken():
+    for value in ("random", "grouped"):
+        assert settings.check_choice("split", value, ("random", "grouped")) is None
+    settings.check_choice("ways", 2, (1, 2, 4))
+    with pytest.raises(InvalidParameter, match="Expected one of 1, 2, 4"):
+        settings.check_choice("ways", 3, (1, 2, 4))
+
+
 @pytest.mark.parametrize("value", [5, None, "", "  ", ["data"]])
 def test_what_is_no_folder_is_refused(value, tmp_path):
     with pytest.raises(InvalidParameter, match="data_dir"):

@@ -94,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--list", type=Path, metavar="FILE", help="count only those that it names, a name a line"
     )
+    count.add_argument(
+        "--ways", help="in how many ways to look at each photograph, 1, 2 or 4: fewer are faster "
+        "and less accurate (default: as chosen for the weights that ship)",
+    )  # fmt: skip
     count.set_defaults(command=_count)
 
     report = commands.add_parser("report", help="render the pages of all runs again")
@@ -207,13 +211,14 @@ def _count(options: argparse.Namespace) -> int:
         ) from None
     # Before the networks are loaded, which takes seconds.
     folder_counts.find_photographs(options.folder, options.out)
+    reader = smear_reading.load(_whole("ways", options.ways))
     only = None if options.list is None else folder_counts.read_list(options.list)
-    found = folder_counts.count_folder(
-        options.folder, options.out, smear_reading.load(), red_cell, only
-    )
+    found = folder_counts.count_folder(options.folder, options.out, reader, red_cell, only)
     drawn = any(sample.is_sample(place) for place in [found.folder, *found.folder.parents][:5])
     page = count_pages.render_counts(found, drawn)
-    print(f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}")
+    told = f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}"
+    # A folder's name may hold bytes that are no UTF-8.
+    print(told.encode("utf-8", "replace").decode("utf-8"))
     return 1 if found.failures else 0
 
 

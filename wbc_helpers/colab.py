@@ -3,6 +3,7 @@
 This is the first module that a notebook imports there, so it needs nothing but Python itself.
 """
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -249,14 +250,19 @@ def upload_photographs(folder: str | Path) -> Path:
         )
     from google.colab import files
 
-    chosen = files.upload()
-    if not chosen:
-        raise InvalidParameter("No photograph was chosen. Execute the cell again to choose some.")
     folder, number = Path(folder), 1
     while (folder / f"upload-{number}").exists():
         number += 1
     target = folder / f"upload-{number}"
     target.mkdir(parents=True)
+    # Colab also leaves each file in the working folder: there shall be no second copy of a slide.
+    with contextlib.chdir(target):
+        chosen = files.upload()
+    if not chosen:
+        target.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise InvalidParameter("No photograph was chosen. Execute the cell again to choose some.")
     for name, content in chosen.items():
         (target / Path(name).name).write_bytes(content)
     return target

@@ -73,11 +73,12 @@ def read_stamps(out: Path) -> dict[str, list[int]]:
         for line in lines:
             try:
                 counted = json.loads(line)
-            except ValueError:
+                file, stamp = counted["file"], counted["stamp"]
+            except (ValueError, TypeError, KeyError):
                 break
             if not line.endswith(b"\n"):
                 break
-            done[counted["file"]] = counted["stamp"]
+            done[file] = stamp
             whole += len(line)
     if whole < journal.stat().st_size:
         with journal.open("r+b") as lines:

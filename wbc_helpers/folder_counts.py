@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,14 +98,20 @@ class FolderCounts:
         ]
         if self.passed_over:
             read = ", ".join(IMAGE_SUFFIXES)
-            what = f"{len(self.passed_over):,} files passed over (only {read} are read)"
+            n_files = _number(len(self.passed_over), "file", "files")
+            what = f"{n_files} passed over (only {read} are read)"
             lines += ["", _listed(what, self.passed_over)]
         if self.failures:
-            lines += ["", f"{len(self.failures):,} files could not be counted:"]
+            lines += ["", f"{_number(len(self.failures), 'file', 'files')} could not be counted:"]
             lines += [f"- {file}: {why}" for file, why in self.failures[:20]]
             if len(self.failures) > 20:
                 lines.append(f"- and {len(self.failures) - 20:,} more, see {self.out / FAILURES}")
-        return "\n".join(lines)
+        # A file name may hold bytes that are no UTF-8.
+        return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+
+
+def _number(n: int, one: str, more: str) -> str:
+    return f"{n:,} {one if n == 1 else more}"
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
@@ -140,11 +147,15 @@ def find_photographs(
         what = "is a file" if folder.exists() else "does not exist"
         raise DataNotFound(f"{folder} {what}. Expected a folder with photographs of smears.")
     out = Path(out).expanduser().absolute() if out is not None else None
+    if out is not None and folder not in out.parents:
+        out = None
     images, others = [], []
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
         hidden = any(part.startswith(".") for part in parts)
-        if hidden or (out is not None and out in [path, *path.parents]) or not path.is_file():
+        # A link to nowhere is a file that is missing, and shall be listed as such.
+        is_file = path.is_file() or (path.is_symlink() and not path.exists())
+        if hidden or (out is not None and out in [path, *path.parents]) or not is_file:
             continue
         (images if path.suffix.lower() in IMAGE_SUFFIXES else others).append("/".join(parts))
     if not images:
@@ -175,7 +186,7 @@ def read_list(path: str | Path) -> list[str]:
     """
     path = Path(path).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise DataNotFound(
             f"The list {path} cannot be read ({error}). Expected a text file, a name a line."
@@ -262,7 +273,9 @@ def count_folder(
     scale = red_cell or kept["estimated_red_cell"]
     done = count_journal.read_stamps(out)
     remaining = [
-        image for image in images if count_journal.stamp_of(folder / image) != done.get(image)
+        image
+        for image in images
+        if image not in done or count_journal.stamp_of(folder / image) != done[image]
     ]
     failures = []
     with (
@@ -290,7 +303,7 @@ def _described(folder: Path, reader: SmearReader, red_cell: float | None) -> dic
     """Put together what decides the counts: going on in another way would mix two of them."""
     return {
         "what": "cells counted in photographs of smears",
-        "folder": str(folder),
+        "folder": os.fsencode(folder.resolve()).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
         "detector": {key: reader.detector.about.get(key) for key in _DECIDES_FINDING},
         "classifier": {key: reader.classifier.about.get(key) for key in _DECIDES_NAMING},
@@ -369,7 +382,7 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
     counts, named = [], []
     with (
         storage.atomic_file(out / CELLS) as partial,
-        partial.open("w", encoding="utf-8", newline="") as rows,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as rows,
     ):
         table = csv.DictWriter(rows, CELL_COLUMNS, extrasaction="ignore")
         table.writeheader()
@@ -405,7 +418,7 @@ def _count_boxes(counted: dict[str, Any]) -> dict[str, Any]:
 def _write_rows(target: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with (
         storage.atomic_file(target) as partial,
-        partial.open("w", encoding="utf-8", newline="") as lines,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines,
     ):
         table = csv.writer(lines)
         table.writerow(columns)

@@ -88,7 +88,7 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     return np.asarray(image)
 
 
-_WHAT_TO_DO = "Expected a complete colour JPEG; restore the file or take it out of the data."
+_WHAT_TO_DO = "Expected a complete colour JPEG or PNG; restore the file or take it out of the data."
 
 
 def check_size(size: object) -> tuple[int, int]:

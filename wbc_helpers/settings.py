@@ -139,7 +139,7 @@ def check_fraction(name: str, value: object, includes_one: bool = False) -> None
         )
 
 
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
     """Refuse what is none of the choices.
 
     Parameters
@@ -148,7 +148,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         Of the parameter, for the message.
     value : object
         Expected: one of `choices`.
-    choices : sequence of str
+    choices : sequence
         What there is to choose from.
 
     Raises
@@ -158,7 +158,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise InvalidParameter(
-            f"{name}={value!r} is not usable. Expected one of {', '.join(choices)}."
+            f"{name}={value!r} is not usable. Expected one of {', '.join(map(str, choices))}."
         )
 
 

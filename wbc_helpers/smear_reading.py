@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import cells, white_cells
+from wbc_helpers import cells, settings, white_cells
 from wbc_helpers.annotations import BOX
 from wbc_helpers.classifier import LARGEST_RED_CELL, SMALLEST_RED_CELL, Classifier
 from wbc_helpers.detector import Detector
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.images import read_image
 
-UNSURE = 0.1
+UNSURE = 0.05
 """A box whose score is no further than this from the threshold of its kind is unsure: it is worth a
 look whether it was rightly counted, or rightly not."""
 
@@ -101,16 +101,32 @@ class SmearReader:
         )[COLUMNS]
 
 
-def load() -> SmearReader:
+def load(ways: int | None = None) -> SmearReader:
     """Load the detector and the classifier whose weights ship with the package.
+
+    Parameters
+    ----------
+    ways : int, optional
+        In how many ways the detector looks at each photograph: 1, 2 or 4, see `Detector`; fewer
+        are faster and a little less accurate. By default as was chosen for it.
 
     Returns
     -------
     SmearReader
+
+    Raises
+    ------
+    InvalidParameter
+        If `ways` is something else.
     """
+    if ways is not None:
+        settings.check_choice("ways", ways, (1, 2, 4))
     from wbc_helpers import classifier, detector
 
-    return SmearReader(detector.load(), classifier.load())
+    found = detector.load()
+    if ways is not None:
+        found = Detector(found.model, {**found.about, "ways": ways})
+    return SmearReader(found, classifier.load())
 
 
 def estimate_scale(

@@ -123,7 +123,7 @@ def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set(xlabel="Epoch", ylabel="Loss per cell", title="Loss by epoch")
+    ax.set(xlabel="Epoch", ylabel="Loss per cell", title=f"Loss by epoch (n = {len(history):,})")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     ax.legend()
     ax.grid()
