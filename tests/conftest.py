@@ -63,6 +63,16 @@ def browser_path() -> str:
     pytest.skip("no Chromium on this machine")
 
 
+@pytest.fixture(scope="module")
+def chromium(browser_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(browser_path), args=arguments)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def tiny_folder(tmp_path) -> Path:
     """Class folders with five plain 32x48 images each: one colour a type, easy to learn."""

@@ -20,11 +20,14 @@ from wbc_helpers import (  # noqa: E402
     classical_detection,
     detection_scores,
     detector_training,
+    laboratories,
     overlaps,
     runs,
     smear_sources,
     smear_splits,
 )
+from wbc_helpers.annotations import BOX  # noqa: E402
+from wbc_helpers.images import read_image  # noqa: E402
 
 AGREEMENT = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower", "upper"]
 
@@ -73,6 +76,26 @@ def main() -> None:
         ),
         len(test),
     )  # fmt: skip
+    judge_elsewhere(found, boxed, shown)
+
+
+def judge_elsewhere(found, boxed, photographs: pd.DataFrame) -> None:
+    """Judge the detector on the same photographs as other laboratories might have taken them."""
+    from wbc_helpers import detector_evaluation
+
+    print("\nThe detector on simulated laboratories: mAP@0.5, and AP of each kind")
+    for laboratory in laboratories.LABORATORIES:
+        taken = [
+            laboratories.simulate(read_image(path), laboratory) for path in photographs["path"]
+        ]
+        boxes = found.detect(taken)
+        scale = taken[0].shape[1] / photographs["width"].iloc[0]
+        boxes[BOX] /= scale
+        names = dict(enumerate(photographs["photograph"]))
+        boxes["photograph"] = boxes["photograph"].astype(int).map(names)
+        scores = detector_evaluation.judge_boxes(boxed, list(names.values()), boxes).scores
+        each = ", ".join(f"{kind} {row['ap_50']:.3f}" for kind, row in scores.per_kind.iterrows())
+        print(f"  {laboratory.name:20} {scores.map_50:.3f}   {each}", flush=True)
 
 
 def judge(title: str, groups: pd.Series, judged, n_photographs: int) -> None:

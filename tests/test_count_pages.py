@@ -447,16 +447,6 @@ def test_pages_that_nothing_leads_to_are_removed_if_they_are_ours(folder, out, m
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1100, "height": 900}
 
 
-@pytest.fixture(scope="module")
-def chromium(browser_path):
-    playwright = pytest.importorskip("playwright.sync_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(browser_path), args=arguments)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_pages_load_quietly_and_fit_the_screen(site, chromium, size):

@@ -1,5 +1,11 @@
 """The detector's loss and answers, where a stand-in for the network draws maps of known boxes."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,13 +13,17 @@ from keras import ops
 from PIL import Image
 
 from wbc_helpers import (
+    annotations,
+    box_matching,
     centre_maps,
     centre_network,
     crops,
     detector,
+    detector_evaluation,
     detector_training,
     runs,
     runtime,
+    smear_splits,
 )
 from wbc_helpers.annotations import BOX
 from wbc_helpers.centre_maps import N_KINDS, STRIDE
@@ -21,6 +31,7 @@ from wbc_helpers.detector import Detector
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.white_cells import RED_CELL
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZE = (96, 128)
 ABOUT = {"iou": 0.5, "thresholds": {"RBC": 0.5, "WBC": 0.5, "Platelets": 0.5}}
 BOXES = np.array([[10, 20, 60, 70], [70, 10, 110, 60], [20, 76, 36, 92]], float)
@@ -279,3 +290,61 @@ def test_a_broken_or_other_run_is_named(run):
     run.settings["training"]["recipe"] = "compact"
     with pytest.raises(BrokenRun, match="compact"):
         detector.of_run(run)
+
+
+# The weights that ship
+
+
+WEIGHTS = detector.resources.files("wbc_helpers") / "weights"
+
+
+def test_what_ships_is_small_and_its_card_tells_its_scores():
+    about = json.loads((WEIGHTS / "detector.json").read_text())
+    assert (WEIGHTS / "detector.weights.h5").stat().st_size <= 8_000_000
+    card = (WEIGHTS / "detector.md").read_text()
+    low, high = about["scores"]["test"]["map_50_interval"]
+    assert f"{about['scores']['test']['map_50']:.3f} ({low:.3f}–{high:.3f})" in card
+    assert about["training"]["epochs"] > 1 and about["data_digest"]
+
+
+@pytest.fixture(scope="module")
+def drawn(sample_folder):
+    boxed = annotations.read_annotations(sample_folder)
+    return boxed, boxed.photographs["path"].head(4).tolist()
+
+
+def test_what_ships_finds_drawn_white_cells_that_it_never_saw(drawn):
+    boxed, paths = drawn
+    shipped = detector.load()
+    found = shipped.counted(shipped.detect(paths))
+    names = [Path(path).stem for path in paths]
+    truth = boxed.boxes[boxed.boxes["photograph"].isin(names)].reset_index(drop=True)
+    assert box_matching.match_boxes(truth, found).counts.loc["WBC", "recall"] >= 0.75
+
+
+@pytest.mark.slow
+def test_what_ships_finds_the_same_on_jax(drawn, tmp_path):
+    pytest.importorskip("jax")
+    _, paths = drawn
+    told = f"""
+from wbc_helpers import detector
+detector.load().detect({paths!r}, 104).to_csv({str(tmp_path / "jax.csv")!r}, index=False)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", told], check=True, env=environment, cwd=ROOT)
+    there, here = pd.read_csv(tmp_path / "jax.csv"), detector.load().detect(paths, 104)
+    sure = [table[table["score"] > 0.1].reset_index(drop=True) for table in (there, here)]
+    assert len(sure[0]) == len(sure[1]) > 20
+    np.testing.assert_allclose(sure[0][[*BOX, "score"]], sure[1][[*BOX, "score"]], atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_what_ships_scores_on_photographs_what_its_card_says(real_bccd):
+    boxed = annotations.read_annotations(real_bccd)
+    lists = smear_splits.read_lists(real_bccd)
+    shipped = detector.load()
+    judged = detector_evaluation.judge(shipped, boxed, lists.index[lists == "test"].tolist())
+    stated = shipped.about["scores"]["test"]
+    assert judged.scores.map_50 == pytest.approx(stated["map_50"], abs=0.005)
+    assert judged.table["mae"].to_dict() == pytest.approx(stated["mean_absolute_error"], abs=0.1)

@@ -744,19 +744,16 @@ def test_odd_curves_are_drawn_without_complaint(values):
     assert "</svg>" in curves.draw_panel([line], "odd", "Loss")
 
 
+def test_runs_of_detectors_are_not_called_strangers(tmp_path):
+    for name in ("detectors", "photographs"):
+        (tmp_path / name).mkdir()
+    page = page_of(reports.render_overview(tmp_path))
+    assert [each.text for each in page.select(".others code")] == ["photographs"]
+
+
 # In a browser
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def chromium(browser_path):
-    playwright = pytest.importorskip("playwright.sync_api")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(browser_path), args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser

@@ -17,6 +17,9 @@ class CellType:
         What to look for under the microscope.
     reference_percent : (low, high)
         Adult reference range, per cent of all leukocytes [1]_.
+    fewer, more : str
+        What haematology calls a share below and above that range; for shares, with *relative*
+        before it.
     color : str
         Its colour in every figure (Okabe and Ito's palette, safe for colour-blind readers).
     marker : str
@@ -31,16 +34,22 @@ class CellType:
     folder: str
     nucleus: str
     reference_percent: tuple[float, float]
+    fewer: str
+    more: str
     color: str
     marker: str
 
 
 CELL_TYPES = (
-    CellType("eosinophil", "EOSINOPHIL", "two lobes, red granules", (1, 6), "#D55E00", "o"),
-    CellType("lymphocyte", "LYMPHOCYTE", "round, fills the cell", (20, 40), "#0072B2", "s"),
-    CellType("monocyte", "MONOCYTE", "large, kidney-shaped", (2, 10), "#009E73", "^"),
-    CellType("neutrophil", "NEUTROPHIL", "three to five lobes", (40, 80), "#CC79A7", "D"),
-)
+    CellType("eosinophil", "EOSINOPHIL", "two lobes, red granules",
+             (1, 6), "eosinopenia", "eosinophilia", "#D55E00", "o"),
+    CellType("lymphocyte", "LYMPHOCYTE", "round, fills the cell",
+             (20, 40), "lymphopenia", "lymphocytosis", "#0072B2", "s"),
+    CellType("monocyte", "MONOCYTE", "large, kidney-shaped",
+             (2, 10), "monocytopenia", "monocytosis", "#009E73", "^"),
+    CellType("neutrophil", "NEUTROPHIL", "three to five lobes",
+             (40, 80), "neutropenia", "neutrophilia", "#CC79A7", "D"),
+)  # fmt: skip
 """In the alphabetical order of the class folders, which is that of a model's outputs too."""
 
 NAMES = tuple(cell_type.name for cell_type in CELL_TYPES)

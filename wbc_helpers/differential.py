@@ -35,6 +35,13 @@ the range itself."""
 
 RATIOS = (("RBC", "WBC"), ("Platelets", "RBC"))
 
+REMARKED = "Platelets:RBC"
+"""The only ratio on which something is remarked: photographs are chosen for their white cells,
+whose number beside others then says nothing."""
+
+_FEWER_PLATELETS = "few platelets beside the red cells, as in thrombocytopenia (after dengue, say)"
+_MORE_PLATELETS = "many platelets beside the red cells, as in thrombocytosis"
+
 
 @dataclass(frozen=True, eq=False)
 class Differential:
@@ -51,7 +58,8 @@ class Differential:
         found, 0 where that lies within the range; `remark`: a sentence.
     ratios : DataFrame
         Rows such as `RBC:WBC`. `first`, `second`: counts; `ratio`, `low`, `high`;
-        `reference_low`, `reference_high`. NaN where the second count is 0.
+        `reference_low`, `reference_high`; NaN where the second count is 0. `remark`: a sentence
+        where photographs can tell something, see `REMARKED`.
     n_cells : int
         White cells that were named.
     n_abstained : int
@@ -94,7 +102,7 @@ class Differential:
                 lines.append(
                     f"{row.Index} = {short(row.ratio)} ({short(row.low)} – {short(row.high)}); "
                     f"in adult blood {short(row.reference_low)} – {short(row.reference_high)}. "
-                    "Photographs chosen for their white cells do not show that of the blood."
+                    + (row.remark or "Photographs chosen for their white cells do not show it.")
                 )
         lines.append(
             "Not for diagnosis. Shares are relative: one type falls when another rises. Basophils "
@@ -155,7 +163,7 @@ def count_differential(
     table = pd.DataFrame(rows, index=pd.Index(cells.NAMES, name="cell_type"))
     return Differential(
         table,
-        _ratios(counts, confidence),
+        _ratios(counts, confidence, least_cells),
         n_cells,
         len(white_cells) - n_cells,
         len(counts) if counts is not None else _n_photographs(white_cells),
@@ -218,7 +226,10 @@ def _remark(
     found = f"{plural}: {percent:.1f}% ({low:.1f}–{high:.1f}%)"
     side = "below" if percent < cell_type.reference_percent[0] else "above"
     if verdict in ("below", "above"):
-        return f"{found}, {side} the adult range of {edges}: something to look at."
+        called = cell_type.fewer if verdict == "below" else cell_type.more
+        return (
+            f"{found}, {side} the adult range of {edges}: relative {called}, something to look at."
+        )
     if verdict == "within":
         return f"{found}, within the adult range of {edges}."
     if needed == 0:
@@ -298,7 +309,7 @@ def cells_needed(
     return many
 
 
-def _ratios(counts: pd.DataFrame | None, confidence: float) -> pd.DataFrame:
+def _ratios(counts: pd.DataFrame | None, confidence: float, least_cells: int) -> pd.DataFrame:
     """Ratios between kinds, each with the interval that its share of both gives [2]_."""
     rows = {}
     for pair in RATIOS if counts is not None else ():
@@ -307,14 +318,44 @@ def _ratios(counts: pd.DataFrame | None, confidence: float) -> pd.DataFrame:
         first, second = (int(counts[kind].sum()) for kind in pair)
         low, high = exact_interval(first, first + second, confidence)
         ranges = [cells.KIND_BY_NAME[kind].reference for kind in pair]
-        rows[":".join(pair)] = {
+        reference = ranges[0][0] / ranges[1][1], ranges[0][1] / ranges[1][0]
+        name = ":".join(pair)
+        remark = ""
+        if name == REMARKED and first + second:
+            remark = _remark_on_platelets(first, first + second, reference, confidence, least_cells)
+        rows[name] = {
             "first": first,
             "second": second,
             "ratio": first / second if second else math.nan,
             "low": low / (1 - low) if second else math.nan,
             "high": high / (1 - high) if second else math.nan,
-            "reference_low": ranges[0][0] / ranges[1][1],
-            "reference_high": ranges[0][1] / ranges[1][0],
+            "reference_low": reference[0],
+            "reference_high": reference[1],
+            "remark": remark,
         }
     columns = ["first", "second", "ratio", "low", "high", "reference_low", "reference_high"]
+    columns.append("remark")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("ratio_of")
+
+
+def _remark_on_platelets(
+    count: int, n: int, reference: tuple[float, float], confidence: float, least_cells: int
+) -> str:
+    """Say where platelets beside red cells lie outside what their reference ranges allow."""
+    # Of platelets and red cells together, the part that are platelets.
+    edges = tuple(100 * ratio / (1 + ratio) for ratio in reference)
+    low, high = (100 * bound for bound in exact_interval(count, n, confidence))
+    needed = cells_needed(count, n, edges, confidence)
+    if needed == 0:
+        if low >= edges[0] and high <= edges[1]:
+            return "Within what the adult ranges allow."
+        return f"{n:,} red cells and platelets agree with the adult ranges, and with others."
+    called = _FEWER_PLATELETS if 100 * count / n < edges[0] else _MORE_PLATELETS
+    if n >= least_cells and (high < edges[0] or low > edges[1]):
+        return f"That is {called}: something to look at."
+    if needed > MOST_CELLS:
+        return "At the edge of what the adult ranges allow: no count would decide."
+    return (
+        f"Outside what the adult ranges allow, but {n:,} red cells and platelets are too few to "
+        f"say so: at this ratio it would take {max(needed, least_cells):,}."
+    )
