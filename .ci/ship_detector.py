@@ -4,7 +4,7 @@
 
 How the maps are read is chosen on the validation photographs, by a run that did not learn from
 them: where what ships did, `--chosen-by` names another one, trained in the same way without them.
-The photographs of the test are looked at once, here, when nothing is left to choose.
+The photographs of the test are looked at last, here, when nothing is left to choose.
 """
 
 import argparse

@@ -202,8 +202,8 @@ if epochs:
 # ## Reading the maps
 #
 # On the validation photographs: from which overlap on are two boxes one cell; does it help to look
-# at mirrored photographs, too (`ways`), by enough to be worth the time; and which score is enough to
-# be counted? The weights that ship bring their answers.
+# at mirrored photographs, too (`ways`), by enough to be worth the time; and from which score on are
+# as many boxes counted as people drew? The weights that ship bring their answers.
 
 # %%
 if epochs:

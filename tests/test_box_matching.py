@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wbc_helpers.box_matching import best_thresholds, match_boxes, overlap
+from wbc_helpers.box_matching import fair_thresholds, match_boxes, overlap
 from wbc_helpers.detection_scores import IOUS, score_detections
 from wbc_helpers.errors import InvalidParameter
 
@@ -76,7 +76,7 @@ def test_nothing_to_match():
     nothing = predicted()
     assert match_boxes(TRUTH, nothing).counts["missed"].to_dict() == {"RBC": 3, "WBC": 1}
     assert match_boxes(TRUTH[:0], nothing).counts.empty
-    assert best_thresholds(match_boxes(TRUTH, nothing)).empty
+    assert fair_thresholds(match_boxes(TRUTH, nothing)).empty
 
 
 @pytest.mark.parametrize("iou", [0.5, 0.75])
@@ -99,20 +99,18 @@ def test_finds_what_coco_finds(iou):
     assert 20 < hits.sum() < 72
 
 
-def test_threshold_of_the_highest_f1():
+def test_thresholds_take_as_many_boxes_as_there_are_cells():
     predictions = predicted(
-        ("a", "RBC", 0, 0, 10, 10, 0.9),  # right: F1 2·1 / (1 + 3) = 1/2
-        ("b", "RBC", 50, 0, 60, 10, 0.8),  # wrong: 2 / 5
-        ("b", "RBC", 0, 0, 10, 10, 0.7),  # right: 4 / 6, the highest
-        ("b", "RBC", 70, 0, 80, 10, 0.6),  # wrong: 4 / 7
+        ("a", "RBC", 0, 0, 10, 10, 0.9),
+        ("b", "RBC", 50, 0, 60, 10, 0.8),  # wrong
+        ("b", "RBC", 0, 0, 10, 10, 0.7),
+        ("b", "RBC", 70, 0, 80, 10, 0.6),  # wrong, and a fourth of three cells
         ("a", "WBC", 80, 0, 90, 10, 0.6),
     )
-    assert best_thresholds(match_boxes(TRUTH, predictions)).to_dict() == {"RBC": 0.7, "WBC": np.inf}
-    # Boxes of one score stand or fall together: 4 / 7 at 0.7 now, still above 1 / 2.
-    tied = predictions.assign(score=[0.9, 0.8, 0.7, 0.7, 0.6])
-    assert best_thresholds(match_boxes(TRUTH, tied))["RBC"] == 0.7
-    tied["score"] = [0.9, 0.7, 0.7, 0.7, 0.6]
-    assert best_thresholds(match_boxes(TRUTH, tied))["RBC"] == 0.7
+    assert fair_thresholds(match_boxes(TRUTH, predictions)).to_dict() == {"RBC": 0.7, "WBC": np.inf}
+    # Fewer than there are cells: all.
+    few = predictions.iloc[:2]
+    assert fair_thresholds(match_boxes(TRUTH, few)).to_dict() == {"RBC": 0.8}
 
 
 @pytest.mark.parametrize("iou", [0, -1, 1.1, float("nan")])

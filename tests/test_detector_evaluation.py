@@ -72,7 +72,7 @@ def test_ways_that_bring_nothing_are_left(boxed):
     assert chosen.about["ways"] == 1
 
 
-def test_the_thresholds_are_those_of_the_highest_f1(boxed):
+def test_the_thresholds_take_as_many_boxes_as_there_are_cells(boxed):
     found = Detector(Stand_in(), ABOUT)
     chosen, _ = choose_reading(found, boxed, NAMES, ways=(1,))
     thresholds = chosen.about["thresholds"]

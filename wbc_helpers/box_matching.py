@@ -135,11 +135,11 @@ def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5
     )
 
 
-def best_thresholds(matches: BoxMatches) -> pd.Series:
-    """Score from which on boxes are best taken, by kind: that of the highest F1.
+def fair_thresholds(matches: BoxMatches) -> pd.Series:
+    """Score from which on as many boxes are taken as there are cells, by kind.
 
-    Choose it on validation photographs. Since the surest boxes choose first, leaving out the
-    unsure ones changes no match of the others.
+    Then cells that are missed and boxes that are false balance each other, so that counts are
+    neither too high nor too low on average. Choose it on validation photographs.
 
     Parameters
     ----------
@@ -149,17 +149,13 @@ def best_thresholds(matches: BoxMatches) -> pd.Series:
     Returns
     -------
     Series of float
-        By kind, the lowest score that belongs to it; infinity where no box is right.
+        By kind, the score of the box that is as many-th as there are cells, the surest first; that
+        of the last one where there are fewer boxes; infinity where no box is right.
     """
     thresholds = {}
     for kind, boxes in matches.predictions.groupby("kind", observed=True):
-        boxes = boxes.sort_values("score", ascending=False, kind="stable")
-        found = np.cumsum(boxes["match"].to_numpy() >= 0)
-        n_truth = int((matches.truth["kind"] == kind).sum())
-        f1 = 2 * found / (np.arange(1, len(boxes) + 1) + n_truth)
-        # Boxes of one score are taken or left together.
-        scores = boxes["score"].to_numpy(float)
-        f1[:-1][scores[:-1] == scores[1:]] = -1
-        best = int(f1.argmax())
-        thresholds[str(kind)] = scores[best] if f1[best] > 0 else np.inf
+        scores = np.sort(boxes["score"].to_numpy(float))[::-1]
+        n_cells = int((matches.truth["kind"] == kind).sum())
+        any_right = (boxes["match"] >= 0).any()
+        thresholds[str(kind)] = scores[min(n_cells, len(scores)) - 1] if any_right else np.inf
     return pd.Series(thresholds, dtype=float, name="threshold").rename_axis("kind")

@@ -78,7 +78,7 @@ def choose_reading(
     Returns
     -------
     chosen : Detector
-        With `iou`, `ways`, and for each kind the threshold of the highest F1.
+        With `iou`, `ways`, and for each kind the threshold at which counts are right on average.
     tried : DataFrame
         A row each that was tried: `ways`, `iou`, `map_50`.
     """
@@ -97,7 +97,7 @@ def choose_reading(
         if looked[0] >= best[0] + worth:
             best = looked
     matches = box_matching.match_boxes(_truth(boxed, photographs), best[2])
-    thresholds = box_matching.best_thresholds(matches).reindex(cells.KIND_NAMES)
+    thresholds = box_matching.fair_thresholds(matches).reindex(cells.KIND_NAMES)
     # A kind of which no box was right is not counted; JSON knows no infinity.
     thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
     chosen = Detector(found.model, {**best[1], "thresholds": thresholds})
