@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wbc_helpers import images, white_cells
+from wbc_helpers import images, laboratories, white_cells
 
 SMEAR = (220, 180, 190)
 
@@ -111,6 +111,14 @@ def test_estimates_of_one_field_at_two_magnifications_differ_by_the_magnificatio
     half = cv2.resize(field, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     ratio = white_cells.red_cell_diameter(field) / white_cells.red_cell_diameter(half)
     assert ratio == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("laboratory", laboratories.LABORATORIES, ids=lambda each: each.name)
+def test_another_laboratory_does_not_hide_the_scale(laboratory):
+    field = draw_field(52, [(320, 240, 40)])
+    there = white_cells.red_cell_diameter(laboratories.simulate(field, laboratory))
+    here = white_cells.red_cell_diameter(field)
+    assert there == pytest.approx(here * laboratory.magnification, rel=0.1)
 
 
 def test_no_red_cells_no_scale():

@@ -258,11 +258,20 @@ def _diameter(image: np.ndarray) -> float:
             cv2.drawContours(stained, [contour], -1, 1, -1)
     radius = cv2.distanceTransform(np.pad(stained, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     radius = cv2.GaussianBlur(radius, (0, 0), 1)
-    chromatin = cv2.dilate((blue > red + 5).astype(np.uint8), np.ones((9, 9))) > 0
-    peaks = (radius == cv2.dilate(radius, np.ones((15, 15)))) & (radius > 5) & ~chromatin
+    summits = (radius == cv2.dilate(radius, np.ones((15, 15)))) & (radius > 5)
+    peaks = summits & ~_grown(blue > red + 5)
+    if peaks.sum() < 3 and (background := smear & (green > otsu)).any():
+        # Under a bluish stain or lamp red cells are bluer than red, too: a second look, in white
+        # light, at what is not a nucleus, where blue far exceeds green.
+        white = blurred * (235 / np.maximum(np.median(blurred[background], axis=0), 1))
+        peaks = summits & ~_grown(white[..., 2] > white[..., 1] + 30)
     if peaks.sum() < 3:
         return float("nan")
     return float(np.percentile(radius[peaks], _TOUCH_PERCENTILE)) / _RADIUS_PER_DIAMETER
+
+
+def _grown(chromatin: np.ndarray) -> np.ndarray:
+    return cv2.dilate(chromatin.astype(np.uint8), np.ones((9, 9))) > 0
 
 
 def red_cell_diameter_of(
