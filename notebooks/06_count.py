@@ -280,7 +280,7 @@ if upload:
 reader = smear_reading.SmearReader(found, classifier.load())
 counted_folder = own or smear_sources.smears_folder(folder) / "JPEGImages"
 counts = folder_counts.count_folder(
-    counted_folder, out / ("counts-own" if own else "counts"), reader,
+    counted_folder, out / (f"counts-{Path(own).name}" if own else "counts"), reader,
     red_cell or None, None if own else part["test"], progress=False,
 )  # fmt: skip
 page = count_pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)
