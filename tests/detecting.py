@@ -63,6 +63,9 @@ def main() -> None:
     )
     groups = overlaps.group_sources(pairs, boxed.photographs["photograph"])
 
+    thresholds = [f"{kind} {score:.2f}" for kind, score in found.about["thresholds"].items()]
+    print(f"Ways of looking: {found.about['ways']}; counted from {', '.join(thresholds)} on")
+
     shown = boxed.photographs.set_index("photograph").loc[test].reset_index()
     found.detect(shown["path"].head(8))  # warm
     judge(
