@@ -2,7 +2,7 @@
 
 Makes environments of the versions that Colab ships (tests/colab-requirements.txt), and executes
 every notebook from a folder that holds nothing else: its first cell has to bring the package,
-from an archive like the one that GitHub serves. Then 03 and 04 once more on JAX without
+from an archive like the one that GitHub serves. Then 03, 04 and 06 once more on JAX without
 TensorFlow, as on Colab's TPU runtime. Environments and archive are made under build/colab-check/.
 """
 
@@ -205,7 +205,7 @@ def main() -> int:
         rows += check("tensorflow", python, chosen, archive)
     if options.backend != "tensorflow":
         python = make_environment("colab-without-tensorflow", without="tensorflow")
-        on_jax = [path for path in chosen if path.name.startswith(("03", "04"))]
+        on_jax = [path for path in chosen if path.name.startswith(("03", "04", "06"))]
         rows += check("jax", python, on_jax, archive)
     print(f"\n{'notebook':20} {'backend':11} {'seconds':>7}  result")
     for notebook, backend, seconds, result in rows:
