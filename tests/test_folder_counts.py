@@ -118,7 +118,7 @@ def test_what_is_returned_sums_up_the_tables(folder, out, reader):
     ratios = found.differential.ratios
     assert ratios.loc["RBC:WBC", ["first", "second", "ratio"]].tolist() == [3, 3, 1]
     assert ratios.loc["Platelets:RBC", ["first", "second"]].tolist() == [1, 3]
-    assert str(found).startswith("3 photographs: 3 red cells, 3 white cells, 1 platelets")
+    assert str(found).startswith("3 photographs: 3 red cells, 3 white cells, 1 platelet")
 
 
 def test_the_worst_photographs_come_first(folder, out, reader):
@@ -543,7 +543,7 @@ def test_the_command_counts_and_says_where(command, out, capsys):
     assert rows_of(out / "cells.csv")[1:4] == CELLS_OF_A
     assert (out / "index.html").is_file()
     said = capsys.readouterr().out
-    assert "3 photographs: 3 red cells, 3 white cells, 1 platelets" in said
+    assert "3 photographs: 3 red cells, 3 white cells, 1 platelet" in said
     assert str(out / "index.html") in said and "Differential of 2 white cells" in said
 
 

@@ -90,12 +90,11 @@ class FolderCounts:
 
     def __str__(self) -> str:
         """Say for a terminal what was counted and what went wrong."""
-        totals = [f"{self.counts[each.name].sum():,} {each.plural}" for each in cells.KINDS]
-        lines = [
-            f"{len(self.counts):,} photographs: {', '.join(totals)}",
-            "",
-            str(self.differential),
+        totals = [
+            _number(self.counts[each.name].sum(), each.title, each.plural) for each in cells.KINDS
         ]
+        photographs = _number(len(self.counts), "photograph", "photographs")
+        lines = [f"{photographs}: {', '.join(totals)}", "", str(self.differential)]
         if self.passed_over:
             read = ", ".join(IMAGE_SUFFIXES)
             n_files = _number(len(self.passed_over), "file", "files")
