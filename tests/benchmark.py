@@ -135,7 +135,7 @@ def learning(folder: str, size: tuple[int, int], recipe: str, epochs: int | None
         started = time.perf_counter()
         run = training.train_new(chosen, identity, "bench", scratch, scratch, verbose=0)
         whole = time.perf_counter() - started
-        history = run.history
+        history, n_validation = run.history, int((run.split == "validation").sum())
     seconds = history["seconds"].cumsum()
     return {
         "best validation": float(history["val_accuracy"].max()),
@@ -144,7 +144,7 @@ def learning(folder: str, size: tuple[int, int], recipe: str, epochs: int | None
         "s": float(seconds.iloc[-1]),
         "s with decoding": whole,
         "peak MB": peak_megabytes(),
-        "validation images": int((run.split == "validation").sum()),
+        "validation images": n_validation,
         "curve": [seconds.tolist(), history["val_accuracy"].tolist()],
     }
 
