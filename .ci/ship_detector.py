@@ -17,7 +17,6 @@ sys.path.insert(0, str(ROOT))
 from wbc_helpers import (  # noqa: E402
     annotations,
     detection_scores,
-    detector_training,
     overlaps,
     runs,
     runtime,
@@ -38,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = smear_sources.fetch_smears(options.source, options.data_dir)
     boxed = annotations.read_annotations(folder)
-    run = runs.open_run(options.run, options.runs_dir / detector_training.FOLDER)
+    run = runs.open_run(options.run, options.runs_dir / runs.DETECTORS)
     data = run.settings["data"]
     if data["digest"] != smear_sources.identify_smears(folder).digest:
         sys.exit(f"{run.name} was trained on other data than {options.source}.")

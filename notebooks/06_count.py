@@ -25,9 +25,9 @@
 # it finds and counts them on photographs that it never saw, and have counted a folder of smears,
 # yours if you like, with the differential count of its white cells.
 #
-# **Time and hardware:** training takes most of it, half an hour on two CPU cores and a few minutes
-# on a GPU; one that was cut off goes on. With `epochs = 0` nothing is trained: the weights that
-# come with the project answer within a minute.
+# **Time and hardware:** training takes most of it, about 20 minutes on two CPU cores that have
+# nothing else to do; one that was cut off goes on. With `epochs = 0` nothing is trained: the weights
+# that come with the project answer within a minute.
 
 # %% [markdown]
 # ## Set-up
@@ -154,12 +154,12 @@ figures.boxed_cells(
 );
 
 # %% [markdown]
-# Sides of boxes in pixels: white cells are twenty times as large in area as platelets, and both
-# have to be found by one network.
+# Widths of boxes in pixels: white cells are many times as large as platelets, and one network has
+# to find both.
 
 # %%
-sides = (boxed.boxes.x_max - boxed.boxes.x_min).groupby(boxed.boxes.kind, observed=True)
-sides.describe().round(1)
+widths = (boxed.boxes.x_max - boxed.boxes.x_min).groupby(boxed.boxes.kind, observed=True)
+widths.describe().round(1)
 
 # %% [markdown]
 # ## Which photographs train, validate and test?
@@ -192,7 +192,7 @@ if epochs:
     out = trained.folder
 else:
     found = detector.load()
-    out = runs.folder_of(f"shipped-{identity.source.name}", runs_folder / detector_training.FOLDER)
+    out = runs.folder_of(f"shipped-{identity.source.name}", runs_folder / runs.DETECTORS)
 
 # %%
 if epochs:
@@ -316,6 +316,6 @@ print(counts)
 
 # %% [markdown]
 # **What was learned:** a small network trained on two hundred photographs finds nearly all white
-# cells, and counts red cells and platelets about as people do, who do not agree on cells in heaps.
+# cells and most platelets; of red cells in heaps people box only some, and it counts others.
 # **Limits:** photographs of one laboratory; a count from photographs is no count of the blood.
 # **Next:** the same from the shell, for thousands of photographs: `python -m wbc_helpers count`.

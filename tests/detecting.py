@@ -47,7 +47,7 @@ def main() -> None:
     from wbc_helpers import detector, detector_evaluation
 
     if options.run:
-        run = runs.open_run(options.run, options.runs_dir / detector_training.FOLDER)
+        run = runs.open_run(options.run, options.runs_dir / runs.DETECTORS)
         parts = run.split
         validation = parts.index[parts == "val"].tolist()
         found, _ = detector_evaluation.choose_reading(detector.of_run(run), boxed, validation)

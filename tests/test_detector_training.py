@@ -206,7 +206,7 @@ def test_a_minute_of_training_finds_most_drawn_cells(sample_folder, tmp_path, mo
     identity = smear_sources.identify_smears(sample_folder)
     chosen = DetectorSettings(epochs=25, batch_size=4, filters=(8, 16, 32, 48))
     run = detector_training.train_new(chosen, identity, "drawn", tmp_path, verbose=0)
-    assert run.folder.parent.name == detector_training.FOLDER
+    assert run.folder.parent.name == runs.DETECTORS
     settings = json.loads((run.folder / "settings.json").read_text())
     assert settings["data"]["drawn"] is True
     boxed = annotations.read_annotations(sample_folder)

@@ -40,8 +40,6 @@ HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "seconds", "peak_memory_bytes")
 EVERY = 5
 """Epochs from one validation to the next."""
 
-FOLDER = runs.DETECTORS
-
 
 @dataclass(frozen=True)
 class DetectorSettings:
@@ -132,7 +130,7 @@ def train_new(
     name : str
         Name of the run; one that exists with the same settings is gone on with.
     runs_dir : path
-        Folder of all runs; this one goes to its `FOLDER`.
+        Folder of all runs; this one goes to its `runs.DETECTORS`.
     parts : Series of str, optional
         Part by photograph, see `smear_splits`; by default the lists that come with the data, or
         where there are none, a split that keeps overlapping photographs together.
@@ -156,7 +154,7 @@ def train_new(
     if parts is None:
         parts = deal(identity.folder, boxed)
     described = describe(chosen, identity.to_dict(), in_use)
-    with distributed.run_folder(name, Path(runs_dir) / FOLDER, described) as run:
+    with distributed.run_folder(name, Path(runs_dir) / runs.DETECTORS, described) as run:
         return train(boxed, parts, run, in_use.n_devices, verbose)
 
 

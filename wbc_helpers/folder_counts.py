@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from wbc_helpers import cells, count_journal, differential, smear_reading, storage
 from wbc_helpers.annotations import BOX
 from wbc_helpers.catalog import IMAGE_SUFFIXES
+from wbc_helpers.detector import AT_A_TIME
 from wbc_helpers.differential import Differential
 from wbc_helpers.errors import DataNotFound, InvalidParameter, WbcError
 from wbc_helpers.images import read_image
@@ -335,7 +336,7 @@ def _count(
                 yield None, (image, f"{type(photograph).__name__}: {photograph}")
                 continue
             waiting.append((image, stamp, photograph))
-            if len(waiting) == _AT_A_TIME or sum(
+            if len(waiting) == AT_A_TIME or sum(
                 each.shape[0] * each.shape[1] for _, _, each in waiting
             ) >= _MOST_PIXELS:  # fmt: skip
                 yield from _read_waiting(reader, waiting, red_cell)
@@ -343,15 +344,12 @@ def _count(
         yield from _read_waiting(reader, waiting, red_cell)
 
 
-_AT_A_TIME = 8
-
-
 def _ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Work on items in a pool, so many ahead of what is asked for and no more."""
     begun: list[tuple[str, Future]] = []
     for item in items:
         begun.append((item, pool.submit(work, item)))
-        if len(begun) > _AT_A_TIME:
+        if len(begun) > AT_A_TIME:
             done, result = begun.pop(0)
             yield done, result.result()
     for done, result in begun:
