@@ -11,6 +11,11 @@ import pandas as pd
 from wbc_helpers import augmentation, cells, distributed, inputs
 from wbc_helpers.recipes import RECIPES
 
+WORKERS = 2
+"""Threads that make batches ready. With one, Keras leaves reading ahead to TensorFlow's autotuning,
+whose own thread is waited for when an epoch ends (Keras 3.14, TensorFlow 2.21): it has slept for
+10 ms, 20 ms, 40 ms … since the epoch began, so that one of 21 s lasted until the 41st."""
+
 
 def one_hot(cell_types: pd.Series) -> np.ndarray:
     """Put cell types into (n, 4) float32, a one in each row, columns as in `cells.NAMES`."""
@@ -38,7 +43,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
-        super().__init__()
+        super().__init__(workers=WORKERS)
         self.pixels, self.cell_types, self.rows = pixels, cell_types, rows
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.n_images = len(rows) - len(rows) % n_devices
@@ -73,7 +78,7 @@ class DrawnViews(keras.utils.PyDataset):
     """
 
     def __init__(self, patches, training_images, settings):
-        super().__init__()
+        super().__init__(workers=WORKERS)
         recipe = RECIPES[settings["recipe"]]
         known = training_images.get("source_id", training_images["file"])
         sources = set(known.fillna(training_images["file"]))
