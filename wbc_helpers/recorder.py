@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import runs, storage
+from wbc_helpers import runs, runtime, storage
 from wbc_helpers.errors import BrokenRun
 
 
@@ -49,6 +49,11 @@ class Recorder(keras.callbacks.Callback):
             drawn = np.random.SeedSequence((self.batches.seed, epoch, index)).generate_state(2)
             state.assign(drawn.astype(state.dtype))
         self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Keep memory for the steps that follow: the data set that was just made forbade it."""
+        if batch == 0:
+            runtime.keep_freed_memory()
 
     def on_epoch_end(self, epoch, logs=None):
         """Write weights and history, then remove the weights of the epoch before.

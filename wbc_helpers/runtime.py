@@ -91,10 +91,11 @@ def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for the arrays of the next step.
 
-    A step of training on the CPU makes and frees some 100 MB. The GNU C library gives most of that
-    back to the system each time, so that each step has it zeroed and mapped again, page by page,
-    which took two fifths of a step's time. Other allocators, such as Colab's TCMalloc, keep it
-    anyway.
+    A step of training on the CPU makes and frees some 100 MB. Left alone, the GNU C library gives
+    most of it back to the system each time, which maps and zeroes it again page by page: two fifths
+    of a step's time. On Python 3.11 TensorFlow 2.21 even asks for that, when it makes a data set of
+    Python's (`ApplyPython311MemoryPatch`), so that it takes telling again afterwards. Other
+    allocators, such as Colab's TCMalloc, keep memory anyway.
 
     Returns
     -------
