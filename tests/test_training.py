@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from wbc_helpers import (
+    batches,
     catalog,
     images,
     models,
@@ -125,6 +126,12 @@ def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_p
         train(noise, "disturbed", tmp_path)
     monkeypatch.undo()
     assert scores(train(noise, "disturbed", tmp_path)).equals(scores(undisturbed))
+
+
+def test_several_threads_give_out_the_batches_that_one_gives_out(noise, tmp_path, monkeypatch):
+    several = train(noise, "several", tmp_path)
+    monkeypatch.setattr(batches, "n_workers", lambda: 1)
+    pd.testing.assert_frame_equal(scores(several), scores(train(noise, "one", tmp_path)))
 
 
 @pytest.mark.skipif(

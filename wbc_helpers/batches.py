@@ -11,10 +11,21 @@ import pandas as pd
 from wbc_helpers import augmentation, cells, distributed, inputs
 from wbc_helpers.recipes import RECIPES
 
-WORKERS = 2
-"""Threads that make batches ready. With one, Keras leaves reading ahead to TensorFlow's autotuning,
-whose own thread is waited for when an epoch ends (Keras 3.14, TensorFlow 2.21): it has slept for
-10 ms, 20 ms, 40 ms … since the epoch began, so that one of 21 s lasted until the 41st."""
+
+def n_workers() -> int:
+    """Count the threads that make batches ready, for `keras.utils.PyDataset`.
+
+    With one, Keras leaves reading ahead to TensorFlow's autotuning, whose own thread is waited for
+    when an epoch ends (Keras 3.14, TensorFlow 2.21): it has slept for 10 ms, 20 ms, 40 ms … since
+    the epoch began, so that one of 21 s lasted until the 41st. On the other backends, several
+    threads would hand batches that were read ahead on to the next epoch.
+
+    Returns
+    -------
+    int
+        2 on TensorFlow, else 1.
+    """
+    return 2 if keras.backend.backend() == "tensorflow" else 1
 
 
 def one_hot(cell_types: pd.Series) -> np.ndarray:
@@ -43,7 +54,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
-        super().__init__(workers=WORKERS)
+        super().__init__(workers=n_workers())
         self.pixels, self.cell_types, self.rows = pixels, cell_types, rows
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.n_images = len(rows) - len(rows) % n_devices
@@ -78,7 +89,7 @@ class DrawnViews(keras.utils.PyDataset):
     """
 
     def __init__(self, patches, training_images, settings):
-        super().__init__(workers=WORKERS)
+        super().__init__(workers=n_workers())
         recipe = RECIPES[settings["recipe"]]
         known = training_images.get("source_id", training_images["file"])
         sources = set(known.fillna(training_images["file"]))

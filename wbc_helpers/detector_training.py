@@ -25,7 +25,7 @@ from wbc_helpers import (
     storage,
 )
 from wbc_helpers.annotations import BOX, Annotations
-from wbc_helpers.batches import WORKERS
+from wbc_helpers.batches import n_workers
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.images import read_image
 from wbc_helpers.recorder import Recorder, finish, restore, warm_cosine
@@ -315,7 +315,7 @@ class SmearBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, boxed, photographs, scale, batch_size, views=STILL, seed=0):
-        super().__init__(workers=WORKERS)
+        super().__init__(workers=n_workers())
         self.pixels = [crops.balance(read_image(path)) for path in photographs["path"]]
         boxes = boxed.boxes.groupby("photograph", observed=True)
         known = boxes.indices
