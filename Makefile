@@ -12,10 +12,13 @@ VENV ?= .venv
 # Which tests `make test` selects (pytest's -m), and what else pytest is told.
 MARKERS ?= not slow
 PYTEST_ARGS ?=
+# Processes that share the tests, file by file, since tests of a file share what is made for them.
+WORKERS ?= 2
 # Arguments of tests/benchmark.py.
 BENCH_ARGS ?=
 
 python = $(call quoted,VENV)/bin/python
+pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfile
 
 # The value of a variable as it was typed, as one word of the shell: `$(value …)` leaves a `$` in a
 # path alone, and the rest does so with spaces and quotes.
@@ -35,7 +38,7 @@ help: ## list the targets
 	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
 	@echo 'EPOCHS, RECIPE, VALIDATION (random or grouped), RUN (name of the run), SEED, DATA_DIR,'
 	@echo 'RUNS_DIR. Of crossval: the same but VALIDATION, and PHOTOGRAPHS (train or all), FOLDS.'
-	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS.'
+	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS, WORKERS.'
 
 .PHONY: run
 run: setup ## get the data, execute the notebooks, render the report
@@ -63,11 +66,11 @@ report: setup ## render the pages of all runs again (RUNS_DIR)
 
 .PHONY: test
 test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
-	@$(python) -m pytest -m $(call quoted,MARKERS) $(PYTEST_ARGS)
+	@$(pytest) -m $(call quoted,MARKERS) $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all: lint ## the same, slow tests too
-	@$(python) -m pytest $(PYTEST_ARGS)
+	@$(pytest) $(PYTEST_ARGS)
 
 .PHONY: audit
 audit: setup ## find each image's photograph, overlaps, leaks, repeats (SOURCE, DATA_DIR)
