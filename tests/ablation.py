@@ -7,14 +7,16 @@ The last columns are the same for simulated laboratories, see `wbc_helpers/labor
 networks being those of the row. TEST has no part in any of it. The laboratories were looked at
 while the recipe was made, so that their scores are those of development.
 
-Rows that were measured are kept in `runs/ablation-SEED/`; an interrupted ablation goes on there.
+Rows that were measured are kept in `runs/ablation-SEED/`; an interrupted ablation goes on there. A
+seed decides the folds, too. A second table compares rows measured with several seeds
+(`--seed 1 --only ...`), since with one seed half a point is no more than chance.
 """
 
 import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -29,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from wbc_helpers import (  # noqa: E402
     catalog,
+    cells,
     crops,
     crossvalidation,
     images,
@@ -46,6 +49,7 @@ from wbc_helpers import (  # noqa: E402
     uncertainty,
     white_cells,
 )
+from wbc_helpers.evaluation import Evaluation  # noqa: E402
 from wbc_helpers.recipes import RECIPES  # noqa: E402
 
 COMPACT = RECIPES["compact"]
@@ -165,9 +169,14 @@ def balanced(table: pd.DataFrame) -> float:
     return predictions.evaluate_table(table).balanced_accuracy
 
 
-def by_photograph(table: pd.DataFrame) -> float:
-    judged = photographs.by_photograph(predictions.evaluate_table(table), table["source_id"])
-    return judged.accuracy
+def by_photograph(table: pd.DataFrame) -> Evaluation:
+    return photographs.by_photograph(predictions.evaluate_table(table), table["source_id"])
+
+
+def are_wrong(table: pd.DataFrame) -> np.ndarray:
+    """Which photographs, in the order of their names, get another type than the published."""
+    judged = by_photograph(table)
+    return np.array(cells.NAMES)[judged.probabilities.argmax(axis=1)] != judged.true_types
 
 
 def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -187,14 +196,19 @@ def against(reference: pd.DataFrame, other: pd.DataFrame) -> str:
     )
 
 
-def elsewhere(table: pd.DataFrame) -> pd.Series:
+def elsewhere(folder: Path) -> pd.Series:
     """Balanced accuracy by laboratory."""
+    table = pd.read_csv(beside(folder, "elsewhere"), dtype=predictions.COLUMNS)
     return table.groupby("laboratory", sort=False)[table.columns.tolist()].apply(balanced)
 
 
-def folder_of(name: str, options: argparse.Namespace) -> Path:
+def folder_of(name: str, options: argparse.Namespace, seed: int | None = None) -> Path:
     words = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name)
-    return options.runs_dir / f"ablation-{options.seed}" / words
+    return options.runs_dir / f"ablation-{options.seed if seed is None else seed}" / words
+
+
+def is_measured(folder: Path) -> bool:
+    return beside(folder, "elsewhere").is_file()
 
 
 def beside(folder: Path, what: str) -> Path:
@@ -205,7 +219,7 @@ def beside(folder: Path, what: str) -> Path:
 def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
     """Train one variant, unless that was done."""
     folder = folder_of(name, options)
-    if beside(folder, "elsewhere").is_file():
+    if is_measured(folder):
         return
     started = time.perf_counter()
     with VARIANTS[name]():
@@ -239,9 +253,8 @@ def main() -> None:
     table = provenance.add_provenance(catalog.find_images(identity.folder))
     for name in options.only or VARIANTS:
         measure(name, options, identity, table)
-    if options.only:
-        return
     print(report(options))
+    print(of_several_seeds(options))
 
 
 def report(options: argparse.Namespace) -> str:
@@ -254,10 +267,9 @@ def report(options: argparse.Namespace) -> str:
     reference, measured = None, []
     for name in VARIANTS:
         folder = folder_of(name, options)
-        if not beside(folder, "elsewhere").is_file():
+        if not is_measured(folder):
             continue
-        told = predictions.read(folder)
-        there = elsewhere(pd.read_csv(beside(folder, "elsewhere"), dtype=predictions.COLUMNS))
+        told, there = predictions.read(folder), elsewhere(folder)
         seconds = [
             pd.read_csv(history)["seconds"].sum() for history in folder.glob("fold-*/history.csv")
         ]
@@ -266,7 +278,7 @@ def report(options: argparse.Namespace) -> str:
         difference = "" if told is reference else against(reference, told)
         lines.append(
             f"| {name} | {100 * balanced(told):.1f} | {difference} "
-            f"| {100 * by_photograph(told):.1f} | {100 * there.mean():.1f} "
+            f"| {100 * by_photograph(told).accuracy:.1f} | {100 * there.mean():.1f} "
             f"| {100 * there.min():.1f} ({there.idxmin()}) | {np.mean(seconds):.0f} |"
         )
         if told is reference:
@@ -274,16 +286,60 @@ def report(options: argparse.Namespace) -> str:
             lines.append(
                 "| answers not averaged over turned and flipped crops "
                 f"| {100 * balanced(lying):.1f} | {against(reference, lying)} "
-                f"| {100 * by_photograph(lying):.1f} | | | |"
+                f"| {100 * by_photograph(lying).accuracy:.1f} | | | |"
             )
     if len(measured) > 1:
         mean = together(measured)
         lines.append(
             f"| the answers of these {len(measured)} times five networks averaged "
             f"| {100 * balanced(mean):.1f} | {against(reference, mean)} "
-            f"| {100 * by_photograph(mean):.1f} | | | |"
+            f"| {100 * by_photograph(mean).accuracy:.1f} | | | |"
+        )
+        wrong = np.mean([are_wrong(each) for each in measured], axis=0)
+        lines.append(
+            f"\nOf {len(wrong)} photographs, {np.sum(wrong == 1)} are wrong in each of these rows, "
+            f"{np.sum(wrong == 0)} in none."
         )
     return "\n".join(lines)
+
+
+def of_several_seeds(options: argparse.Namespace) -> str:
+    """Rows that were measured with more than one seed, compared seed by seed."""
+    lines = [
+        "| changed | seeds | balanced accuracy by image, % | difference, points "
+        "| photographs right, % | simulated laboratories, % | worst of them, % "
+        "| answers of the seeds averaged: by image, % | photographs, % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    seeds = sorted(int(folder.name[9:]) for folder in options.runs_dir.glob("ablation-[0-9]*"))
+    for name in VARIANTS:
+        measured = [seed for seed in seeds if is_measured(folder_of(name, options, seed))]
+        if len(measured) < 2:
+            continue
+        folders = [folder_of(name, options, seed) for seed in measured]
+        tables = [predictions.read(folder) for folder in folders]
+        there = [elsewhere(folder) for folder in folders]
+        scores = [balanced(table) for table in tables]
+        references = [folder_of("as it is", options, seed) for seed in measured]
+        difference = ""
+        if name != "as it is" and all(map(is_measured, references)):
+            beyond = np.subtract(scores, [balanced(predictions.read(each)) for each in references])
+            difference = spread(beyond, "+.1f")
+        mean = together(tables)
+        lines.append(
+            f"| {name} | {len(measured)} | {spread(scores)} | {difference} "
+            f"| {spread([by_photograph(table).accuracy for table in tables])} "
+            f"| {spread([each.mean() for each in there])} "
+            f"| {spread([each.min() for each in there])} "
+            f"| {100 * balanced(mean):.1f} | {100 * by_photograph(mean).accuracy:.1f} |"
+        )
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def spread(scores: Sequence[float], form: str = ".1f") -> str:
+    """Mean, lowest and highest, in per cent."""
+    mean, low, high = (format(100 * of(scores), form) for of in (np.mean, np.min, np.max))
+    return f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":
