@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import calibration, cells, crops, runs, runtime, storage, white_cells
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, UnreadableImage
@@ -316,6 +316,7 @@ def of_run(run: runs.Run) -> Classifier:
     BrokenRun
         See `models.load`.
     """
+    runtime.choose()  # before Keras is imported, see `load`
     from wbc_helpers import models
 
     training = run.settings["training"]
