@@ -19,7 +19,7 @@ zoomed out and shifted."""
 SHARPNESS = 1.5
 """Pixels of a patch per pixel of a view, so that a view that is zoomed in is not blurred."""
 
-_ABSORBANCE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+ABSORBANCE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 """Of each grey level, to the base e (Beer and Lambert)."""
 
 
@@ -138,5 +138,5 @@ def stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.nda
     gains = rng.normal(0, 0.175 * strength, 3) + rng.normal(0, 0.3 * strength)
     mixing = np.diag(np.exp(gains)) + rng.normal(0, 0.12 * strength, (3, 3))
     tint = np.abs(rng.normal(0, 0.12 * strength, 3)) * (rng.random() < 0.7)
-    absorbance = _ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
+    absorbance = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
     return np.clip(256 * np.exp(-absorbance) - 1, 0, 255)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from wbc_helpers.augmentation import ABSORBANCE
 from wbc_helpers.images import is_fill
 
 
@@ -56,8 +57,6 @@ LABORATORIES = (
 random around the one at hand. They were looked at while the `compact` recipe was made: what it
 scores on them is no test."""
 
-_ABSORBANCE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-
 
 def simulate(image: np.ndarray, laboratory: Laboratory) -> np.ndarray:
     """Show an image as another laboratory's camera would have taken it.
@@ -74,7 +73,7 @@ def simulate(image: np.ndarray, laboratory: Laboratory) -> np.ndarray:
     ndarray, (height, width, 3) uint8
         `magnification` times as high and as wide.
     """
-    mixed = _ABSORBANCE[image] @ np.float32(laboratory.mixing) + np.float32(laboratory.tint)
+    mixed = ABSORBANCE[image] @ np.float32(laboratory.mixing) + np.float32(laboratory.tint)
     taken = np.rint(np.clip(256 * np.exp(-mixed) - 1, 0, 255)).astype(np.uint8)
     if laboratory.blur:
         taken = cv2.GaussianBlur(taken, (0, 0), laboratory.blur * image.shape[1] / 320)
