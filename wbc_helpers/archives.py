@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import storage
 from wbc_helpers.errors import BrokenArchive, DataNotFound, NoSpaceLeft, UnsafeArchive

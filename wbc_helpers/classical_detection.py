@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import cells, images
 from wbc_helpers.annotations import BOX

@@ -18,7 +18,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import cells, count_journal, differential, pages, storage
 from wbc_helpers.errors import UnreadableImage

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import requests
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import storage
 from wbc_helpers.errors import DownloadFailed

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import cells, count_journal, differential, smear_reading, storage
 from wbc_helpers.annotations import BOX

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import catalog, cells, sample, storage
 from wbc_helpers.errors import DataMismatch, UnreadableImage

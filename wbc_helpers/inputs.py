@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import augmentation, crops, images, white_cells
 from wbc_helpers.catalog import photographs_folder

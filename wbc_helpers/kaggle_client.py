@@ -21,7 +21,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import archives, storage
 from wbc_helpers.errors import BrokenArchive, DataNotFound, DownloadFailed, NoSpaceLeft

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import images, matching, sample
 from wbc_helpers.errors import DataMismatch, InvalidParameter, UnreadableImage

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers import cells, smears, storage
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wbc_helpers.images import is_fill, read_image
 
