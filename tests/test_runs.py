@@ -44,6 +44,21 @@ def test_other_settings_under_the_same_name_are_refused_and_nothing_changes(tmp_
     assert (run.folder / "settings.json").read_bytes() == before
 
 
+def test_what_a_recipe_no_longer_does_makes_another_run(tmp_path):
+    runs.start("mine", tmp_path, changed(label_smoothing=0.1))
+    with pytest.raises(RunExists, match=r"training\.label_smoothing was 0\.1, now None"):
+        runs.start("mine", tmp_path, SETTINGS)
+
+
+def test_readings_are_compared_unless_the_run_is_older_than_their_record(tmp_path):
+    runs.start("older", tmp_path, SETTINGS)
+    runs.start("older", tmp_path, changed(readings={"dropout": 0.3}))
+    runs.start("newer", tmp_path, changed(readings={"dropout": 0.3, "filters": (8, 8)}))
+    runs.start("newer", tmp_path, changed(readings={"dropout": 0.3, "filters": [8, 8]}))
+    with pytest.raises(RunExists, match=r"training\.readings was .*0\.3.*, now .*0\.4"):
+        runs.start("newer", tmp_path, changed(readings={"dropout": 0.4, "filters": [8, 8]}))
+
+
 def test_a_size_is_the_same_as_tuple_and_as_list(tmp_path):
     runs.start("mine", tmp_path, SETTINGS)
     runs.start("mine", tmp_path, changed(image_size=(60, 80)))

@@ -104,7 +104,12 @@ def test_a_changed_recipe_makes_another_run(monkeypatch):
     other = dataclasses.replace(recipes.RECIPES["compact"], label_smoothing=0.2)
     monkeypatch.setitem(recipes.RECIPES, "compact", other)
     assert settings.with_recipe(chosen) != before
+    readings = recipes.RECIPES["compact"].readings | {"dropout": 0.4}
+    other = dataclasses.replace(recipes.RECIPES["compact"], readings=readings)
+    monkeypatch.setitem(recipes.RECIPES, "compact", other)
+    assert settings.with_recipe(chosen)["readings"]["dropout"] == 0.4
     # A recipe without special ways adds nothing, so that its older runs are still known.
     assert set(settings.with_recipe(settings.TrainingSettings())) == {
-        *(each.name for each in dataclasses.fields(settings.TrainingSettings)), "optimizer"
+        *(each.name for each in dataclasses.fields(settings.TrainingSettings)),
+        "optimizer", "readings",
     }  # fmt: skip

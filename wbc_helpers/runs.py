@@ -193,10 +193,12 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _check_same(run: Run, settings: dict[str, Any]) -> None:
     """Compare `training` and `data.digest` of a run with those wanted, and name differences."""
     was, wanted = _flat(run.settings), _flat(settings)
+    # What a recipe no longer does differently is missing from what is wanted.
+    compared = [key for key in wanted | was if key.startswith("training.") or key == "data.digest"]
     differences = [
-        f"{key} was {was.get(key)!r}, now {wanted[key]!r}"
-        for key in wanted
-        if (key.startswith("training.") or key == "data.digest") and was.get(key) != wanted[key]
+        f"{key} was {was.get(key)!r}, now {wanted.get(key)!r}"
+        for key in compared
+        if was.get(key) != wanted.get(key) and not _is_unknown(key, was)
     ]
     if differences:
         raise RunExists(
@@ -204,6 +206,11 @@ def _check_same(run: Run, settings: dict[str, Any]) -> None:
             f"{'; '.join(differences)}. Nothing was changed. Give this run another name, or "
             "repeat the settings to go on with the old one."
         )
+
+
+def _is_unknown(key: str, was: dict[str, Any]) -> bool:
+    """Tell whether a run is older than what is recorded under this key."""
+    return key == "training.readings" and key not in was
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -235,7 +235,8 @@ def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
     Returns
     -------
     dict
-        Ready for JSON. Of the recipe: `optimizer`, and what differs from a recipe's defaults.
+        Ready for JSON. Of the recipe: `optimizer`, `readings`, and what differs from a recipe's
+        defaults.
     """
     recipe = RECIPES[settings.recipe]
     special = {
@@ -251,6 +252,10 @@ def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
         **asdict(settings),
         "image_size": list(settings.image_size),
         "optimizer": recipe.optimizer,
+        "readings": {
+            name: list(reading) if isinstance(reading, tuple) else reading
+            for name, reading in recipe.readings.items()
+        },
         **special,
     }
 
