@@ -14,8 +14,9 @@ MARKERS ?= not slow
 PYTEST_ARGS ?=
 # Processes that share the tests, file by file, since tests of a file share what is made for them.
 WORKERS ?= 2
-# Arguments of tests/benchmark.py.
+# Arguments of tests/benchmark.py, and of tests/ablation.py (--only 'ROW' ...).
 BENCH_ARGS ?=
+ABLATION_ARGS ?=
 
 python = $(call quoted,VENV)/bin/python
 pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfile
@@ -57,8 +58,8 @@ count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd
 	@$(python) tests/detecting.py$(call option,source,SOURCE)$(call option,run,RUN)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: ablation
-ablation: setup ## measure what each part of the compact recipe brings (SOURCE, DATA_DIR, RUNS_DIR)
-	@$(python) tests/ablation.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
+	@$(python) tests/ablation.py$(call option,source,SOURCE)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
 
 .PHONY: report
 report: setup ## render the pages of all runs again (RUNS_DIR)

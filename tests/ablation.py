@@ -14,6 +14,7 @@ seed decides the folds, too. A second table compares rows measured with several 
 
 import argparse
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ from wbc_helpers import (  # noqa: E402
     uncertainty,
     white_cells,
 )
+from wbc_helpers.errors import RunExists  # noqa: E402
 from wbc_helpers.evaluation import Evaluation  # noqa: E402
 from wbc_helpers.recipes import RECIPES  # noqa: E402
 
@@ -82,8 +84,10 @@ def averaged(*arguments) -> keras.Model:
 
 COMPILED = training.compiled_model
 
+AS_IT_IS = "as it is"
+
 VARIANTS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
-    "as it is": contextlib.nullcontext,
+    AS_IT_IS: contextlib.nullcontext,
     "whole images of 72×96, no crops, no views": changed(
         # What is not square is answered as it lies: its quarter turns have another shape.
         sees="image",
@@ -216,19 +220,34 @@ def beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}-{what}.csv")
 
 
+def check_recipe(folder: Path, wanted: dict) -> None:
+    """Refuse a row that was measured when the recipe was another."""
+    made = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))["training"]
+    wanted = json.loads(json.dumps(wanted))
+    # Older rows lack some keys, and the folds of a row are no part of its recipe.
+    other = [key for key in wanted.keys() & made if made[key] != wanted[key]]
+    if other:
+        raise RunExists(
+            f"{folder} was measured with another recipe ({', '.join(sorted(other))} differ). Move "
+            f"{folder.parent} away to measure today's."
+        )
+
+
 def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
-    """Train one variant, unless that was done."""
+    """Train one variant, unless that was done with these data and this recipe."""
     folder = folder_of(name, options)
-    if is_measured(folder):
-        return
     started = time.perf_counter()
     with VARIANTS[name]():
         chosen = settings.TrainingSettings(recipe="compact", seed=options.seed)
+        if is_measured(folder):
+            crossvalidation.read(folder.name, folder.parent, identity.to_dict())
+            check_recipe(folder, settings.with_recipe(chosen))
+            return
         told = crossvalidation.cross_validate(
             chosen, identity, folder.name, options.data_dir, folder.parent
         )
         rows = told.assign(path=table.set_index("file")["path"][told["file"]].to_numpy())
-        if name == "as it is":
+        if name == AS_IT_IS:
             kept = {
                 "red_cell": inputs.red_cell_of(table), "cache_folder": options.data_dir / "cache"
             }  # fmt: skip
@@ -247,9 +266,13 @@ def main() -> None:
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", help="names of the rows to measure")
+    parser.add_argument(
+        "--only", nargs="*", choices=VARIANTS, metavar="ROW",
+        help=f"rows to measure, of: {'; '.join(VARIANTS)}",
+    )  # fmt: skip
     options = parser.parse_args()
     identity = sources.identify(sources.fetch(options.source, options.data_dir))
+    print(sources.banner(identity), flush=True)
     table = provenance.add_provenance(catalog.find_images(identity.folder))
     for name in options.only or VARIANTS:
         measure(name, options, identity, table)
@@ -273,22 +296,23 @@ def report(options: argparse.Namespace) -> str:
         seconds = [
             pd.read_csv(history)["seconds"].sum() for history in folder.glob("fold-*/history.csv")
         ]
-        reference = told if reference is None else reference
+        reference = told if name == AS_IT_IS else reference
         measured.append(told)
-        difference = "" if told is reference else against(reference, told)
+        compared = name != AS_IT_IS and reference is not None
+        difference = against(reference, told) if compared else ""
         lines.append(
             f"| {name} | {100 * balanced(told):.1f} | {difference} "
             f"| {100 * by_photograph(told).accuracy:.1f} | {100 * there.mean():.1f} "
             f"| {100 * there.min():.1f} ({there.idxmin()}) | {np.mean(seconds):.0f} |"
         )
-        if told is reference:
+        if name == AS_IT_IS:
             lying = pd.read_csv(beside(folder, "as-it-lies"), dtype=predictions.COLUMNS)
             lines.append(
                 "| answers not averaged over turned and flipped crops "
                 f"| {100 * balanced(lying):.1f} | {against(reference, lying)} "
                 f"| {100 * by_photograph(lying).accuracy:.1f} | | | |"
             )
-    if len(measured) > 1:
+    if len(measured) > 1 and reference is not None:
         mean = together(measured)
         lines.append(
             f"| the answers of these {len(measured)} times five networks averaged "
@@ -320,9 +344,9 @@ def of_several_seeds(options: argparse.Namespace) -> str:
         tables = [predictions.read(folder) for folder in folders]
         there = [elsewhere(folder) for folder in folders]
         scores = [balanced(table) for table in tables]
-        references = [folder_of("as it is", options, seed) for seed in measured]
+        references = [folder_of(AS_IT_IS, options, seed) for seed in measured]
         difference = ""
-        if name != "as it is" and all(map(is_measured, references)):
+        if name != AS_IT_IS and all(map(is_measured, references)):
             beyond = np.subtract(scores, [balanced(predictions.read(each)) for each in references])
             difference = spread(beyond, "+.1f")
         mean = together(tables)

@@ -42,7 +42,7 @@ def measured(options, name, seed, wrong):
     predictions.write(folder, table)
     (folder / "fold-0").mkdir()
     (folder / "fold-0" / "history.csv").write_text("epoch,seconds\n0,2\n1,3\n")
-    for what in ("as-it-lies", "elsewhere"):
+    for what in ("elsewhere", *(["as-it-lies"] if name == ablation.AS_IT_IS else [])):
         table.assign(laboratory="pale stain").to_csv(ablation.beside(folder, what), index=False)
 
 
@@ -66,7 +66,10 @@ def test_tables_show_rows_beside_the_recipe_as_it_is(tmp_path):
     assert lines[-1] == "Of 16 photographs, 1 are wrong in each of these rows, 14 in none."
 
 
-def test_a_row_of_one_seed_is_compared_with_none(tmp_path):
+def test_a_row_without_another_to_compare_with_stands_alone(tmp_path):
     options = argparse.Namespace(runs_dir=tmp_path, seed=0)
-    measured(options, "as it is", 0, wrong=set())
+    measured(options, "crops of 48×48", 0, wrong=set())
     assert ablation.of_several_seeds(options) == ""
+    assert ablation.report(options).splitlines()[2:] == [
+        "| crops of 48×48 | 100.0 |  | 100.0 | 100.0 | 100.0 (pale stain) | 5 |"
+    ]
