@@ -241,9 +241,10 @@ figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], test.probabili
 seen = (recipe, rows["TEST"].path, image_size, red_cell)
 cell_masks = inputs.mask_cells(*seen, progress=False)
 test_pixels = inputs.decode(*seen, data_folder / "cache")
+told = test.probabilities.argmax(axis=1)
 answered = pd.DataFrame({
     "cell_type": test.true_types,
-    "predicted": np.array(cells.NAMES)[test.probabilities.argmax(axis=1)],
+    "predicted": np.array(cells.NAMES)[told],
     "probability": test.probabilities.max(axis=1),
 })  # fmt: skip
 right = (answered.predicted == answered.cell_type).to_numpy()
@@ -251,11 +252,11 @@ generator = np.random.default_rng(0)
 some = np.concatenate(
     [generator.permutation(np.flatnonzero(group))[:4] for group in (right, ~right)]
 )
-heat = explain.grad_cam(model, test_pixels[some])
+heat = explain.grad_cam(model, test_pixels[some], told[some])
 figures.where_it_looks(test_pixels[some], heat, answered.iloc[some], cell_masks[some]);
 
 # %%
-everywhere = explain.weight_on_cell(explain.grad_cam(model, test_pixels), cell_masks)
+everywhere = explain.weight_on_cell(explain.grad_cam(model, test_pixels, told), cell_masks)
 everywhere.groupby(np.where(right, "right", "wrong")).mean().round(3)
 
 # %% [markdown]
@@ -263,6 +264,7 @@ everywhere.groupby(np.where(right, "right", "wrong")).mean().round(3)
 #
 # The white cell is painted over with the colour of the smear, then a piece of background of the
 # same shape. If the network reads the cell, the first destroys its answers and the second does not.
+# It looks at each image once here, as it lies; scores above may be the mean of several looks.
 
 # %%
 occluded = occlusion.occlude(test_pixels, cell_masks)
