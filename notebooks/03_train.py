@@ -24,9 +24,9 @@
 # **At the end** you have a trained model with its settings, history and split in a run folder,
 # and have watched it learn.
 #
-# **Time and hardware:** the paper's 200 epochs take 20 to 30 minutes on two CPU cores and minutes on a
-# GPU; `epochs = 20` gives a first impression, and `recipe = "compact"` takes two minutes. An interrupted run, started again under its name,
-# goes on after its last finished epoch.
+# **Time and hardware:** the paper's 200 epochs take half an hour to an hour on two CPU cores;
+# `epochs = 20` gives a first impression, and `recipe = "compact"` takes two to three minutes. An
+# interrupted run, started again under its name, goes on after its last finished epoch.
 
 # %% [markdown]
 # ## Set-up
@@ -105,6 +105,7 @@ pd.Series(settings.versions(), name="version").to_frame()
 # | `batch_size` | images a step | `None` |
 # | `learning_rate` | of the optimizer | `None` |
 # | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` by photograph | `None` |
+# | `validation_fraction` | part of TRAIN that is set aside, between 0 and 1 | `None` |
 # | `seed` | of split, initial weights, image order and dropout | 0 |
 
 # %% tags=["parameters"]
@@ -118,6 +119,7 @@ image_size: list = None
 batch_size: int = None
 learning_rate: float = None
 validation: str = None
+validation_fraction: float = None
 seed: int = 0
 
 # %%
@@ -126,7 +128,8 @@ pd.DataFrame([vars(each) for each in recipes.RECIPES.values()]).set_index("name"
 # %%
 training_settings = settings.TrainingSettings(
     recipe=recipe, epochs=epochs, image_size=image_size, batch_size=batch_size,
-    learning_rate=learning_rate, validation=validation, seed=seed,
+    learning_rate=learning_rate, validation=validation, validation_fraction=validation_fraction,
+    seed=seed,
 )  # fmt: skip
 data_folder = settings.check_folder("data_dir", data_dir, root)
 runs_folder = settings.check_folder("runs_dir", runs_dir, root)

@@ -25,8 +25,8 @@
 # keep: the same network, trained twice, judged on a random split, on a split by photograph, and on
 # the official TEST.
 #
-# **Time and hardware:** two trainings of `epochs` epochs, about 20 minutes on two CPU cores; 3 more
-# with `recompute`.
+# **Time and hardware:** two trainings of `epochs` epochs, up to 20 minutes each on two CPU cores; 3
+# more with `recompute`.
 
 # %% [markdown]
 # ## Set-up
@@ -279,7 +279,7 @@ if crossval_run:
     judged = labels.judge(out_of_fold)
     print(f"The labels of {judged.doubtful.sum()} of {len(judged):,} photographs are doubtful")
 else:
-    print("No cross-validation to judge by: run `make crossval`, and give its name as crossval_run")
+    print("Nothing to judge by: run `make crossval RUN=mine PHOTOGRAPHS=all`, and give its name")
 
 # %% [markdown]
 # Each photograph counts once, by the mean probability of its images. `self_confidence` is the

@@ -31,7 +31,7 @@ def execute(
     data_dir: str | Path = "data",
     runs_dir: str | Path = "runs",
 ) -> bool:
-    """Fetch the data, execute every notebook, render the report, and say how it went.
+    """Fetch the data, execute the notebooks, render the report, and say how it went.
 
     Settings and name are checked against an existing run before any work starts. Started again
     with the same name and settings, an interrupted run goes on where it was.
@@ -50,7 +50,7 @@ def execute(
     Returns
     -------
     bool
-        Whether every notebook went through. If one did not, the report shows where.
+        Whether all of `NOTEBOOKS` went through. If one did not, the report shows where.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def execute(
     WbcError
         Whatever `sources.fetch` refuses.
     """
-    data_dir, runs_dir = Path(data_dir).absolute(), Path(runs_dir).absolute()
+    data_dir, runs_dir = (Path(folder).expanduser().absolute() for folder in (data_dir, runs_dir))
     if run is not None:
         runs.folder_of(run, runs_dir)
     folder = sources.fetch(source, data_dir)
@@ -148,6 +148,7 @@ def _parameters(
             "batch_size": settings.batch_size,
             "learning_rate": settings.learning_rate,
             "validation": settings.validation,
+            "validation_fraction": settings.validation_fraction,
             "seed": settings.seed,
         }
     if notebook in ("03_train", "04_evaluate"):
