@@ -42,6 +42,13 @@ def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 
 
+def test_a_tilde_stands_for_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert command_line.main(["report", "--runs-dir", "~/mine"]) == 0
+    assert (tmp_path / "mine" / "index.html").is_file()
+
+
 @pytest.fixture(scope="module")
 def finished(sample_folder, tmp_path_factory):
     """One whole run of the main job, two epochs on the sample, from a folder with a space."""

@@ -52,6 +52,16 @@ def test_masks_come_at_the_models_size(sample_catalog):
         assert mask.mean() == pytest.approx(full.mean(), abs=0.01)
 
 
+def test_masks_follow_the_size_of_the_red_cells(sample_catalog):
+    path = sample_catalog.loc[sample_catalog["split"] == "TEST_SIMPLE", "path"].iloc[0]
+    image = images.read_image(path)
+    # What is a nucleus beside small red cells is a speck beside large ones.
+    for red_cell in (30, 52, 200):
+        mask = white_cells.outlines([image], image.shape[:2], progress=False, red_cell=red_cell)[0]
+        np.testing.assert_array_equal(mask, white_cells.outline(image, red_cell))
+    assert not mask.any() and white_cells.outline(image, 52).any()
+
+
 def test_a_field_without_a_white_cell_has_an_empty_mask():
     field = np.full((240, 320, 3), SMEAR, np.uint8)
     cv2.circle(field, (160, 120), 30, (205, 120, 140), -1)  # a red cell

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True)
 
     run = commands.add_parser(
-        "run", help="fetch the data, execute all notebooks, render the report"
+        "run", help="fetch the data, execute notebooks 01 to 04, render the report"
     )
     _add_training_options(run, recipe="paper")
     run.add_argument(
@@ -235,10 +235,11 @@ def _whole(name: str, value: str | None) -> int | None:
 def _report(options: argparse.Namespace) -> int:
     from wbc_helpers import reports
 
-    for folder in sorted(options.runs_dir.glob("*/")):
+    runs_dir = options.runs_dir.expanduser()
+    for folder in sorted(runs_dir.glob("*/")):
         if any(folder.glob("0*.ipynb")):
             reports.render_run(folder)
-    print(reports.render_overview(options.runs_dir))
+    print(reports.render_overview(runs_dir))
     return 0
 
 

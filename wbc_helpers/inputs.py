@@ -104,7 +104,7 @@ def mask_cells(
         See `white_cells.outlines`.
     """
     if RECIPES[recipe].sees == "image":
-        return white_cells.outlines(paths, image_size, progress)
+        return white_cells.outlines(paths, image_size, progress, red_cell)
     masks = np.zeros((len(paths), *image_size), bool)
     for row, path in enumerate(tqdm(paths, desc="white cells", disable=not progress)):
         image = images.read_image(path)

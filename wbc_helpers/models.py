@@ -1,4 +1,4 @@
-"""The networks, one small builder per recipe, and what each recipe trains with by default."""
+"""The networks, one small builder per recipe; `recipes` says how each is trained."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

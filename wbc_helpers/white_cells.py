@@ -347,7 +347,10 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def outlines(
-    images: Iterable[str | Path | np.ndarray], size: tuple[int, int], progress: bool = True
+    images: Iterable[str | Path | np.ndarray],
+    size: tuple[int, int],
+    progress: bool = True,
+    red_cell: float = RED_CELL,
 ) -> np.ndarray:
     """Mark the white cells of many images, at a size of choice.
 
@@ -359,6 +362,8 @@ def outlines(
         Of the masks, in pixels.
     progress : bool
         Show a progress bar.
+    red_cell : float
+        Diameter of the images' red cells in pixels.
 
     Returns
     -------
@@ -372,5 +377,6 @@ def outlines(
     """
     masks = []
     for image in tqdm(images, desc="white cells", unit="image", disable=not progress):
-        masks.append(resize_mask(outline(_pixels(image)).astype(np.uint8) * 255, size))
+        marked = outline(_pixels(image), red_cell)
+        masks.append(resize_mask(marked.astype(np.uint8) * 255, size))
     return np.array(masks, bool).reshape(-1, *size)
