@@ -19,6 +19,8 @@ import pandas as pd  # noqa: E402
 from wbc_helpers import figures, runs  # noqa: E402
 
 PAPERS_CLAIM = 0.90
+ALIKE = ("validation_fraction", "batch_size", "learning_rate")
+"""Settings that runs of one row share, beside those that the table shows."""
 
 
 def collect(runs_dir: Path) -> pd.DataFrame:
@@ -39,6 +41,7 @@ def collect(runs_dir: Path) -> pd.DataFrame:
                 "split": scores["validation"]["split"],
                 "size": "×".join(map(str, training["image_size"])),
                 "seed": training["seed"],
+                **{setting: training[setting] for setting in ALIKE},
                 "n": scores["test"]["n_images"],
                 "parameters": scores["parameters"],
                 "validation": scores["validation"]["accuracy"],
@@ -70,8 +73,8 @@ def table(results: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         f"| the paper's claim | 1 | | over {100 * PAPERS_CLAIM:.0f} | | | | | not stated |",
     ]
-    for (recipe, epochs, split, size), group in results.groupby(
-        ["recipe", "epochs", "split", "size"]
+    for (recipe, epochs, split, size, *_), group in results.groupby(
+        ["recipe", "epochs", "split", "size", *ALIKE]
     ):
         seeds = ", ".join(map(str, sorted(group["seed"])))
         lines.append(
