@@ -14,7 +14,6 @@ seed decides the folds, too. A second table compares rows measured with several 
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,7 +49,6 @@ from wbc_helpers import (  # noqa: E402
     uncertainty,
     white_cells,
 )
-from wbc_helpers.errors import RunExists  # noqa: E402
 from wbc_helpers.evaluation import Evaluation  # noqa: E402
 from wbc_helpers.recipes import RECIPES  # noqa: E402
 
@@ -220,19 +218,6 @@ def beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}-{what}.csv")
 
 
-def check_recipe(folder: Path, wanted: dict) -> None:
-    """Refuse a row that was measured when the recipe was another."""
-    made = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))["training"]
-    wanted = json.loads(json.dumps(wanted))
-    # Older rows lack some keys, and the folds of a row are no part of its recipe.
-    other = [key for key in wanted.keys() & made if made[key] != wanted[key]]
-    if other:
-        raise RunExists(
-            f"{folder} was measured with another recipe ({', '.join(sorted(other))} differ). Move "
-            f"{folder.parent} away to measure today's."
-        )
-
-
 def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
     """Train one variant, unless that was done with these data and this recipe."""
     folder = folder_of(name, options)
@@ -240,8 +225,7 @@ def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFram
     with VARIANTS[name]():
         chosen = settings.TrainingSettings(recipe="compact", seed=options.seed)
         if is_measured(folder):
-            crossvalidation.read(folder.name, folder.parent, identity.to_dict())
-            check_recipe(folder, settings.with_recipe(chosen))
+            runs.find("fold-0", folder, crossvalidation.describe_fold(chosen, identity))
             return
         told = crossvalidation.cross_validate(
             chosen, identity, folder.name, options.data_dir, folder.parent

@@ -85,9 +85,7 @@ def cross_validate(
     kept = {"red_cell": inputs.red_cell_of(everything), "cache_folder": Path(data_dir) / "cache"}
     pixels = inputs.decode(seen[0], rows["path"], seen[1], **kept)
     patches = inputs.cut_patches(identity.folder, rows, *seen, **kept)
-    described = describe(settings, identity.to_dict(), in_use)
-    described["training"] |= {"validation": "grouped", "splits": list(splits), "folds": n_folds}
-    del described["training"]["validation_fraction"]
+    described = describe_fold(settings, identity, in_use, n_folds, splits)
     answers = []
     for number in range(n_folds):
         held_out = fold == number
@@ -109,6 +107,33 @@ def cross_validate(
     told = {"training": described["training"], "data": described["data"], **summarise(table)}
     storage.write_json(folder / "crossval.json", runs.finite(told))
     return table
+
+
+def describe_fold(
+    settings: TrainingSettings,
+    identity: Identity,
+    in_use: runtime.Runtime | None = None,
+    n_folds: int = 5,
+    splits: tuple[str, ...] = ("TRAIN",),
+) -> dict[str, Any]:
+    """Put together what each fold's `settings.json` records, as `settings.describe` does of a run.
+
+    Parameters
+    ----------
+    settings, identity, n_folds, splits
+        See `cross_validate`.
+    in_use : runtime.Runtime, optional
+        What it runs on.
+
+    Returns
+    -------
+    dict
+        For `runs.start`, and for `runs.find`, which tells whether a fold was made by the same.
+    """
+    described = describe(settings, identity.to_dict(), in_use)
+    described["training"] |= {"validation": "grouped", "splits": list(splits), "folds": n_folds}
+    del described["training"]["validation_fraction"]
+    return described
 
 
 def _folder_for(name: str, runs_dir: str | Path) -> Path:
