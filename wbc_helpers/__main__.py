@@ -54,20 +54,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
-    train = commands.add_parser(
-        "train",
-        parents=[run],
-        conflict_handler="resolve",
-        help="train only, as `run` does, in one process or several; `run` goes on from there",
-    )
-    train.add_argument(
-        "--processes",
-        default="1",
-        help="processes of this machine's CPU that share the training (default: 1, which also "
-        "drives all GPUs of a machine); for several machines see wbc_helpers/processes.py",
-    )
-    train.set_defaults(command=_train)
-
     crossval = commands.add_parser(
         "crossval", help="judge every photograph by a network that never saw it"
     )
@@ -139,41 +125,6 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
         validation=validation,
         seed=_whole("seed", options.seed),
     )
-
-
-def _train(options: argparse.Namespace) -> int:
-    settings = _training_settings(options, options.validation)
-    n_processes = _whole("processes", options.processes)
-    from wbc_helpers import distributed, pipeline, processes, runs, runtime, sources
-
-    processes.check_count("processes", n_processes)
-    if processes.requested() and n_processes > 1:
-        raise InvalidParameter(
-            f"processes={n_processes} and {', '.join(processes.VARIABLES)} are both given. "
-            "Expected one of the two: the option starts processes on this machine, the variables "
-            "make this process one of several."
-        )
-    if options.run is not None:
-        runs.check_name(options.run)
-    folder = sources.fetch(options.source, options.data_dir)
-    if n_processes > 1:
-        # Fetched once, for all of them; the last of an option's values counts.
-        own = ["--source", str(folder.absolute()), "--processes", "1"]
-        command = [sys.executable, "-m", "wbc_helpers", *options.arguments, *own]
-        return distributed.launch(command, n_processes)
-
-    identity = sources.identify(folder)
-    print(sources.banner(identity), flush=True)
-    name = options.run or pipeline.default_name(settings, identity.source.name)
-    with processes.leaving_on_failure():
-        print(runtime.choose(), flush=True)
-        # It imports Keras, which asks for its backend then.
-        from wbc_helpers import training
-
-        run = training.train_new(settings, identity, name, options.data_dir, options.runs_dir)
-    if processes.position()[0] == 0:
-        print(f"\nTrained: {run.folder}\n`run` with the same options goes on to evaluate it.")
-    return 0
 
 
 def _crossval(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import augmentation, cells, distributed, inputs
+from wbc_helpers import augmentation, cells, inputs
 from wbc_helpers.recipes import RECIPES
 
 
@@ -69,7 +69,6 @@ class Batches(keras.utils.PyDataset):
         if self.seed is not None:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
         batch = order[: self.n_images][index * self.batch_size : (index + 1) * self.batch_size]
-        batch = distributed.own_part(batch)
         return self.pixels[batch], self.cell_types[batch]
 
 
@@ -122,4 +121,4 @@ class DrawnViews(keras.utils.PyDataset):
                 for i in chosen
             ]
         )
-        return distributed.own_part(views), self.cell_types[distributed.own_part(chosen)]
+        return views, self.cell_types[chosen]

@@ -15,7 +15,6 @@ from wbc_helpers import (
     centre_maps,
     centre_network,
     crops,
-    distributed,
     runs,
     runtime,
     settings,
@@ -155,8 +154,8 @@ def train_new(
     if parts is None:
         parts = deal(identity.folder, boxed)
     described = describe(chosen, identity.to_dict(), in_use)
-    with distributed.run_folder(name, Path(runs_dir) / runs.DETECTORS, described) as run:
-        return train(boxed, parts, run, in_use.n_devices, verbose)
+    run = runs.start(name, Path(runs_dir) / runs.DETECTORS, described)
+    return train(boxed, parts, run, in_use.n_devices, verbose)
 
 
 def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
@@ -223,7 +222,7 @@ def train(
     part = names.map(parts)
     in_training = boxed.photographs[part.isin(chosen["train_on"])]
     in_validation = boxed.photographs[part.eq("val") & ~part.isin(chosen["train_on"])]
-    distributed.check_batch_size(chosen["batch_size"], n_devices)
+    runtime.check_batch_size(chosen["batch_size"], n_devices)
     if not len(in_training):
         raise InvalidParameter(
             f"No annotated photograph is in {', '.join(chosen['train_on'])}. Expected one at least "
@@ -338,7 +337,7 @@ class SmearBatches(keras.utils.PyDataset):
         if self.views is not STILL:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
-        places = distributed.own_part(places[places < len(order)])
+        places = places[places < len(order)]
         # Every other batch stands upright, so that a quarter turn leaves no corner empty.
         turned = self.views is not STILL and index % 2 == 1
         size = FRAME[::-1] if turned else FRAME

@@ -64,6 +64,3 @@ class PageExists(WbcError, FileExistsError):
 class InstallationFailed(WbcError):
     """A package that the notebooks need is missing and could not be installed."""
 
-
-class ProcessesApart(WbcError):
-    """The processes of one training do not find each other, or were started differently."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from wbc_helpers import processes
 from wbc_helpers.errors import InvalidParameter
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -46,8 +45,7 @@ class Runtime:
 def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
     """Pick the device and the backend, and set Keras up for them.
 
-    To be called before Keras is imported; afterwards it reports what is in use. Where the
-    environment names several processes (see `processes`), this one joins them.
+    To be called before Keras is imported; afterwards it reports what is in use.
 
     Parameters
     ----------
@@ -62,17 +60,9 @@ def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
     Raises
     ------
     InvalidParameter
-        If no backend is installed, or `KERAS_BACKEND` names an unknown one, or one on which
-        processes cannot share the work.
-    ProcessesApart
-        If the other processes are not found.
+        If no backend is installed, or `KERAS_BACKEND` names an unknown one.
     """
-    several = processes.requested(environment)
-    if several:
-        environment.setdefault("KERAS_BACKEND", "jax")
     backend, reason = _choose_backend(environment)
-    if several:
-        reason = processes.join(several, backend)
     environment["KERAS_BACKEND"] = backend
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
@@ -86,6 +76,15 @@ def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
         )
         reason += "; each batch is split among them by Keras's DataParallel"
     return Runtime(device, backend, n_devices, f"{reason}.")
+
+
+def check_batch_size(batch_size: int, n_devices: int) -> None:
+    """Raise `InvalidParameter` if some devices would get more images of a batch than others."""
+    if batch_size % n_devices:
+        raise InvalidParameter(
+            f"batch_size={batch_size} does not divide evenly among {n_devices} devices. Expected a "
+            f"multiple of {n_devices}, such as {-(-batch_size // n_devices) * n_devices}."
+        )
 
 
 def keep_freed_memory() -> bool:

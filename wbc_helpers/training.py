@@ -9,7 +9,6 @@ import pandas as pd
 
 from wbc_helpers import (
     batches,
-    distributed,
     images,
     inputs,
     models,
@@ -75,7 +74,7 @@ def train_new(
     Returns
     -------
     runs.Run
-        Complete. Of several processes (see `distributed`) only the first has its folder.
+        Complete.
     """
     in_use = runtime.choose()
     all_images = provenance.add_provenance(catalogs.find_images(identity.folder))
@@ -86,8 +85,8 @@ def train_new(
     pixels = inputs.decode(seen[0], training_images["path"], seen[1], **kept)
     patches = inputs.cut_patches(identity.folder, training_images, *seen, **kept)
     described = describe(settings, identity.to_dict(), in_use)
-    with distributed.run_folder(name, runs_dir, described) as run:
-        return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
+    run = runs.start(name, runs_dir, described)
+    return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
 
 
 def train(
@@ -119,7 +118,7 @@ def train(
         For a recipe that draws views, see `inputs.cut_patches`; those of training photographs are
         used.
     n_devices : int
-        Devices, of all processes, among which Keras splits each batch (see `runtime.choose`).
+        Devices among which Keras splits each batch (see `runtime.choose`).
     verbose : int
         As for `keras.Model.fit`; 2 prints a line an epoch.
 
@@ -163,7 +162,7 @@ def train(
             "validation. Expected some of both; choose another validation_fraction."
         )
     batch_size, seed = settings["batch_size"], settings["seed"]
-    distributed.check_batch_size(batch_size, n_devices)
+    runtime.check_batch_size(batch_size, n_devices)
     if patches is None:
         training = batches.Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
     else:
