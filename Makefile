@@ -14,7 +14,7 @@ MARKERS ?= not slow
 PYTEST_ARGS ?=
 # Processes that share the tests, file by file, since tests of a file share what is made for them.
 WORKERS ?= 2
-# Arguments of tests/benchmark.py, and of tests/ablation.py (--only 'ROW' ...).
+# Arguments of benchmarks/benchmark.py, and of benchmarks/ablation.py (--only 'ROW' ...).
 BENCH_ARGS ?=
 ABLATION_ARGS ?=
 
@@ -51,15 +51,15 @@ crossval: setup ## judge every photograph by a network that never saw it (SOURCE
 
 .PHONY: locate
 locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its archive)
-	@$(python) tests/locating.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
+	@$(python) benchmarks/locating.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
 
 .PHONY: count
 count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd or its archive, RUN)
-	@$(python) tests/detecting.py$(call option,source,SOURCE)$(call option,run,RUN)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+	@$(python) benchmarks/detecting.py$(call option,source,SOURCE)$(call option,run,RUN)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: ablation
 ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
-	@$(python) tests/ablation.py$(call option,source,SOURCE)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
+	@$(python) benchmarks/ablation.py$(call option,source,SOURCE)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
 
 .PHONY: report
 report: setup ## render the pages of all runs again (RUNS_DIR)
@@ -75,15 +75,15 @@ test-all: lint ## the same, slow tests too
 
 .PHONY: audit
 audit: setup ## find each image's photograph, overlaps, leaks, repeats (SOURCE, DATA_DIR)
-	@$(python) -m wbc_helpers.audit$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
+	@$(python) -m wbc_helpers audit$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
 
 .PHONY: results
 results: setup ## print the table of finished runs, and draw its figure (RUNS_DIR)
-	@$(python) .ci/results.py$(call option,runs-dir,RUNS_DIR)
+	@$(python) benchmarks/results.py$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: bench
 bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS)
-	@$(python) tests/benchmark.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR) $(BENCH_ARGS)
+	@$(python) benchmarks/benchmark.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR) $(BENCH_ARGS)
 
 # --- What contributors do -------------------------------------------------------------------------
 

@@ -14,16 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wbc_helpers import (  # noqa: E402
-    annotations,
-    detection_scores,
-    overlaps,
-    runs,
-    runtime,
-    settings,
-    smear_sources,
-    smear_splits,
-)
+from wbc_helpers.audit import overlaps
+from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
+from wbc_helpers.evaluate import detection
+from wbc_helpers.runs import backend, folders, recipes
 
 
 def main() -> None:
@@ -37,27 +31,27 @@ def main() -> None:
     options = parser.parse_args()
     folder = smear_sources.fetch_smears(options.source, options.data_dir)
     boxed = annotations.read_annotations(folder)
-    run = runs.open_run(options.run, options.runs_dir / runs.DETECTORS)
+    run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
     data = run.settings["data"]
-    if data["digest"] != smear_sources.identify_smears(folder).digest:
+    if data["digest"] != smear_identity.identify_smears(folder).digest:
         sys.exit(f"{run.name} was trained on other data than {options.source}.")
-    runtime.choose()
-    from wbc_helpers import detector, detector_evaluation
+    backend.choose()
+    from wbc_helpers.count import detector, training
 
-    part = {name: run.split.index[run.split == name].tolist() for name in smear_splits.PARTS}
-    chooser = runs.open_run(options.chosen_by or options.run, run.folder.parent)
+    part = {name: run.split.index[run.split == name].tolist() for name in splits.PARTS}
+    chooser = folders.open_run(options.chosen_by or options.run, run.folder.parent)
     if "val" in chooser.settings["training"]["train_on"] or not chooser.split.equals(run.split):
         sys.exit(f"{chooser.name} learned from what it should choose by, or of another split.")
-    chosen, tried = detector_evaluation.choose_reading(detector.of_run(chooser), boxed, part["val"])
+    chosen, tried = training.choose_reading(detector.of_run(chooser), boxed, part["val"])
     print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
     reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
     found = detector.of_run(run, reading)
-    pairs = smear_splits.find_pairs(folder, progress=False)
-    groups = overlaps.group_sources(pairs, boxed.photographs["photograph"])
+    pairs = overlaps.find_smear_pairs(folder, progress=False)
+    groups = splits.group_sources(pairs, boxed.photographs["photograph"])
     scores = {}
     for name in ("val",) if options.dry else ("val", "test"):
-        judged = detector_evaluation.judge(chosen if name == "val" else found, boxed, part[name])
-        scored = detection_scores.intervals(judged.scores, groups)
+        judged = training.judge(chosen if name == "val" else found, boxed, part[name])
+        scored = detection.intervals(judged.scores, groups)
         print(f"\n{name}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
         scores[name] = {
             **judged.scores.to_dict(),
@@ -79,7 +73,7 @@ def main() -> None:
         reading_chosen="on the validation list, by a network that did not learn from it: "
         f"{chooser.settings['training']}",
         scores=scores,
-        versions=settings.versions(),
+        versions=recipes.versions(),
     )
     detector.ship(found, ROOT / "wbc_helpers" / "weights")
 

@@ -14,14 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from wbc_helpers import (  # noqa: E402
-    abstention,
-    calibration,
-    classifier,
-    crossvalidation,
-    predictions,
-    runs,
-)
+from wbc_helpers.classify import classifier, training
+from wbc_helpers.evaluate import abstention, calibration, predictions
+from wbc_helpers.runs import folders
 
 
 def main() -> None:
@@ -31,12 +26,12 @@ def main() -> None:
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
     parser.add_argument("--wanted-error", type=float, default=0.05)
     options = parser.parse_args()
-    run = runs.open_run(options.run, options.runs_dir)
+    run = folders.open_run(options.run, options.runs_dir)
     data = run.settings["data"]
-    told = crossvalidation.read(options.crossval, options.runs_dir, data)
+    told = training.read(options.crossval, options.runs_dir, data)
     if set(told["split"]) != {"TRAIN"}:
         sys.exit(f"{options.crossval} judged more than TRAIN. Expected `make crossval` as it is.")
-    folder = runs.folder_of(options.crossval, options.runs_dir)
+    folder = folders.folder_of(options.crossval, options.runs_dir)
     judged_by = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))["training"]
     trained = run.settings["training"]
     other = [key for key in ("recipe", "epochs", "image_size") if judged_by[key] != trained[key]]

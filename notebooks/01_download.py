@@ -51,6 +51,11 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
 from wbc_helpers import colab
+from wbc_helpers.data import catalog
+from wbc_helpers.data import sources
+from wbc_helpers import errors
+from wbc_helpers import figures
+from wbc_helpers.data.identity import identify
 
 colab.prepare(root)
 
@@ -60,7 +65,6 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, figures, settings, sources
 
 # %% [markdown]
 # ## Parameters
@@ -75,7 +79,7 @@ source: str = "auto"
 data_dir: str = "data"
 
 # %%
-data_folder = settings.check_folder("data_dir", data_dir, root)
+data_folder = errors.check_folder("data_dir", data_dir, root)
 
 # %% [markdown]
 # ## Fetch
@@ -93,7 +97,7 @@ print(images_folder)
 # Every file is hashed, and the list compared with the one that ships with this project.
 
 # %%
-identity = sources.identify(folder)
+identity = identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
 print(f"{identity.source.title}: {identity.n_images:,} images, digest {identity.digest[:16]}…")
 print("\n".join(identity.deviations) or "No deviation: every file is what was published.")

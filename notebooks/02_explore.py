@@ -50,7 +50,17 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import cells
 from wbc_helpers import colab
+from wbc_helpers.data import catalog
+from wbc_helpers.data import sources
+from wbc_helpers import errors
+from wbc_helpers import figures
+from wbc_helpers.pixels import images
+from wbc_helpers.pixels import scale
+from wbc_helpers.pixels import stain
+from wbc_helpers.pixels import white_cells
+from wbc_helpers.data.identity import identify
 
 colab.prepare(root)
 
@@ -60,7 +70,6 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
-from wbc_helpers import catalog, cells, crops, figures, images, settings, sources, white_cells
 
 # %% [markdown]
 # ## Parameters
@@ -78,7 +87,7 @@ image_size: list = [48, 64]
 
 # %%
 height, width = images.check_size(image_size)
-data_folder = settings.check_folder("data_dir", data_dir, root)
+data_folder = errors.check_folder("data_dir", data_dir, root)
 
 # %% [markdown]
 # ## The images
@@ -87,7 +96,7 @@ data_folder = settings.check_folder("data_dir", data_dir, root)
 
 # %%
 folder = sources.fetch(source, data_folder)
-identity = sources.identify(folder)
+identity = identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
 all_images = catalog.find_images(folder)
 training_images = all_images[all_images.split == "TRAIN"]
@@ -118,7 +127,7 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 # the scale: their diameter in pixels is estimated from a few dozen images.
 
 # %%
-red_cell = white_cells.red_cell_diameter_of(training_images.path)
+red_cell = scale.red_cell_diameter_of(training_images.path)
 shuffled = training_images.sample(frac=1, random_state=1)
 some = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type")
 pictures = [images.read_image(path) for path in some.path]
@@ -132,7 +141,7 @@ figures.located_cells(pictures, found);
 
 # %%
 cut = [
-    crops.cut_out(crops.balance(picture), white_cells.locate_one(picture, red_cell)[0], 96, red_cell)
+    white_cells.cut_out(stain.balance(picture), white_cells.locate_one(picture, red_cell)[0], 96, red_cell)
     for picture in pictures
 ]  # fmt: skip
 figures.montage(cut, list(some.cell_type), n_columns=6);

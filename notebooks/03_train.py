@@ -52,7 +52,20 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import cells
+from wbc_helpers.classify import inputs
+from wbc_helpers.classify import training
 from wbc_helpers import colab
+from wbc_helpers.data import catalog
+from wbc_helpers.data import sources
+from wbc_helpers.data import splits
+from wbc_helpers import errors
+from wbc_helpers import figures
+from wbc_helpers import pipeline
+from wbc_helpers.runs import backend
+from wbc_helpers.runs import folders
+from wbc_helpers.runs import recipes
+from wbc_helpers.data.identity import identify
 
 colab.prepare(root)
 
@@ -67,26 +80,13 @@ from dataclasses import asdict
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import (
-    catalog,
-    cells,
-    figures,
-    pipeline,
-    provenance,
-    recipes,
-    runs,
-    runtime,
-    settings,
-    sources,
-)
 
-runtime_in_use = runtime.choose()
+runtime_in_use = backend.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import batches, inputs, training
 
-pd.Series(settings.versions(), name="version").to_frame()
+pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -126,15 +126,15 @@ seed: int = 0
 pd.DataFrame([vars(each) for each in recipes.RECIPES.values()]).set_index("name").iloc[:, 1:7]
 
 # %%
-training_settings = settings.TrainingSettings(
+training_settings = recipes.TrainingSettings(
     recipe=recipe, epochs=epochs, image_size=image_size, batch_size=batch_size,
     learning_rate=learning_rate, validation=validation, validation_fraction=validation_fraction,
     seed=seed,
 )  # fmt: skip
-data_folder = settings.check_folder("data_dir", data_dir, root)
-runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+data_folder = errors.check_folder("data_dir", data_dir, root)
+runs_folder = errors.check_folder("runs_dir", runs_dir, root)
 if run:
-    runs.check_name(run)
+    folders.check_name(run)
 pd.Series(asdict(training_settings), name="setting").to_frame()
 
 # %% [markdown]
@@ -144,9 +144,9 @@ pd.Series(asdict(training_settings), name="setting").to_frame()
 
 # %%
 folder = sources.fetch(source, data_folder)
-identity = sources.identify(folder)
+identity = identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
-all_images = provenance.add_provenance(catalog.find_images(folder))
+all_images = splits.add_provenance(catalog.find_images(folder))
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 
 # %% [markdown]
@@ -187,7 +187,7 @@ figures.montage(pixels[shown], list(training_images.cell_type[shown]), n_columns
 
 # %%
 if patches is not None:
-    views = batches.DrawnViews(patches, training_images, settings.with_recipe(training_settings))
+    views = training.DrawnViews(patches, training_images, recipes.with_recipe(training_settings))
     drawn, drawn_types = views[0]
     figures.montage(
         drawn[:18], [cells.NAMES[number] for number in drawn_types[:18].argmax(axis=1)], n_columns=6
@@ -201,10 +201,10 @@ if patches is not None:
 
 # %%
 run_name = run or pipeline.default_name(training_settings, identity.source.name)
-this_run = runs.start(
+this_run = folders.start(
     run_name,
     runs_folder,
-    settings.describe(training_settings, identity.to_dict(), runtime_in_use),
+    recipes.describe(training_settings, identity.to_dict(), runtime_in_use),
 )
 print(this_run.folder)
 
@@ -233,7 +233,7 @@ training.train(
 # %%
 figures.learning_curves(
     this_run.history,
-    validation_name="validation, " + runs.validation_title(this_run.settings["training"]),
+    validation_name="validation, " + folders.validation_title(this_run.settings["training"]),
 );
 
 # %% [markdown]

@@ -51,7 +51,27 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import cells
+from wbc_helpers.classify import explain
+from wbc_helpers.classify import inputs
+from wbc_helpers.classify import networks
+from wbc_helpers.classify import training
 from wbc_helpers import colab
+from wbc_helpers.data import catalog
+from wbc_helpers.data import sources
+from wbc_helpers.data import splits
+from wbc_helpers import errors
+from wbc_helpers.evaluate import abstention
+from wbc_helpers.evaluate import calibration
+from wbc_helpers.evaluate import classification
+from wbc_helpers.evaluate import predictions
+from wbc_helpers.evaluate import uncertainty
+from wbc_helpers import figures
+from wbc_helpers.runs import backend
+from wbc_helpers.runs import folders
+from wbc_helpers.runs import recipes
+from wbc_helpers.runs import recorder
+from wbc_helpers.data.identity import identify
 
 colab.prepare(root)
 
@@ -67,36 +87,13 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import (
-    catalog,
-    cells,
-    evaluation,
-    figures,
-    provenance,
-    runs,
-    runtime,
-    settings,
-    sources,
-)
 
-runtime_in_use = runtime.choose()
+runtime_in_use = backend.choose()
 print(runtime_in_use)
 
 # %%
-from wbc_helpers import (
-    abstention,
-    calibration,
-    explain,
-    inputs,
-    models,
-    occlusion,
-    photographs,
-    predictions,
-    training,
-    uncertainty,
-)
 
-pd.Series(settings.versions(), name="version").to_frame()
+pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -121,13 +118,13 @@ compare_with: str = ""
 epochs_if_untrained: int = 2
 
 # %%
-short_settings = settings.TrainingSettings(epochs=epochs_if_untrained)
-data_folder = settings.check_folder("data_dir", data_dir, root)
-runs_folder = settings.check_folder("runs_dir", runs_dir, root)
-runs.check_name(run)
-settings.check_fraction("wanted_error", wanted_error)
+short_settings = recipes.TrainingSettings(epochs=epochs_if_untrained)
+data_folder = errors.check_folder("data_dir", data_dir, root)
+runs_folder = errors.check_folder("runs_dir", runs_dir, root)
+folders.check_name(run)
+errors.check_fraction("wanted_error", wanted_error)
 if compare_with:
-    predictions.read(runs.open_run(compare_with, runs_folder).folder)
+    predictions.read(folders.open_run(compare_with, runs_folder).folder)
 
 # %% [markdown]
 # ## Data
@@ -136,9 +133,9 @@ if compare_with:
 
 # %%
 folder = sources.fetch(source, data_folder)
-identity = sources.identify(folder)
+identity = identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
-all_images = provenance.add_provenance(catalog.find_images(folder))
+all_images = splits.add_provenance(catalog.find_images(folder))
 
 # %% [markdown]
 # ## The run
@@ -146,11 +143,11 @@ all_images = provenance.add_provenance(catalog.find_images(folder))
 # On a fresh machine there is none, and a short one is trained.
 
 # %%
-if run == "latest" and not any(one.is_complete for one in runs.list_runs(runs_folder)):
+if run == "latest" and not any(one.is_complete for one in folders.list_runs(runs_folder)):
     training.train_new(short_settings, identity, "first-try", data_folder, runs_folder)
-this_run = runs.open_run(run, runs_folder)
-runs.check_data(this_run, identity.to_dict())
-model = models.load(this_run)
+this_run = folders.open_run(run, runs_folder)
+folders.check_data(this_run, identity.to_dict())
+model = networks.load(this_run)
 pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
 
 # %% [markdown]
@@ -159,7 +156,7 @@ pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
 # %%
 figures.learning_curves(
     this_run.history,
-    validation_name="validation, " + runs.validation_title(this_run.settings["training"]),
+    validation_name="validation, " + folders.validation_title(this_run.settings["training"]),
 );
 
 # %% [markdown]
@@ -178,7 +175,7 @@ rows = {split: each for split, each in rows.items() if len(each)}
 answers = {}
 for split, each in rows.items():
     pixels = inputs.decode(recipe, each.path, image_size, red_cell, data_folder / "cache")
-    answers[split] = evaluation.evaluate(each.cell_type, models.answer(recipe, model, pixels))
+    answers[split] = classification.evaluate(each.cell_type, networks.answer(recipe, model, pixels))
 seconds = time.perf_counter() - started
 validation, test = answers.pop("validation"), answers["TEST"]
 print(f"{sum(map(len, rows.values())):,} images in {seconds:.1f} s, decoding included")
@@ -229,7 +226,7 @@ figures.precision_recall_curves(test);
 # photograph, augmented.
 
 # %%
-figures.mistakes(evaluation.most_confident_mistakes(rows["TEST"], test.probabilities, n=12));
+figures.mistakes(classification.most_confident_mistakes(rows["TEST"], test.probabilities, n=12));
 
 # %% [markdown]
 # ## Where does it look?
@@ -267,11 +264,11 @@ everywhere.groupby(np.where(right, "right", "wrong")).mean().round(3)
 # It looks at each image once here, as it lies; scores above may be the mean of several looks.
 
 # %%
-occluded = occlusion.occlude(test_pixels, cell_masks)
-occluded_answers = occlusion.answers_to(
+occluded = explain.occlude(test_pixels, cell_masks)
+occluded_answers = explain.answers_to(
     model, test_pixels, rows["TEST"].cell_type.to_numpy(), occluded
 )
-figures.occlusion(occlusion.summarise(occluded_answers));
+figures.occlusion(explain.summarise(occluded_answers));
 
 # %% [markdown]
 # By type: a type that keeps its accuracy without its cell is the answer that the network gives
@@ -303,9 +300,9 @@ intervals.round(3)
 # photographed twice, and TRAIN holds the other picture: those without them are *unseen*.
 
 # %%
-views = photographs.views(test, photograph, rows["TEST"].cell_in_train.fillna(False))
+views = predictions.views(test, photograph, rows["TEST"].cell_in_train.fillna(False))
 shown = ["n_images", "accuracy", "balanced_accuracy", "macro_f1", "kappa"]
-pd.DataFrame({name: photographs.summary(each) for name, each in views.items()}).loc[shown]
+pd.DataFrame({name: predictions.summary(each) for name, each in views.items()}).loc[shown]
 
 # %% [markdown]
 # ## Are the probabilities to be believed?
@@ -315,7 +312,7 @@ pd.DataFrame({name: photographs.summary(each) for name, each in views.items()}).
 # network knows, so that it will still be too sure of itself on others.
 
 # %%
-validation_title = runs.validation_title(this_run.settings["training"])
+validation_title = folders.validation_title(this_run.settings["training"])
 fitted = calibration.fit_temperature(validation, validation_title)
 scaled = calibration.with_temperature(test, fitted.temperature)
 figures.reliability_diagram(
@@ -377,18 +374,18 @@ figures.paper_beside_ours(named);
 # `evaluation.json` and every image's answer, `predictions.csv`, in the run folder.
 
 # %%
-summary = runs.summarise(this_run, answers, models.count_trainable(model), seconds)
+summary = folders.summarise(this_run, answers, networks.count_trainable(model), seconds)
 summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "high"]].tolist()
 if rows["TEST"].source_id.notna().all():
-    summary["test"]["photographs"] = photographs.summary(views["photographs"])
-summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], training.peak_memory_bytes())
+    summary["test"]["photographs"] = predictions.summary(views["photographs"])
+summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], recorder.peak_memory_bytes())
 everything = {"validation": validation, **answers}
 predictions.write(
     this_run.folder,
     pd.concat(predictions.tabulate(rows[s], everything[s].probabilities) for s in everything),
 )
 # Last, because a run with this file counts as evaluated.
-runs.write_evaluation(this_run, summary);
+folders.write_evaluation(this_run, summary);
 
 # %% [markdown]
 # ## Beside another run
@@ -399,7 +396,7 @@ runs.write_evaluation(this_run, summary);
 
 # %%
 if compare_with:
-    other_run = runs.open_run(compare_with, runs_folder)
+    other_run = folders.open_run(compare_with, runs_folder)
     tables = [predictions.read(each.folder) for each in (other_run, this_run)]
     compared_images, other, ours = predictions.align(
         *(table[table.split == "TEST"] for table in tables)

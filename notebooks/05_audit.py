@@ -52,7 +52,23 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers.audit import labels
+from wbc_helpers.audit import origins
+from wbc_helpers.classify import inputs
+from wbc_helpers.classify import networks
+from wbc_helpers.classify import training
 from wbc_helpers import colab
+from wbc_helpers.data import catalog
+from wbc_helpers.data import sources
+from wbc_helpers.data import splits
+from wbc_helpers import errors
+from wbc_helpers.evaluate import classification
+from wbc_helpers.evaluate import uncertainty
+from wbc_helpers import figures
+from wbc_helpers.runs import backend
+from wbc_helpers.runs import folders
+from wbc_helpers.runs import recipes
+from wbc_helpers.data.identity import identify
 
 colab.prepare(root)
 
@@ -65,26 +81,13 @@ colab.prepare(root)
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import (
-    audit,
-    catalog,
-    evaluation,
-    figures,
-    labels,
-    provenance,
-    runs,
-    runtime,
-    settings,
-    sources,
-    uncertainty,
-)  # fmt: skip
+  # fmt: skip
 
-print(runtime.choose())
+print(backend.choose())
 
 # %%
-from wbc_helpers import crossvalidation, inputs, models, training
 
-pd.Series(settings.versions(), name="version").to_frame()
+pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -112,15 +115,15 @@ recompute: bool = False
 
 # %%
 chosen = {
-    split: settings.TrainingSettings(
+    split: recipes.TrainingSettings(
         recipe=recipe, epochs=epochs, seed=seed, validation=split, validation_fraction=0.1
     )
     for split in ("random", "grouped")
 }
-data_folder = settings.check_folder("data_dir", data_dir, root)
-runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+data_folder = errors.check_folder("data_dir", data_dir, root)
+runs_folder = errors.check_folder("runs_dir", runs_dir, root)
 if crossval_run:
-    crossvalidation.read(crossval_run, runs_folder)
+    training.read(crossval_run, runs_folder)
 
 # %% [markdown]
 # ## The images and their photographs
@@ -131,10 +134,10 @@ if crossval_run:
 
 # %%
 folder = sources.fetch(source, data_folder)
-identity = sources.identify(folder)
+identity = identify(folder)
 display(Markdown(sources.banner(identity, markdown=True)))
-all_images = provenance.add_provenance(catalog.find_images(folder))
-audit.require_photographs(all_images)
+all_images = splits.add_provenance(catalog.find_images(folder))
+origins.require_photographs(all_images)
 
 # %% [markdown]
 # ## How many photographs are there?
@@ -177,8 +180,8 @@ pixels = inputs.decode(
     data_folder / "cache",
 )  # fmt: skip
 on_test = {
-    split: evaluation.evaluate(
-        test_images.cell_type, models.answer(recipe, models.load(run), pixels)
+    split: classification.evaluate(
+        test_images.cell_type, networks.answer(recipe, networks.load(run), pixels)
     )
     for split, run in trained.items()
 }
@@ -219,7 +222,7 @@ figures.montage([*above.path, *below.path], titles, n_columns=4);
 results = pd.DataFrame(
     {
         "recipe": recipe, "epochs": epochs, "seed": seed, "n": len(test_images),
-        "split": [runs.validation_title(run.settings["training"]) for run in trained.values()],
+        "split": [folders.validation_title(run.settings["training"]) for run in trained.values()],
         "validation": [run.history.val_accuracy.iloc[-1] for run in trained.values()],
         "accuracy": [each.accuracy for each in on_test.values()],
     }
@@ -245,9 +248,9 @@ compared.loc[["accuracy", "balanced_accuracy", "macro_f1"]].round(3)
 
 # %%
 if identity.source.name == "kaggle" and not recompute:
-    overlaps = provenance.shipped_overlaps()
+    overlaps = splits.shipped_overlaps()
 else:
-    report = audit.audit(folder)
+    report = origins.audit(folder)
     overlaps = report.overlaps
     print(report)
 across = overlaps[overlaps.across]
@@ -275,7 +278,7 @@ print(f"{affected.sum():,} of {len(test_images):,} TEST images show a cell that 
 
 # %%
 if crossval_run:
-    out_of_fold = crossvalidation.read(crossval_run, runs_folder, identity.to_dict())
+    out_of_fold = training.read(crossval_run, runs_folder, identity.to_dict())
     judged = labels.judge(out_of_fold)
     print(f"The labels of {judged.doubtful.sum()} of {len(judged):,} photographs are doubtful")
 else:

@@ -53,7 +53,24 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers.audit import overlaps
+from wbc_helpers.classify import classifier
 from wbc_helpers import colab
+from wbc_helpers.count import detector
+from wbc_helpers.count import pages
+from wbc_helpers.count import smears
+from wbc_helpers.count import training
+from wbc_helpers.data import annotations
+from wbc_helpers.data import smear_identity
+from wbc_helpers.data import smear_sources
+from wbc_helpers.data import splits
+from wbc_helpers import errors
+from wbc_helpers.evaluate import detection
+from wbc_helpers import figures
+from wbc_helpers.runs import backend
+from wbc_helpers.runs import folders
+from wbc_helpers.runs import recipes
+from wbc_helpers.count.classical import find_cells_in
 
 colab.prepare(root)
 
@@ -66,33 +83,12 @@ colab.prepare(root)
 import pandas as pd
 from IPython.display import Markdown, display
 
-from wbc_helpers import (
-    annotations,
-    classical_detection,
-    detection_scores,
-    figures,
-    overlaps,
-    runs,
-    runtime,
-    settings,
-    smear_sources,
-    smear_splits,
-)
 
-print(runtime.choose())
+print(backend.choose())
 
 # %%
-from wbc_helpers import (
-    classifier,
-    count_pages,
-    detector,
-    detector_evaluation,
-    detector_training,
-    folder_counts,
-    smear_reading,
-)
 
-pd.Series(settings.versions(), name="version").to_frame()
+pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]
 # ## Parameters
@@ -123,13 +119,13 @@ upload: bool = False
 red_cell: float = 0
 
 # %%
-settings.check_choice("split", split, ("lists", "grouped"))
-settings.check_whole("epochs", epochs, 0, 10_000)
-data_folder = settings.check_folder("data_dir", data_dir, root)
-runs_folder = settings.check_folder("runs_dir", runs_dir, root)
+errors.check_choice("split", split, ("lists", "grouped"))
+errors.check_whole("epochs", epochs, 0, 10_000)
+data_folder = errors.check_folder("data_dir", data_dir, root)
+runs_folder = errors.check_folder("runs_dir", runs_dir, root)
 if photographs:
-    folder_counts.find_photographs(photographs)
-chosen = detector_training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
+    smears.find_photographs(photographs)
+chosen = training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
 
 # %% [markdown]
 # ## Photographs and boxes
@@ -138,7 +134,7 @@ chosen = detector_training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
 
 # %%
 folder = smear_sources.fetch_smears(source, data_folder)
-identity = smear_sources.identify_smears(folder)
+identity = smear_identity.identify_smears(folder)
 display(Markdown(smear_sources.smear_banner(identity, markdown=True)))
 boxed = annotations.read_annotations(folder)
 print(boxed)
@@ -168,13 +164,13 @@ widths.describe().round(1)
 # photograph may show a cell that was trained on. The grouped split does not.
 
 # %%
-pairs = smear_splits.find_pairs(folder, progress=False)
+pairs = overlaps.find_smear_pairs(folder, progress=False)
 if split == "lists":
-    parts = detector_training.deal(folder, boxed)
+    parts = training.deal(folder, boxed)
 else:
-    parts = smear_splits.split_photographs(boxed, pairs)
-part = {name: parts.index[parts == name].tolist() for name in smear_splits.PARTS}
-parted = smear_splits.parted_pairs(pairs, parts)
+    parts = splits.split_photographs(boxed, pairs)
+part = {name: parts.index[parts == name].tolist() for name in splits.PARTS}
+parted = splits.parted_pairs(pairs, parts)
 print({name: len(names) for name, names in part.items()})
 print(f"{len(parted)} of {len(pairs)} pairs of overlapping photographs are parted")
 
@@ -187,12 +183,12 @@ print(f"{len(parted)} of {len(pairs)} pairs of overlapping photographs are parte
 # %%
 name = run or f"{identity.source.name}-{split}-{chosen.epochs}-{seed}"
 if epochs:
-    trained = detector_training.train_new(chosen, identity, name, runs_folder, parts)
+    trained = training.train_new(chosen, identity, name, runs_folder, parts)
     found = detector.of_run(trained)
     out = trained.folder
 else:
     found = detector.load()
-    out = runs.folder_of(f"shipped-{identity.source.name}", runs_folder / runs.DETECTORS)
+    out = folders.folder_of(f"shipped-{identity.source.name}", runs_folder / folders.DETECTORS)
 
 # %%
 if epochs:
@@ -207,7 +203,7 @@ if epochs:
 
 # %%
 if epochs:
-    found, tried = detector_evaluation.choose_reading(found, boxed, part["val"])
+    found, tried = training.choose_reading(found, boxed, part["val"])
     display(tried.round(3))
 print(found.about["thresholds"])
 
@@ -218,9 +214,9 @@ print(found.about["thresholds"])
 # together. Everything was chosen before.
 
 # %%
-judged = detector_evaluation.judge(found, boxed, part["test"])
-groups = overlaps.group_sources(pairs, boxed.photographs.photograph)
-detection_scores.intervals(judged.scores, groups).round(3)
+judged = training.judge(found, boxed, part["test"])
+groups = splits.group_sources(pairs, boxed.photographs.photograph)
+detection.intervals(judged.scores, groups).round(3)
 
 # %%
 figures.detection_curves(judged.scores);
@@ -254,8 +250,8 @@ figures.boxed_cells(
 
 # %%
 in_test = boxed.photographs[boxed.photographs.photograph.isin(part["test"])]
-without_learning = classical_detection.find_cells_in(in_test, progress=False)
-classical = detector_evaluation.judge_boxes(boxed, part["test"], without_learning)
+without_learning = find_cells_in(in_test, progress=False)
+classical = training.judge_boxes(boxed, part["test"], without_learning)
 columns = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower", "upper"]
 pd.concat(
     {"detector": judged.table[columns], "classical": classical.table[columns]}, names=["by"]
@@ -277,13 +273,13 @@ figures.bland_altman(judged.true_counts, judged.counts, "Platelets");
 own = photographs
 if upload:
     own = colab.upload_photographs(runs_folder / "uploaded")
-reader = smear_reading.SmearReader(found, classifier.load())
-counted_folder = own or smear_sources.smears_folder(folder) / "JPEGImages"
-counts = folder_counts.count_folder(
+reader = detector.SmearReader(found, classifier.load())
+counted_folder = own or smear_identity.smears_folder(folder) / "JPEGImages"
+counts = smears.count_folder(
     counted_folder, out / (f"counts-{Path(own).name}" if own else "counts"), reader,
     red_cell or None, None if own else part["test"], progress=False,
 )  # fmt: skip
-page = count_pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)
+page = pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)
 counts.worst_first.head(10)
 
 # %% [markdown]
@@ -291,7 +287,7 @@ counts.worst_first.head(10)
 
 # %%
 print(page)
-pd.read_csv(counts.out / folder_counts.CELLS).head()
+pd.read_csv(counts.out / smears.CELLS).head()
 
 # %% [markdown]
 # One of them, with the types of its white cells; a star is a white cell on which the network is not

@@ -12,7 +12,10 @@ from PIL import Image
 # Must stand before anything imports Matplotlib: test machines have no screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from wbc_helpers import augmentation, catalog, cells, inputs, sample, smear_sources, sources
+from wbc_helpers import cells
+from wbc_helpers.classify import inputs
+from wbc_helpers.data import catalog, sample, smear_sources, sources
+from wbc_helpers.pixels import views
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,7 +105,7 @@ def drawn_from():
     """Eight photographs, two a type, each a patch of its own grey level; and their images."""
     names = np.array(cells.NAMES)[np.arange(8) % 4]
     sources = [f"photograph-{number}" for number in range(8)]
-    side = augmentation.patch_size(16)
+    side = views.patch_size(16)
     levels = np.arange(8, dtype=np.uint8)[:, None, None, None] * 20 + 40
     pixels = np.broadcast_to(levels, (8, side, side, 3)).copy()
     known = pd.DataFrame({"source_id": sources, "cell_type": names, "file": pd.NA})

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from wbc_helpers import __main__ as command_line
-from wbc_helpers import pipeline, settings
+from wbc_helpers import __main__, pipeline
+from wbc_helpers.runs import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_run_is_named_after_what_makes_it_differ():
-    chosen = settings.TrainingSettings(epochs=20)
+    chosen = recipes.TrainingSettings(epochs=20)
     assert pipeline.default_name(chosen, "sample") == "paper-sample-20"
-    assert pipeline.default_name(settings.TrainingSettings(epochs=20, seed=3), "kaggle") == (
+    assert pipeline.default_name(recipes.TrainingSettings(epochs=20, seed=3), "kaggle") == (
         "paper-kaggle-20-seed3"
     )
-    grouped = settings.TrainingSettings(epochs=20, validation="grouped")
+    grouped = recipes.TrainingSettings(epochs=20, validation="grouped")
     assert pipeline.default_name(grouped, "kaggle") == "paper-kaggle-20-grouped"
 
 
@@ -36,7 +36,7 @@ def test_a_run_is_named_after_what_makes_it_differ():
 )
 def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):
     folders = ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")]
-    assert command_line.main(["run", "--source", "sample", *folders, *wrong]) == 2
+    assert __main__.main(["run", "--source", "sample", *folders, *wrong]) == 2
     said = capsys.readouterr()
     assert wrong[1] in said.err and "Traceback" not in said.err
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
@@ -45,7 +45,7 @@ def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):
 def test_a_tilde_stands_for_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
-    assert command_line.main(["report", "--runs-dir", "~/mine"]) == 0
+    assert __main__.main(["report", "--runs-dir", "~/mine"]) == 0
     assert (tmp_path / "mine" / "index.html").is_file()
 
 

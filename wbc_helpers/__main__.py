@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from wbc_helpers.errors import InvalidParameter, WbcError
-from wbc_helpers.recipes import RECIPES
+from wbc_helpers.runs.recipes import RECIPES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _training_settings(options: argparse.Namespace, validation: str | None):
-    from wbc_helpers.settings import TrainingSettings
+    from wbc_helpers.runs.recipes import TrainingSettings
 
     return TrainingSettings(
         recipe=options.recipe,
@@ -129,30 +129,33 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
 
 def _crossval(options: argparse.Namespace) -> int:
     settings = _training_settings(options, "grouped")
-    from wbc_helpers import sources
+    from wbc_helpers import pipeline
+    from wbc_helpers.classify import training
+    from wbc_helpers.data import sources
+    from wbc_helpers.data.identity import identify
+    from wbc_helpers.runs import backend
 
-    identity = sources.identify(sources.fetch(options.source, options.data_dir))
+    identity = identify(sources.fetch(options.source, options.data_dir))
     print(sources.banner(identity), flush=True)
-    from wbc_helpers import pipeline, runtime
 
-    print(runtime.choose(), flush=True)
+    print(backend.choose(), flush=True)
     # It imports Keras, which asks for its backend then.
-    from wbc_helpers import crossvalidation
 
     name = options.run or (
         f"crossval-{options.photographs}-{pipeline.default_name(settings, identity.source.name)}"
     )
-    table = crossvalidation.cross_validate(
+    table = training.cross_validate(
         settings, identity, name, options.data_dir, options.runs_dir,
         n_folds=_whole("folds", options.folds),
         splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
     )  # fmt: skip
-    print(crossvalidation.report(table))
+    print(training.report(table))
     return 0
 
 
 def _count(options: argparse.Namespace) -> int:
-    from wbc_helpers import count_pages, folder_counts, sample, smear_reading
+    from wbc_helpers.count import detector, pages, smears
+    from wbc_helpers.data import sample
 
     try:
         red_cell = None if options.red_cell is None else float(options.red_cell)
@@ -161,12 +164,12 @@ def _count(options: argparse.Namespace) -> int:
             f"red_cell={options.red_cell!r} is not usable. Expected a number of pixels."
         ) from None
     # Before the networks are loaded, which takes seconds.
-    folder_counts.find_photographs(options.folder, options.out)
-    reader = smear_reading.load(_whole("ways", options.ways))
-    only = None if options.list is None else folder_counts.read_list(options.list)
-    found = folder_counts.count_folder(options.folder, options.out, reader, red_cell, only)
+    smears.find_photographs(options.folder, options.out)
+    reader = detector.load_reader(_whole("ways", options.ways))
+    only = None if options.list is None else smears.read_list(options.list)
+    found = smears.count_folder(options.folder, options.out, reader, red_cell, only)
     drawn = any(sample.is_sample(place) for place in [found.folder, *found.folder.parents][:5])
-    page = count_pages.render_counts(found, drawn)
+    page = pages.render_counts(found, drawn)
     told = f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}"
     # A folder's name may hold bytes that are no UTF-8.
     print(told.encode("utf-8", "replace").decode("utf-8"))
@@ -184,13 +187,13 @@ def _whole(name: str, value: str | None) -> int | None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from wbc_helpers import reports
+    from wbc_helpers.report import rendering
 
     runs_dir = options.runs_dir.expanduser()
     for folder in sorted(runs_dir.glob("*/")):
         if any(folder.glob("0*.ipynb")):
-            reports.render_run(folder)
-    print(reports.render_overview(runs_dir))
+            rendering.render_run(folder)
+    print(rendering.render_overview(runs_dir))
     return 0
 
 

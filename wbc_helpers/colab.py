@@ -22,6 +22,7 @@ WORKSHOP = ("jupytext", "papermill", "nbval", "nbconvert", "ipykernel")
 KAGGLE_SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 """Names under which Colab's Secrets may hold a Kaggle account: a token, or a name with its key."""
 
+
 # A distribution's version as pip reads it in a constraint. Debian's own packages, which Colab
 # also has, are numbered otherwise; pip refuses a whole file for one of those.
 _VERSION = re.compile(

@@ -4,6 +4,10 @@ Each message says what was found, what was expected and what to do about it. All
 `WbcError`, so that one `except` catches what this package refuses and nothing else.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 
 class WbcError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -64,3 +68,105 @@ class PageExists(WbcError, FileExistsError):
 class InstallationFailed(WbcError):
     """A package that the notebooks need is missing and could not be installed."""
 
+
+def check_whole(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no whole number from `low` to `high`.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: an int.
+    low, high : int
+        The range, both ends included.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected a whole number from {low:,} to {high:,}."
+        )
+
+
+def check_fraction(name: str, value: object, includes_one: bool = False) -> None:
+    """Refuse what is no number between 0 and 1.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: a number above 0 and below 1.
+    includes_one : bool
+        Allow 1, too.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (0 < value < 1 or (includes_one and value == 1)):
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected a number above 0 and "
+            f"{'at most' if includes_one else 'below'} 1."
+        )
+
+
+def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
+    """Refuse what is none of the choices.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: one of `choices`.
+    choices : sequence
+        What there is to choose from.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is anything else.
+    """
+    if value not in choices:
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected one of {', '.join(map(str, choices))}."
+        )
+
+
+def check_folder(name: str, value: object, root: Path) -> Path:
+    """Check the name of a folder that a person gave.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        Expected: a path; `~` stands for the home folder.
+    root : Path
+        Folder from which a relative path is meant.
+
+    Returns
+    -------
+    Path
+        Absolute. The folder need not exist.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no path, or a file stands there.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise InvalidParameter(
+            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's."
+        )
+    folder = (root / Path(value).expanduser()).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameter(f"{name}={value!r} is a file. Expected a folder, or a new name.")
+    return folder

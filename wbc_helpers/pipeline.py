@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wbc_helpers import runs, sample, sources, storage
-from wbc_helpers.recipes import RECIPES
-from wbc_helpers.settings import TrainingSettings, describe
+from wbc_helpers import storage
+from wbc_helpers.data import sample, sources
+from wbc_helpers.data.identity import identify
+from wbc_helpers.runs import folders
+from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 """Folder that holds `notebooks/`, `data/` and `runs/`."""
@@ -61,14 +63,14 @@ def execute(
     """
     data_dir, runs_dir = (Path(folder).expanduser().absolute() for folder in (data_dir, runs_dir))
     if run is not None:
-        runs.folder_of(run, runs_dir)
+        folders.folder_of(run, runs_dir)
     folder = sources.fetch(source, data_dir)
-    identity = sources.identify(folder)
+    identity = identify(folder)
     print(sources.banner(identity), flush=True)
     run = run or default_name(settings, identity.source.name)
-    run_folder = runs.folder_of(run, runs_dir)
+    run_folder = folders.folder_of(run, runs_dir)
     wanted = describe(settings, {"digest": identity.digest}, runtime=None)
-    existing = runs.find(run, runs_dir, wanted)
+    existing = folders.find(run, runs_dir, wanted)
     if existing and existing.is_complete and _is_whole(run_folder):
         print(f"The run {run!r} is finished; nothing is done twice.", flush=True)
         went_through = True
@@ -78,10 +80,10 @@ def execute(
             went_through = _execute_notebooks(settings, folder, run, data_dir, runs_dir)
 
     # Only now: what renders pages would otherwise take its memory beside the training's.
-    from wbc_helpers import reports
+    from wbc_helpers.report import rendering
 
-    report = reports.render_run(run_folder)
-    overview = reports.render_overview(runs_dir)
+    report = rendering.render_run(run_folder)
+    overview = rendering.render_overview(runs_dir)
     print(sources.banner(identity))
     if went_through:
         print(scores(run_folder))

@@ -8,6 +8,13 @@ A figure of your own that lends its `ax` should have `layout="constrained"`, so 
 cut off.
 """
 
+from wbc_helpers.figures.cells import (
+    MOST_DOUBTFUL,
+    doubtful_labels,
+    located_cells,
+    occlusion,
+    where_it_looks,
+)
 from wbc_helpers.figures.counting import (
     bland_altman,
     boxed_cells,
@@ -26,23 +33,18 @@ from wbc_helpers.figures.data import (
     montage,
     montage_by_type,
 )
-from wbc_helpers.figures.explain import occlusion, where_it_looks
-from wbc_helpers.figures.labels import MOST_DOUBTFUL, doubtful_labels
-from wbc_helpers.figures.locating import located_cells
-from wbc_helpers.figures.reliability import (
-    conformal_coverage,
-    reliability_diagram,
-    risk_coverage,
-    score_intervals,
-)
 from wbc_helpers.figures.scores import (
+    conformal_coverage,
     confusion,
     confusion_counts_and_rates,
     mistakes,
     paper_beside_ours,
     per_class_scores,
     precision_recall_curves,
+    reliability_diagram,
+    risk_coverage,
     roc_curves,
+    score_intervals,
     validation_beside_test,
 )
 from wbc_helpers.figures.style import STYLE, WIDTH

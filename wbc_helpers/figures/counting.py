@@ -12,13 +12,12 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from wbc_helpers import cells
-from wbc_helpers.annotations import BOX
-from wbc_helpers.counting import count_agreement
-from wbc_helpers.detection_scores import DetectionScores
-from wbc_helpers.differential import Differential
+from wbc_helpers.count.differential import Differential
+from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate.detection import DetectionScores, count_agreement
 from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, require
-from wbc_helpers.images import read_image
+from wbc_helpers.pixels.images import read_image
 
 _HALO = [withStroke(linewidth=3.4, foreground="white")]
 
@@ -32,7 +31,7 @@ def bland_altman(
     Parameters
     ----------
     true_counts, counts : DataFrame of int
-        Rows are photographs, columns kinds, see `counting.count_cells`.
+        Rows are photographs, columns kinds, see `detection.count_cells`.
     kind : str
         The column to draw.
     ax : Axes, optional
@@ -137,7 +136,7 @@ def detection_curves(scores: DetectionScores, ax: Axes | None = None) -> Figure:
     Parameters
     ----------
     scores : DetectionScores
-        See `detection_scores.score_detections`.
+        See `detection.score_detections`.
     ax : Axes, optional
         Where to draw.
 

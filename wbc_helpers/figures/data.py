@@ -22,7 +22,7 @@ from wbc_helpers.figures.style import (
     require,
     write_title,
 )
-from wbc_helpers.images import PixelStatistics, read_image
+from wbc_helpers.pixels.images import PixelStatistics, read_image
 
 
 @in_style

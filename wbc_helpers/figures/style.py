@@ -31,7 +31,6 @@ STYLE = {
     "lines.markersize": 6,
     "image.cmap": "viridis",
 }
-
 GREY = "#595959"
 UNDEFINED = "#D9D9D9"
 

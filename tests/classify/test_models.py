@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+
+from wbc_helpers.classify import networks
+from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.pixels import images
+from wbc_helpers.runs import folders
+
+
+@pytest.fixture(scope="module")
+def statistics():
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(100, 200, (16, 16, 3)).astype("float32")
+    std = rng.uniform(20, 60, (16, 16, 3)).astype("float32")
+    return images.PixelStatistics(mean, std, 10)
+
+
+@pytest.fixture(scope="module")
+def network(statistics):
+    return networks.build("paper", (16, 16), statistics)
+
+
+def test_the_papers_layers_stand_in_the_papers_order(network):
+    kinds = [type(layer).__name__ for layer in network.layers]
+    block = ["Conv2D", "ReLU", "BatchNormalization", "Dropout", "MaxPooling2D"]
+    assert kinds == ["InputLayer", "Normalization", *block * 4, "Flatten", *["Dense"] * 4]
+    filters = [layer.filters for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert len(filters) == 4 and set(filters) == {16, 8, 4}
+    units = [layer.units for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    assert units == [32, 16, 8, 4]
+
+
+def test_the_mean_image_is_subtracted_and_the_std_image_divides(statistics):
+    layer = networks.standardization(statistics)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    expected = (pixels - statistics.mean) / statistics.std
+    found = keras.ops.convert_to_numpy(layer(pixels))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pixel_that_never_varies_is_not_blown_up():
+    flat = images.PixelStatistics(np.full((16, 16, 3), 9.0), np.zeros((16, 16, 3)), 5)
+    layer = networks.standardization(flat)
+    found = keras.ops.convert_to_numpy(layer(np.full((1, 16, 16, 3), 12, np.uint8)))
+    assert found.max() == 3
+
+
+def test_probabilities_sum_to_one_whatever_the_batches(network):
+    pixels = np.random.default_rng(2).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
+    whole, parts = (
+        networks.predict(network, pixels),
+        networks.predict(network, pixels, batch_size=3),
+    )
+    assert whole.shape == (7, 4)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(whole, parts, rtol=1e-4)
+
+
+def test_an_unknown_recipe_is_refused(statistics):
+    with pytest.raises(InvalidParameter, match="paper"):
+        networks.build("resnet", (16, 16), statistics)
+
+
+@pytest.fixture
+def run(tmp_path, network):
+    """A finished run of one epoch, with a model."""
+    training = {"epochs": 1, "image_size": [16, 16]}
+    settings = {"created": "", "training": training, "data": {}, "runtime": None, "versions": {}}
+    run = folders.start("mine", tmp_path, settings)
+    (run.folder / "history.csv").write_text("epoch\n1\n")
+    network.save(run.folder / "model.keras")
+    return run
+
+
+def test_a_saved_model_predicts_as_before(run, network):
+    pixels = np.random.default_rng(4).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    before, after = networks.predict(network, pixels), networks.predict(networks.load(run), pixels)
+    np.testing.assert_allclose(before, after, rtol=1e-5)
+
+
+def test_a_saved_model_needs_no_class_of_this_package(run):
+    import zipfile
+
+    config = zipfile.ZipFile(run.folder / "model.keras").read("config.json").decode()
+    assert "wbc_helpers" not in config
+
+
+def test_a_model_that_carries_code_is_not_executed(run):
+    code = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x + 1)])
+    code.save(run.folder / "model.keras")
+    with pytest.raises(BrokenRun, match="cannot be loaded"):
+        networks.load(run)
+
+
+def test_a_model_of_another_shape_is_refused(run):
+    other = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+    other.save(run.folder / "model.keras")
+    with pytest.raises(BrokenRun, match="not this run's model"):
+        networks.load(run)
+
+
+def test_a_file_that_is_no_model_and_a_run_without_one_are_refused(run):
+    (run.folder / "model.keras").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(BrokenRun, match="cannot be loaded"):
+        networks.load(run)
+    (run.folder / "model.keras").unlink()
+    with pytest.raises(BrokenRun, match="finished runs have a model"):
+        networks.load(run)
+
+
+def statistics_of(height, width):
+    shape = (height, width, 3)
+    return images.PixelStatistics(np.full(shape, 128.0), np.full(shape, 32.0), 10)
+
+
+def test_lenet_has_the_parameters_that_its_layers_add_up_to():
+    # Without padding, halved: 120×160 → 59×79 → 28×38 → 13×18 pixels of 64 filters.
+    convolutions = (3 * 9 + 1) * 16 + (16 * 9 + 1) * 32 + (32 * 9 + 1) * 64
+    dense = (13 * 18 * 64 + 1) * 64 + (64 + 1) * 4
+    network = networks.build("lenet", (120, 160), statistics_of(120, 160))
+    assert networks.count_trainable(network) == convolutions + dense == 982_372
+    assert network.input_shape == (None, 120, 160, 3) and network.output_shape == (None, 4)
+
+
+def test_lenet_takes_bytes_and_its_probabilities_sum_to_one():
+    network = networks.build("lenet", (24, 32), statistics_of(24, 32))
+    pixels = np.random.default_rng(5).integers(0, 256, (6, 24, 32, 3), dtype=np.uint8)
+    found = networks.predict(network, pixels)
+    assert found.shape == (6, 4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    # The first layer takes the mean, 128, off and divides by the standard deviation, 32.
+    scaled = keras.ops.convert_to_numpy(network.layers[1](np.full((1, 24, 32, 3), 160, np.uint8)))
+    np.testing.assert_allclose(scaled, 1, rtol=1e-5)
+
+
+def test_lenet_says_how_large_its_images_must_be():
+    with pytest.raises(InvalidParameter, match=r"21×40.*22"):
+        networks.build("lenet", (21, 40), statistics_of(21, 40))
+    assert networks.build("lenet", (22, 40), statistics_of(22, 40)).output_shape == (None, 4)
+
+
+def test_turned_answers_are_the_mean_over_the_eight_ways():
+    network = networks.build("compact", (16, 16), None)
+    crop = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    upright = [np.rot90(crop, quarter, (1, 2)) for quarter in range(4)]
+    mirrored = [np.rot90(crop.transpose(0, 2, 1, 3), quarter, (1, 2)) for quarter in range(4)]
+    told = networks.answer("compact", network, crop)
+    expected = np.mean([networks.predict(network, way) for way in (*upright, *mirrored)], axis=0)
+    np.testing.assert_allclose(told, expected, atol=1e-6)
+    # So that it does not matter how the cell lies.
+    np.testing.assert_allclose(networks.answer("compact", network, upright[1]), told, atol=1e-6)
+    assert not np.allclose(networks.predict(network, crop), told, atol=1e-6)
+    # Other recipes answer to what they are shown.
+    np.testing.assert_array_equal(
+        networks.answer("lenet", network, crop), networks.predict(network, crop)
+    )

@@ -1,0 +1,230 @@
+"""Photographs whose published label is doubtful, and what that means for the scores.
+
+Confident learning [1]_ compares each label with the answer of a network that did not train on the
+photograph. A network is sometimes wrong and a haematologist sometimes disagrees with another: what
+is found here is a list for a person to look through. No label is ever changed.
+
+References
+----------
+.. [1] C. G. Northcutt, L. Jiang and I. L. Chuang, Confident learning: estimating uncertainty in
+   dataset labels, Journal of Artificial Intelligence Research 70, 1373–1411 (2021).
+"""
+
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells
+from wbc_helpers.errors import DataMismatch, InvalidParameter
+from wbc_helpers.evaluate.classification import Evaluation
+from wbc_helpers.evaluate.predictions import (
+    PROBABILITIES,
+    by_photograph,
+    codes_of,
+    evaluate_table,
+    part,
+    summary,
+)
+from wbc_helpers.pixels import images, scale, white_cells
+
+COLUMNS = {
+    "source_id": "string",
+    "cell_type": "string",
+    "also_under": "string",
+    "n_images": "int64",
+    "suggested": "string",
+    "self_confidence": "float64",
+    "p_suggested": "float64",
+    "margin": "float64",
+    "doubtful": "bool",
+}
+"""Columns of `judge` and their types."""
+
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
+
+
+def judge(out_of_fold: pd.DataFrame) -> pd.DataFrame:
+    """Compare the published label of each photograph with what a network says that never saw it.
+
+    A photograph is judged once, by the mean probability of its images, however many there are.
+    Its label is doubtful if the network is more sure of another type than it usually is of that
+    type's own photographs (off the diagonal of the confident joint [1]_, see the module), or if
+    its images lie under more than one type, which one white cell cannot be, whatever a network
+    says. The latter have no part in what is usual.
+
+    Parameters
+    ----------
+    out_of_fold : DataFrame
+        One row an image, columns `predictions.COLUMNS`; each answer from a network that was
+        trained on no image of this photograph, nor of one that overlaps it. Answers for images
+        that a network trained on would only repeat their labels.
+
+    Returns
+    -------
+    DataFrame
+        One row a photograph, columns `COLUMNS`: the doubtful ones first, then by rising margin.
+        `cell_type` is the published label, where there are several the least probable of them,
+        and `also_under` names the others (NA as a rule); `suggested` is the most probable other
+        type; `self_confidence` and `p_suggested` are their probabilities, 0–1, and `margin`,
+        from -1 to 1, is the first less the second.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column, a photograph's name or a probability is missing, a file is listed twice, or
+        fewer than two types are published.
+    """
+    # It takes two seconds, which no other use of this module should pay.
+    from cleanlab.filter import find_label_issues
+
+    names = np.array(cells.NAMES)
+    evaluation, codes = _checked(out_of_fold)
+    means = pd.DataFrame(evaluation.probabilities).groupby(codes).mean().to_numpy()
+    # Rows may sum to 1.01, and cleanlab refuses what exceeds 1.
+    means = means / means.sum(axis=1, keepdims=True)
+    n_under = pd.crosstab(codes, evaluation.true_types).reindex(columns=cells.NAMES, fill_value=0)
+    under = n_under.to_numpy() > 0
+    published = np.where(under, means, np.inf).argmin(axis=1)
+    rows = np.arange(len(means))
+    others = means.copy()
+    others[rows, published] = -1
+    suggested = others.argmax(axis=1)
+
+    in_one = under.sum(axis=1) == 1
+    found = names[under[in_one].any(axis=0)]
+    if len(found) < 2:
+        raise InvalidParameter(
+            f"Of {len(means)} photographs, those with one label are of {len(found)} types "
+            f"({', '.join(found) or 'none'}). Expected at least two: a label is doubtful only "
+            "where another would fit better. Give the answers of a whole cross-validation."
+        )
+    doubtful = ~in_one
+    doubtful[in_one] = find_label_issues(
+        published[in_one], means[in_one], filter_by="confident_learning", n_jobs=1
+    )
+    under[rows, published] = False
+    judged = pd.DataFrame(
+        {
+            "source_id": out_of_fold["source_id"].astype(str).groupby(codes).first().to_numpy(),
+            "cell_type": names[published],
+            "also_under": [", ".join(names[also]) or pd.NA for also in under],
+            "n_images": n_under.sum(axis=1).to_numpy(),
+            "suggested": names[suggested],
+            "self_confidence": means[rows, published],
+            "p_suggested": means[rows, suggested],
+            "margin": means[rows, published] - means[rows, suggested],
+            "doubtful": doubtful,
+        }
+    ).astype(COLUMNS)
+    order = ["doubtful", "margin", "source_id"]
+    return judged.sort_values(order, ascending=[False, True, True], ignore_index=True)
+
+
+def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """Score as published, and beside that without the photographs whose label is doubtful.
+
+    **The second is no better measurement.** Where the answers are those that cast the doubt, it
+    leaves out mistakes of the same network, and rises even if every label is right. It says how
+    much hangs on these labels, and is no score to report alone.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        One row an image, columns `predictions.COLUMNS`: the answers that were judged, or those
+        of another run on the same photographs.
+    judged : DataFrame
+        As `judge` returns it.
+
+    Returns
+    -------
+    DataFrame
+        Rows `images` and `photographs` (level `unit`), each `as published` and `without doubtful`
+        (level `labels`); columns `n` and `SCORES`, NaN where undefined. A photograph under two
+        types counts under each, see `predictions.by_photograph`.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column, a photograph's name or a probability is missing, a file is listed twice, or
+        nothing would be left.
+    DataMismatch
+        If a photograph was not judged.
+    """
+    evaluation, _ = _checked(predictions)
+    photograph = predictions["source_id"].astype(str).to_numpy()
+    doubtful = judged.set_index("source_id")["doubtful"].reindex(photograph)
+    n_unknown = len(set(photograph[doubtful.isna()]))
+    if n_unknown:
+        raise DataMismatch(
+            f"{n_unknown} of {len(set(photograph))} photographs were not judged. Expected answers "
+            "for photographs of the cross-validation; choose the same split of the same data."
+        )
+    kept = ~doubtful.to_numpy(bool)
+    if not kept.any():
+        raise InvalidParameter(
+            f"The labels of all {len(set(photograph))} photographs are doubtful, so that nothing "
+            "is left to score. Look at the table of doubtful labels instead."
+        )
+    without = part(evaluation, kept)
+    views = {
+        ("images", "as published"): evaluation,
+        ("images", "without doubtful"): without,
+        ("photographs", "as published"): by_photograph(evaluation, photograph),
+        ("photographs", "without doubtful"): by_photograph(without, photograph[kept]),
+    }
+    scores = pd.DataFrame(
+        [{"n": each.n_images, **summary(each)} for each in views.values()],
+        index=pd.MultiIndex.from_tuples(views, names=["unit", "labels"]),
+    )
+    return scores[["n", *SCORES]].astype(dict.fromkeys(SCORES, "float64"))
+
+
+def crop_white_cells(paths: pd.Series, size: int = 192) -> list[np.ndarray]:
+    """Cut the white cells out of photographs, to look at them.
+
+    Parameters
+    ----------
+    paths : Series of str
+        One photograph each, or an image made from it.
+    size : int
+        Side of a crop in pixels.
+
+    Returns
+    -------
+    list of (size, size, 3) ndarray of uint8
+        See `white_cells.read_crop`.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    # Photographs and the images made from them differ in size, and so in scale.
+    sizes = [images.read_image(path).shape for path in paths]
+    alike = {
+        size: scale.red_cell_diameter_of(
+            [path for path, other in zip(paths, sizes, strict=True) if other == size]
+        )
+        for size in set(sizes)
+    }
+    return [
+        white_cells.read_crop(path, (size, size), alike[shape])
+        for path, shape in zip(paths, sizes, strict=True)
+    ]
+
+
+def _checked(predictions: pd.DataFrame) -> tuple[Evaluation, np.ndarray]:
+    """Evaluate the images, and number their photographs."""
+    missing = [
+        name
+        for name in ("file", "cell_type", "source_id", *PROBABILITIES)
+        if name not in predictions
+    ]
+    twice = 0 if missing else int(predictions["file"].duplicated().sum())
+    if missing or twice:
+        found = f"lacks the columns {', '.join(missing)}" if missing else f"repeats {twice} files"
+        raise InvalidParameter(
+            f"The table of predictions {found}. Expected one row an image, as predictions.tabulate "
+            "and predictions.read return them; of several cross-validations choose one."
+        )
+    evaluation = evaluate_table(predictions)
+    return evaluation, codes_of(evaluation, predictions["source_id"])

@@ -1,0 +1,582 @@
+"""Which photographs show the same field, and whether they show the same white cell.
+
+A slide is moved under the microscope without turning it: two photographs of one field differ by
+a shift. Every pair is correlated at every shift at once, by Fourier transform [1]_, and the best
+shift is confirmed at twice the resolution.
+
+References
+----------
+.. [1] D. Padfield, Masked object registration in the Fourier domain, IEEE Trans. Image
+   Process. 21(5), 2706–2718 (2012).
+
+Finding a picture again in another one that was rotated, shifted, sheared or mirrored.
+
+Local features (ORB [1]_) of two pictures are compared, and a match counts only if many of them
+agree on one affine map (RANSAC); tracking small patches [2]_ then makes the map exact to a tenth
+of a pixel. Features are not the same in a mirror, so every picture that is searched is entered
+twice, as it is and mirrored left to right; an image flipped top to bottom is found in the
+mirrored one, turned by 180°.
+
+References
+----------
+.. [1] E. Rublee et al., ORB: an efficient alternative to SIFT or SURF, ICCV (2011).
+.. [2] J.-Y. Bouguet, Pyramidal implementation of the Lucas Kanade feature tracker, Intel (2000).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from wbc_helpers.data import identity, sample, splits
+from wbc_helpers.data.smear_identity import smears_folder
+from wbc_helpers.errors import DataNotFound
+from wbc_helpers.pixels import images
+from wbc_helpers.pixels.white_cells import SMALLEST_NUCLEUS, find_nuclei
+
+
+def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2) -> pd.DataFrame:
+    """Pairs of photographs that show a part of the same field.
+
+    Of drawn smears they are known by construction, of the BCCD photographs from the table in the
+    package, by content; of any others they are worked out from the pixels.
+
+    Parameters
+    ----------
+    folder : path
+        As `smear_sources.fetch_smears` returns it.
+    progress : bool
+        Show progress bars.
+    workers : int
+        Threads.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair: `first`, `second`, `same_cell` (bool; whether they show the same white
+        cell), and where measured more, see `find_overlaps`.
+
+    Raises
+    ------
+    DataNotFound, UnreadableImage
+        See `read_photographs`.
+    """
+    root = smears_folder(folder)
+    drawn = next((place for place in [root, *root.parents][:4] if sample.is_sample(place)), None)
+    if drawn is not None:
+        about = json.loads((drawn / "sample.json").read_text(encoding="utf-8"))
+        pairs = [pair["photographs"] for pair in about["overlaps"]]
+        # Its fields are photographed twice so that both show the white cell.
+        return pd.DataFrame(pairs, columns=["first", "second"]).assign(same_cell=True)
+    published = identity.read_manifest(identity.MANIFEST)
+    digests = identity.digest_files(root, ["JPEGImages"], progress=False)
+    if all(published.get(file) == digest[:16] for file, digest in digests.items()):
+        names = {Path(file).stem for file in digests}
+        pairs = splits.shipped_overlaps()
+        return pairs[pairs["first"].isin(names) & pairs["second"].isin(names)].reset_index(
+            drop=True
+        )
+    return find_overlaps(read_photographs(root, progress), progress, workers)
+
+
+SMALLEST_OVERLAP = 0.06
+"""Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
+alike by chance."""
+
+MIN_DISTINCTNESS = 2.0
+"""Correlation at the best shift over that at any other, each times the square root of the number
+of pixels that overlap. Of the known data set's 66,795 pairs, the 47 that overlap reach 2.1 to
+over 10; others, if their fine detail correlates as it must, at most 1.7, and 1.8 in drawn
+photographs, whose round cells fit each other in many places."""
+
+MIN_CORRELATION = 0.7
+"""Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.76 to
+0.96."""
+
+_LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches that in most pairs
+_COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
+
+
+def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
+    """Read all photographs at half size, the size of the images made from them.
+
+    Parameters
+    ----------
+    folder : path
+        Holds `JPEGImages`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict of str to (height, width, 3) uint8 ndarray
+        RGB, averaged over 2×2 pixels, by the photograph's name, in the order of names.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no photographs.
+    UnreadableImage
+        If one of them is not a complete image.
+    """
+    paths = sorted(
+        path
+        for path in (Path(folder) / "JPEGImages").glob("*")
+        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
+    )
+    if not paths:
+        raise DataNotFound(
+            f"{folder} holds no photographs. Expected JPEG files in its folder JPEGImages, as in "
+            "the dataset-master part of the blood-cells archive; without them nothing can be "
+            "said about where the images come from."
+        )
+    bar = tqdm(paths, desc="photographs", unit="photograph", disable=not progress)
+    return {path.stem: _halve(images.read_image(path)) for path in bar}
+
+
+def _halve(photograph: np.ndarray) -> np.ndarray:
+    return cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def find_overlaps(
+    photographs: Mapping[str, np.ndarray], progress: bool = True, workers: int = 2
+) -> pd.DataFrame:
+    """Find every pair of photographs that show a part of the same field.
+
+    Parameters
+    ----------
+    photographs : mapping of str to (height, width, 3) uint8 ndarray
+        At half size, as `read_photographs` returns them. Photographs of different sizes are
+        taken for different microscopes and not compared.
+    progress : bool
+        Show a progress bar.
+    workers : int
+        Threads.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair. `first`, `second`: names. `shift_x`, `shift_y` (int): what lies at x, y
+        in the first lies at x + shift_x, y + shift_y in the second, in pixels at half size.
+        `shared`: part of the frame that both show, 0–1. `distinctness` and `correlation`: the
+        evidence, see `MIN_DISTINCTNESS` and `MIN_CORRELATION`. `same_cell` (bool): whether a white
+        cell's nucleus lies in the shared part, at the same place in both.
+    """
+    names = list(photographs)
+    pairs = []
+    for shape in sorted({photograph.shape for photograph in photographs.values()}):
+        alike = [name for name in names if photographs[name].shape == shape]
+        finder = _ShiftFinder([photographs[name] for name in alike])
+        with ThreadPoolExecutor(workers) as pool:
+            rows = tqdm(
+                pool.map(finder.find, range(len(alike))),
+                total=len(alike),
+                desc="overlaps",
+                unit="photograph",
+                disable=not progress,
+            )
+            pairs += [(alike[i], alike[j], *found) for row in rows for i, j, *found in row]
+    overlaps = pd.DataFrame(sorted(pairs), columns=_COLUMNS)
+    nuclei = {
+        name: find_nuclei(photographs[name]) for name in set(overlaps[["first", "second"]].stack())
+    }
+    overlaps["same_cell"] = [
+        _share_nucleus(nuclei[pair.first], nuclei[pair.second], pair.shift_x, pair.shift_y)
+        for pair in overlaps.itertuples()
+    ]
+    return overlaps.astype({"same_cell": bool})
+
+
+class _ShiftFinder:
+    """Correlates photographs of one size with each other."""
+
+    def __init__(self, photographs: list[np.ndarray]) -> None:
+        height, width = photographs[0].shape[:2]
+        # A quarter of a photograph of 640×480; others come to the same height.
+        self._scale = height / 120
+        small = (round(width / self._scale), 120)
+        self._padded = (240, 2 * small[0])
+        ones = np.ones(small[::-1], np.float32)
+        window = np.conj(np.fft.rfft2(ones, self._padded))
+        n_shared = np.maximum(np.round(self._back(np.conj(window) * window)), 1)
+        # Turns a sum of products into correlation × √pixels, and small overlaps into nothing.
+        self._weight = np.where(n_shared >= SMALLEST_OVERLAP * ones.size, n_shared**-0.5, 0)
+        self._weight = self._weight.astype(np.float32)
+        self._spectra, self._inverse_rms, self._fine = [], [], []
+        for photograph in photographs:
+            gray = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
+            self._fine.append(_without_shading(gray, 8))
+            coarse = cv2.resize(gray, small, interpolation=cv2.INTER_AREA)
+            coarse = _without_shading(coarse, 2)
+            # Compressed, so that one dark nucleus or edge does not outweigh all the rest.
+            coarse = np.sign(coarse) * np.sqrt(np.abs(coarse))
+            coarse /= max(float(coarse.std()), 1e-6)
+            self._spectra.append(np.fft.rfft2(coarse, self._padded))
+            energy = self._back(np.fft.rfft2(coarse**2, self._padded) * window) / n_shared
+            # An empty corner has next to no energy; its noise would correlate with anything.
+            self._inverse_rms.append(1 / np.sqrt(np.maximum(energy, 0.05)))
+
+    def _back(self, spectrum: np.ndarray) -> np.ndarray:
+        return np.fft.irfft2(spectrum, self._padded).astype(np.float32)
+
+    def find(self, i: int) -> list[tuple[int, int, int, int, float, float, float]]:
+        """Pairs of photograph `i` with those after it: i, j, and the columns of the result."""
+        pairs = []
+        weight = self._weight * self._inverse_rms[i]
+        spectrum = np.conj(self._spectra[i])
+        for j in range(i + 1, len(self._spectra)):
+            strength = self._back(self._spectra[j] * spectrum)
+            # The second photograph's shared part under a shift is what the opposite shift leaves
+            # of it; np.roll takes shift 0 back to the first place.
+            strength *= np.roll(weight[::-1, ::-1], (1, 1), (0, 1)) * self._inverse_rms[j]
+            y, x = divmod(int(strength.argmax()), self._padded[1])
+            peak = float(strength[y, x])
+            if peak < _LEAST_PEAK:
+                continue
+            around = (np.arange(y - 7, y + 8) % strength.shape[0])[:, np.newaxis]
+            strength[around, np.arange(x - 7, x + 8) % strength.shape[1]] = 0
+            distinctness = peak / float(strength.max())
+            if distinctness < MIN_DISTINCTNESS:
+                continue
+            y, x = (
+                (place - size if place >= size // 2 else place) * self._scale
+                for place, size in zip((y, x), self._padded, strict=True)
+            )
+            correlation, x, y = _confirm(self._fine[i], self._fine[j], round(x), round(y))
+            if correlation >= MIN_CORRELATION:
+                height, width = self._fine[i].shape
+                shared = (1 - abs(x) / width) * (1 - abs(y) / height)
+                found = (
+                    round(shared, 3),
+                    round(distinctness, 2),
+                    round(correlation, 3),
+                )
+                pairs.append((i, j, x, y, *found))
+        return pairs
+
+
+def _without_shading(gray: np.ndarray, sigma: float) -> np.ndarray:
+    """Detail finer than `sigma` pixels, its standard deviation 1: lamps and stains differ."""
+    detail = gray - cv2.GaussianBlur(gray, (0, 0), sigma)
+    return detail / max(float(detail.std()), 1e-6)
+
+
+def _confirm(
+    first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int, reach: int = 4
+) -> tuple[float, int, int]:
+    """Best correlation of the shared part within `reach` pixels of a shift, and that shift."""
+    height, width = first.shape
+    left, right = max(0, -shift_x) + reach, min(width, width - shift_x) - reach
+    top, bottom = max(0, -shift_y) + reach, min(height, height - shift_y) - reach
+    if right - left < 12 or bottom - top < 12:
+        return -1.0, shift_x, shift_y
+    around = second[
+        top + shift_y - reach : bottom + shift_y + reach,
+        left + shift_x - reach : right + shift_x + reach,
+    ]
+    scores = cv2.matchTemplate(around, first[top:bottom, left:right], cv2.TM_CCOEFF_NORMED)
+    _, best, _, (x, y) = cv2.minMaxLoc(scores)
+    return best, shift_x + x - reach, shift_y + y - reach
+
+
+def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int) -> bool:
+    """Whether a nucleus of the first photograph lies on one of the second."""
+    moved = cv2.warpAffine(
+        first.astype(np.float32),
+        np.float32([[1, 0, shift_x], [0, 1, shift_y]]),
+        first.shape[::-1],
+        flags=cv2.INTER_NEAREST,
+    )
+    for nucleus in range(1, first.max() + 1):
+        # Half a nucleus at the edge of the frame is the same cell too.
+        covered = (moved == nucleus) & (second > 0)
+        if covered.sum() >= max(0.5 * (moved == nucleus).sum(), SMALLEST_NUCLEUS / 4):
+            return True
+    return False
+
+
+N_FEATURES = 400
+"""Features of a picture. Of images from the known data set, 38 to 319 agree with the right
+photograph, and at most 11 with one that shows another field."""
+
+MIN_INLIERS = 20
+"""Features that must agree on one affine map before a picture counts as found."""
+
+TOLERANCE = 2.0
+"""Pixels between a feature and where the affine map puts it, at most."""
+
+_RATIO = 0.85  # of the distances to the best and the second best feature, after D. Lowe
+_STRETCH = (0.6, 1.6)  # no augmentation in use scales more than that in any direction
+_LEAST_TRACKED = 15  # corners of a picture found again in an image
+
+
+# Two descriptors of one spot often share one of these words of 16 bits, others hardly ever: a
+# look-up that needs no distances. Half of a descriptor's 32 bytes is enough for it.
+_WORDS, _WORD_SIZE = 8, 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Local features of one picture.
+
+    Attributes
+    ----------
+    points : ndarray, (n, 2) float32
+        x, y in pixels, (0, 0) the centre of the upper left pixel.
+    descriptors : ndarray, (n, 32) uint8
+        256 bits each.
+    """
+
+    points: np.ndarray
+    descriptors: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """How well a picture was found in an image.
+
+    Attributes
+    ----------
+    picture : int
+        Its number in the index.
+    inliers : int
+        Features that agree on the affine map.
+    affine : ndarray, (2, 3) float64
+        From the picture to the image, in pixels; its determinant is negative if one of them is
+        mirrored.
+    """
+
+    picture: int
+    inliers: int
+    affine: np.ndarray
+
+
+def find_features(image: np.ndarray) -> Features:
+    """Find the features of an image, none of them at the edge of its black fill.
+
+    Parameters
+    ----------
+    image : ndarray, (height, width, 3) uint8
+        RGB.
+
+    Returns
+    -------
+    Features
+        At most `N_FEATURES`.
+    """
+    allowed = 255 - cv2.dilate(_find_fill(image), np.ones((9, 9), np.uint8))
+    # The smear is evenly lit and weakly stained: few corners pass the usual threshold of 20.
+    detector = cv2.ORB_create(N_FEATURES, 1.2, 4, fastThreshold=5)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    keypoints, descriptors = detector.detectAndCompute(gray, allowed)
+    if descriptors is None:
+        return Features(np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8))
+    return Features(np.float32(cv2.KeyPoint_convert(keypoints)).reshape(-1, 2), descriptors)
+
+
+def _find_fill(image: np.ndarray) -> np.ndarray:
+    """Mark black fill by 255: `images.is_fill`, in a twentieth of the time."""
+    return cv2.inRange(image, (0, 0, 0), (15, 15, 15))
+
+
+def fit_affine(picture: Features, image: Features) -> tuple[int, np.ndarray | None]:
+    """Fit the affine map on which most features of two pictures agree.
+
+    Parameters
+    ----------
+    picture, image : Features
+        The map leads from the first to the second.
+
+    Returns
+    -------
+    inliers : int
+        Number of features that agree; 0 if there is no plausible map.
+    affine : (2, 3) ndarray of float64, or None
+        In pixels.
+    """
+    if min(len(picture.points), len(image.points)) < 3:
+        return 0, None
+    distances, nearest = cv2.batchDistance(
+        image.descriptors, picture.descriptors, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=2
+    )
+    distinct = distances[:, 0] < _RATIO * distances[:, 1]
+    if distinct.sum() < 6:
+        return 0, None
+    affine, agree = cv2.estimateAffine2D(
+        picture.points[nearest[distinct, 0]],
+        image.points[distinct],
+        ransacReprojThreshold=TOLERANCE,
+        maxIters=1000,
+    )
+    if affine is None or not np.isfinite(affine).all():
+        return 0, None
+    stretches = np.linalg.svd(affine[:, :2], compute_uv=False)
+    if stretches[1] < _STRETCH[0] or stretches[0] > _STRETCH[1]:
+        return 0, None
+    return int(agree.sum()), affine
+
+
+class PictureIndex:
+    """Pictures in which images can be found, each as it is and mirrored.
+
+    Parameters
+    ----------
+    pictures : sequence of (height, width, 3) uint8 ndarray
+        RGB.
+    """
+
+    def __init__(self, pictures: Sequence[np.ndarray]) -> None:
+        self._widths = [picture.shape[1] for picture in pictures]
+        self._entries = [
+            find_features(view)
+            for picture in pictures
+            for view in (picture, np.ascontiguousarray(picture[:, ::-1]))
+        ]
+        words = [_words(entry.descriptors) for entry in self._entries]
+        keys = np.concatenate([np.empty(0, np.int64), *words])
+        owners = np.repeat(np.arange(len(words), dtype=np.int32), [len(word) for word in words])
+        self._owners = owners[np.argsort(keys, kind="stable")]
+        counts = np.bincount(keys, minlength=_WORDS * _WORD_SIZE)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+
+    def find(
+        self, image: Features, n_candidates: int = 3, without: int | None = None
+    ) -> list[Match]:
+        """Find an image among the pictures.
+
+        Parameters
+        ----------
+        image : Features
+            Of the image.
+        n_candidates : int
+            Number of pictures, or their mirrored selves, that are compared feature by feature:
+            those that share the most words with the image.
+        without : int, optional
+            Number of a picture that is passed over.
+
+        Returns
+        -------
+        list of Match
+            Best first, one for each picture with a plausible affine map.
+        """
+        votes = self._count_votes(image.descriptors)
+        if without is not None:
+            votes[2 * without : 2 * without + 2] = 0
+        matches: dict[int, Match] = {}
+        for entry in np.argsort(-votes, kind="stable")[:n_candidates]:
+            picture, mirrored = divmod(int(entry), 2)
+            inliers, affine = fit_affine(self._entries[entry], image)
+            if affine is None or not votes[entry]:
+                continue
+            if mirrored:
+                mirror = [[-1, 0, self._widths[picture] - 1], [0, 1, 0], [0, 0, 1]]
+                affine = affine @ np.array(mirror, float)
+            if picture not in matches or inliers > matches[picture].inliers:
+                matches[picture] = Match(picture, inliers, affine)
+        return sorted(matches.values(), key=lambda match: -match.inliers)
+
+    def _count_votes(self, descriptors: np.ndarray) -> np.ndarray:
+        """Words that each entry shares with these descriptors, rare words counting more."""
+        keys = _words(descriptors)
+        first, n_owners = self._starts[keys], np.diff(self._starts)[keys]
+        keep = n_owners > 0
+        first, n_owners = first[keep], n_owners[keep]
+        ends = np.cumsum(n_owners)
+        # All ranges first[i] … first[i] + n_owners[i], one after the other.
+        places = np.arange(ends[-1] if len(ends) else 0)
+        places += np.repeat(first - (ends - n_owners), n_owners)
+        weights = np.repeat(1 / np.sqrt(n_owners), n_owners)
+        return np.bincount(self._owners[places], weights, minlength=len(self._entries))
+
+
+def _words(descriptors: np.ndarray) -> np.ndarray:
+    """Cut descriptors into numbered words, (n · `_WORDS`,) int64; no two places share numbers."""
+    words = np.ascontiguousarray(descriptors[:, : 2 * _WORDS]).view("<u2").astype(np.int64)
+    return (words + np.arange(_WORDS) * _WORD_SIZE).ravel()
+
+
+def refine_affine(
+    picture: np.ndarray, image: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Make an affine map exact by tracking where the picture's corners went.
+
+    Parameters
+    ----------
+    picture, image : ndarray, (height, width, 3) uint8
+        RGB.
+    affine : ndarray, (2, 3)
+        From the picture to the image, in pixels, right within a few of them.
+
+    Returns
+    -------
+    affine : ndarray, (2, 3) float64
+        The better map; the given one if tracking did not improve it.
+    residual : float
+        Mean absolute difference, over all pixels of the image, from what the map makes of the
+        picture, black fill included, in grey levels (0–255). Brightness and contrast may differ.
+        Where the fill begins counts as much as the cells, so that of two photographs of one
+        field the right one is told.
+    """
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    size = gray.shape[::-1]
+    expected, residual = _expect(source, gray, affine)
+    filled = _find_fill(image)
+    for _ in range(2):
+        better = _track(expected, gray, filled, affine)
+        if better is None:
+            break
+        expected, smaller = _expect(source, gray, better)
+        if smaller >= residual:
+            break
+        moved = float(np.abs((better - affine) @ (*size, 1)).max())
+        affine, residual = better, smaller
+        # Patches are compared as they lie, not turned: the farther off, the less exact.
+        if moved < 3:
+            break
+    return affine, residual
+
+
+def _track(
+    expected: np.ndarray, gray: np.ndarray, filled: np.ndarray, affine: np.ndarray
+) -> np.ndarray | None:
+    """Follow corners of the expected image to the real one; the map that takes them there."""
+    outside = filled | cv2.inRange(expected, 0, 0)
+    allowed = 255 - cv2.dilate(outside, np.ones((7, 7), np.uint8))
+    corners = cv2.goodFeaturesToTrack(expected, 120, 0.005, 6, mask=allowed)
+    if corners is None:
+        return None
+    found, tracked, _ = cv2.calcOpticalFlowPyrLK(
+        expected, gray, corners, None, winSize=(15, 15), maxLevel=1
+    )
+    tracked = tracked.ravel() > 0
+    if tracked.sum() < _LEAST_TRACKED:
+        return None
+    back = cv2.invertAffineTransform(affine)
+    origins = corners.reshape(-1, 2)[tracked] @ back[:, :2].T + back[:, 2]
+    better, _ = cv2.estimateAffine2D(
+        origins.astype(np.float32), found.reshape(-1, 2)[tracked], ransacReprojThreshold=0.7
+    )
+    return better
+
+
+def _expect(source: np.ndarray, gray: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """Map a grey picture, as bright as the image; and the mean absolute difference."""
+    size = gray.shape[::-1]
+    warped = cv2.warpAffine(source, affine, size)
+    cover = cv2.warpAffine(np.full_like(source, 255), affine, size)
+    inside = (cover == 255).astype(np.uint8)
+    # The images were stretched to the full range of grey levels when they were written.
+    (light,), (contrast,) = cv2.meanStdDev(warped, mask=inside)
+    product = cv2.multiply(warped, gray, dtype=cv2.CV_32F)
+    covariance = cv2.mean(product, inside)[0] - light[0] * cv2.mean(gray, inside)[0]
+    gain = covariance / contrast[0] ** 2 if contrast[0] > 0 else 0.0
+    offset = cv2.mean(gray, inside)[0] - gain * light[0]
+    expected = cv2.addWeighted(warped, gain, cover, offset / 255, 0)
+    return expected, cv2.norm(expected, gray, cv2.NORM_L1) / gray.size

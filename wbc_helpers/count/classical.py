@@ -1,0 +1,223 @@
+"""Finds the cells of a smear without learning: by colour, threshold and distance transform.
+
+What a detector is compared with. White cells are told by the azure of their nucleus, platelets by
+that of a small granular body, red cells by what absorbs green light like haemoglobin. Red cells
+that touch are parted where their common outline is narrow: the distance from the outline has a
+peak in each, and a pixel belongs to the cell into which it lies deepest. (OpenCV's own watershed
+weighs how neighbouring pixels differ, not how deep they lie; on a distance transform it floods the
+background first, and found a tenth as many of the cells.)
+
+Every number below was chosen on the training list of the BCCD data set, 640×480 pixels (those that
+tell a nucleus, in `overlaps`, on all of its photographs); lengths are in pixels at half that size.
+A photograph of another microscope needs others. On the 72 photographs of the test list the counts
+are off by 3.4 red cells, 0.06 white cells and 0.6 platelets a photograph (mean absolute error), and
+65, 99 and 55 % of the boxes that people drew are found at an IoU of 0.5; of the boxes drawn here
+60, 93 and 66 % are among people's, who leave out many a red cell in a heap and at the frame.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from wbc_helpers import cells
+from wbc_helpers.data.annotations import BOX
+from wbc_helpers.pixels import images
+from wbc_helpers.pixels.white_cells import find_azure, find_nuclei
+
+_CYTOPLASM_REACH, _CYTOPLASM_AZURE, _WHITE_DEPTH = 22, 0.25, 12
+_PLATELET_AZURE, _PLATELET_PEAK = 12, 40
+_PLATELET_AREA, _PLATELET_FILL, _PLATELET_LENGTH = (80, 750), 0.65, 1.6
+_PLATELET_DARKNESS = 16
+_PALLOR_AREA = 900
+_LAMP_REACH, _RED_LIGHT = 61, 240  # of 255: what lets so much light through is no cell
+_RED_OPENING = 7
+_RED_SMOOTHING, _RED_DISTANCE, _RED_DEPTH, _RED_AREA, _RED_CUT = 1, 15, 9, 700, 35
+_MARGIN = 2  # by which people draw boxes wider than what they hold
+_Found = Iterator[tuple[str, np.ndarray, float]]
+
+
+def find_cells(photograph: np.ndarray) -> pd.DataFrame:
+    """Box the white cells, platelets and red cells of a photograph.
+
+    Parameters
+    ----------
+    photograph : ndarray, (height, width, 3) uint8
+        RGB, 640×480 pixels or thereabouts.
+
+    Returns
+    -------
+    DataFrame
+        One row a cell: `kind`, `annotations.BOX`, and `score`, 0–1, to be compared within a kind
+        only: how well a red cell fills an ellipse, how strongly a platelet is stained, 1 for white
+        cells.
+    """
+    height, width = photograph.shape[:2]
+    half = cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    azure = find_azure(half)
+    # Above the plain slide and red cells, which make up most of any photograph.
+    azure = np.clip(azure.astype(np.int16) - int(np.median(azure)), 0, None)
+    nuclei = _grow_nuclei(find_nuclei(half), azure)
+    covered = _covered(half, nuclei > 0)
+    found = [*_large_cells(covered, nuclei), *_platelets(half, azure, nuclei > 0)]
+    rows = [
+        (
+            kind,
+            max(0, 2 * (x.min() - _MARGIN)),
+            max(0, 2 * (y.min() - _MARGIN)),
+            min(width, 2 * (x.max() + 1 + _MARGIN)),
+            min(height, 2 * (y.max() + 1 + _MARGIN)),
+            score,
+        )
+        for kind, (y, x), score in found
+    ]
+    table = pd.DataFrame(rows, columns=["kind", *BOX, "score"])
+    table["kind"] = pd.Categorical(table["kind"], categories=cells.KIND_NAMES)
+    return table.astype(dict.fromkeys([*BOX, "score"], float))
+
+
+def find_cells_in(photographs: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
+    """Box the cells of many photographs.
+
+    Parameters
+    ----------
+    photographs : DataFrame
+        `photograph` and `path`, see `annotations.Annotations`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        As `find_cells`, with `photograph`.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    bar = tqdm(
+        zip(photographs["photograph"], photographs["path"], strict=True),
+        total=len(photographs),
+        desc="finding cells",
+        unit="photograph",
+        disable=not progress,
+        mininterval=0.5,
+    )
+    # An empty table, so that there are columns where there is no photograph.
+    tables = [find_cells(np.zeros((2, 2, 3), np.uint8)).assign(photograph="")]
+    tables += [find_cells(images.read_image(path)).assign(photograph=name) for name, path in bar]
+    boxes = pd.concat(tables, ignore_index=True)
+    return boxes[["photograph", "kind", *BOX, "score"]]
+
+
+def _grow_nuclei(nuclei: np.ndarray, azure: np.ndarray) -> np.ndarray:
+    """Grow each nucleus into that part of its cytoplasm that azure stains a little."""
+    grown = nuclei.copy()
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
+    for nucleus in range(1, nuclei.max() + 1):
+        inside = nuclei == nucleus
+        stained = azure > _CYTOPLASM_AZURE * np.median(azure[inside])
+        cell = (_away(inside) < _CYTOPLASM_REACH) & stained | inside
+        cell = cv2.morphologyEx(cell.astype(np.uint8), cv2.MORPH_OPEN, disc) > 0
+        grown[cell & (grown == 0)] = nucleus
+    return grown
+
+
+def _away(inside: np.ndarray) -> np.ndarray:
+    """Distance from a region, in pixels."""
+    return cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3)
+
+
+def _platelets(half: np.ndarray, azure: np.ndarray, is_white: np.ndarray) -> _Found:
+    """Small round bodies, darker in red light too than the pale middle of a red cell."""
+    red = cv2.GaussianBlur(half, (0, 0), 1.5)[..., 0].astype(np.int16)
+    lamp = np.percentile(red, 90)
+    around_white = cv2.dilate(is_white.astype(np.uint8), np.ones((5, 5))) > 0
+    stained = ((azure > _PLATELET_AZURE) & ~around_white).astype(np.uint8)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    stained = cv2.morphologyEx(stained, cv2.MORPH_OPEN, disc)
+    n_parts, parts, statistics, _ = cv2.connectedComponentsWithStats(stained)
+    for part in range(1, n_parts):
+        _, _, width, height, area = statistics[part]
+        if not _PLATELET_AREA[0] <= area <= _PLATELET_AREA[1]:
+            continue
+        if area < _PLATELET_FILL * width * height:
+            continue
+        if max(width, height) > _PLATELET_LENGTH * min(width, height):
+            continue
+        where = np.nonzero(parts == part)
+        peak = int(azure[where].max())
+        if peak > _PLATELET_PEAK and lamp - np.median(red[where]) > _PLATELET_DARKNESS:
+            yield "Platelets", where, min(1.0, peak / 128)
+
+
+def _covered(half: np.ndarray, is_white: np.ndarray) -> np.ndarray:
+    """Tell where cells lie, 0 or 1: where less green light passes than through the empty slide."""
+    plain = cv2.dilate(is_white.astype(np.uint8), np.ones((7, 7))) == 0
+    covered = is_white.astype(np.uint8)
+    if not plain.any():
+        return covered
+    green = cv2.GaussianBlur(half[..., 1], (0, 0), 1)
+    # The light of the empty slide at each place: the brightest within a cell's reach.
+    reach = cv2.getStructuringElement(cv2.MORPH_RECT, [_LAMP_REACH] * 2)
+    lamp = cv2.blur(cv2.morphologyEx(green, cv2.MORPH_CLOSE, reach), reach.shape)
+    passing = np.clip(255 * (green / np.maximum(lamp, 1.0)), 0, 255).astype(np.uint8)
+    # A nucleus is darker than all red cells and would draw the threshold to itself.
+    otsu, _ = cv2.threshold(
+        passing[plain].reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU
+    )
+    covered[passing < min(otsu, _RED_LIGHT)] = 1
+    n_holes, holes, statistics, _ = cv2.connectedComponentsWithStats(1 - covered, connectivity=4)
+    # The pale middles of red cells.
+    for hole in range(1, n_holes):
+        if statistics[hole, cv2.CC_STAT_AREA] < _PALLOR_AREA:
+            covered[holes == hole] = 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_RED_OPENING, _RED_OPENING))
+    return cv2.morphologyEx(covered, cv2.MORPH_OPEN, disc)
+
+
+def _large_cells(covered: np.ndarray, nuclei: np.ndarray) -> _Found:
+    """Part what is covered into round pieces: white cells with their cytoplasm, and red cells."""
+    depth, centres = _peaks(covered)
+    y, x = np.mgrid[: depth.shape[0], : depth.shape[1]].astype(np.float32)
+    outside = [np.full(depth.shape, np.inf, np.float32)]
+    outside += [np.hypot(x - cx, y - cy) - depth[cy, cx] for cx, cy in centres]
+    nearest = np.argmin(outside, axis=0) - 1
+    is_red = np.ones(len(centres), bool)
+    for nucleus in range(1, nuclei.max() + 1):
+        away = _away(nuclei == nucleus)
+        own = [i for i, (cx, cy) in enumerate(centres) if away[cy, cx] < _WHITE_DEPTH]
+        is_red[own] = False
+        around = np.isin(nearest, own) & (covered > 0) & (away < _CYTOPLASM_REACH)
+        yield "WBC", np.nonzero(around | (nuclei == nucleus)), 1.0
+    _, parts = cv2.connectedComponents(covered, connectivity=4)
+    for number in np.flatnonzero(is_red):
+        cx, cy = centres[number]
+        # Only what hangs together with the cell's middle.
+        own = (nearest == number) & (parts == parts[cy, cx]) & (nuclei == 0)
+        rows, columns = np.nonzero(own)
+        if len(rows) < _RED_AREA:
+            continue
+        sides = np.ptp(rows) + 1, np.ptp(columns) + 1
+        is_cut = min(rows.min(), columns.min()) == 0 or (
+            rows.max() == depth.shape[0] - 1 or columns.max() == depth.shape[1] - 1
+        )
+        # Of cells cut by the frame people box those that show for the most part.
+        if not is_cut or min(sides) >= _RED_CUT:
+            yield "RBC", (rows, columns), min(1.0, len(rows) / (np.pi / 4 * np.prod(sides)))
+
+
+def _peaks(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance from the outline, and where it is greatest: (n, 2) x and y of the cells' middles."""
+    # A cell cut by the frame goes on beyond it.
+    beyond = 30
+    depth = cv2.copyMakeBorder(covered, *[beyond] * 4, cv2.BORDER_REPLICATE)
+    depth = cv2.distanceTransform(depth, cv2.DIST_L2, 5)
+    depth = cv2.GaussianBlur(depth, (0, 0), _RED_SMOOTHING)[beyond:-beyond, beyond:-beyond]
+    around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, [2 * _RED_DISTANCE + 1] * 2)
+    peaks = (depth == cv2.dilate(depth, around)) & (depth > _RED_DEPTH)
+    centres = cv2.connectedComponentsWithStats(peaks.astype(np.uint8))[3][1:]
+    return depth, np.round(centres).astype(int)

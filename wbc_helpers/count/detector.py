@@ -1,0 +1,508 @@
+"""Finding every red cell, white cell and platelet of a smear, with the weights that ship.
+
+    from wbc_helpers import detector
+    load().detect(["smear.jpg"])
+
+What it was trained on, how well it does and what it is not for stands in its model card,
+`wbc_helpers/weights/detector.md`.
+
+From photographs of smears to all of their cells, the white ones named.
+
+from wbc_helpers import smear_reading
+load_reader().read([photograph], red_cell=104)
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells, errors, storage
+from wbc_helpers.classify import classifier
+from wbc_helpers.classify.classifier import LARGEST_RED_CELL, SMALLEST_RED_CELL, Classifier
+from wbc_helpers.count.maps import N_KINDS, find_boxes
+from wbc_helpers.data.annotations import BOX
+from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
+from wbc_helpers.pixels import scale, stain
+from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.scale import RED_CELL
+from wbc_helpers.runs import backend, folders
+
+DEEPEST = 16
+"""The network halves what it is shown up to four times: both sides have to be divisible by this."""
+
+AT_A_TIME = 8
+"""Photographs that are held in memory and shown to the network together."""
+
+LOWEST = 0.02
+"""Score below which a box is not worth telling."""
+
+_FLIPS = ((), (2,), (1,), (1, 2))  # axes of (n, height, width, 3)
+COLUMNS = ["photograph", "kind", *BOX, "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A network with all that it takes to find the cells of an image file.
+
+    Attributes
+    ----------
+    model : keras.Model
+        See `network.centre_network`.
+    about : dict
+        What the network is: `filters`; `ways`, in how many it looks at each photograph (1; 2,
+        mirrored, too; 4, upside down, too, and both), to answer with the mean; `iou`, see
+        `maps.drop_doubles`; `thresholds`, the score of each kind from which on a box is
+        counted; and where it comes from.
+    """
+
+    model: Any
+    about: dict[str, Any]
+
+    def detect(
+        self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
+    ) -> pd.DataFrame:
+        """Find the cells of photographs.
+
+        Parameters
+        ----------
+        images, red_cell
+            See `detect_each`.
+
+        Returns
+        -------
+        DataFrame
+            The tables of `detect_each`, one below the other.
+
+        Raises
+        ------
+        UnreadableImage, InvalidParameter
+            See `detect_each`.
+        """
+        tables = list(self.detect_each(images, red_cell))
+        return pd.concat(tables, ignore_index=True) if tables else _tabulate("", [], [], [])
+
+    def detect_each(
+        self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """Find the cells of photographs, one after the other, in memory that does not grow.
+
+        Parameters
+        ----------
+        images : iterable of path, or of (height, width, 3) ndarray of uint8
+            RGB photographs of one magnification.
+        red_cell : float, optional
+            Diameter of the red cells in pixels; 104 in the BCCD photographs. By default it is
+            estimated: of a single photograph to 12 %, of a few dozen to 2 %.
+
+        Yields
+        ------
+        DataFrame
+            Of each photograph one row a box, the unsure ones too: `photograph`, the file's name
+            without suffix, or the place of an array in the order given; `kind`; `annotations.BOX`
+            in pixels of the photograph, clipped to it; `score`, 0–1. For counting take the boxes
+            whose score reaches `about["thresholds"]`, see `counted`.
+
+        Raises
+        ------
+        UnreadableImage
+            If a file is not a complete image.
+        InvalidParameter
+            If `red_cell` is no usable number, or too few red cells are seen to estimate it.
+        """
+        if isinstance(images, str | Path | np.ndarray):
+            raise InvalidParameter(
+                f"One {type(images).__name__} was given. Expected several images: put a single one "
+                "into a list."
+            )
+        if red_cell is None:
+            # Of files, only the names are held.
+            images = list(images)
+        red_cell = classifier.red_cell_of(images, red_cell)
+        waiting: list[tuple[str, tuple[int, int], np.ndarray]] = []
+        for place, image in enumerate(images):
+            named = isinstance(image, str | Path)
+            pixels = read_image(image) if named else classifier.checked(image)
+            shown = show(pixels, red_cell)
+            # The network takes photographs of one size at a time.
+            if waiting and (len(waiting) == AT_A_TIME or waiting[0][2].shape != shown.shape):
+                yield from self._find(waiting, red_cell)
+                waiting = []
+            name = Path(image).stem if named else str(place)
+            waiting.append((name, pixels.shape[:2], shown))
+        yield from self._find(waiting, red_cell)
+
+    def _find(self, waiting: list, red_cell: float) -> Iterator[pd.DataFrame]:
+        if not waiting:
+            return
+        maps = self.maps(np.stack([shown for _, _, shown in waiting]))
+        for (name, (height, width), _), of_one in zip(waiting, maps, strict=True):
+            corners, kinds, scores = find_boxes(of_one, self.about["iou"], LOWEST)
+            across, down = (side / length for side, length in zip(
+                _scaled((height, width), red_cell)[::-1], (width, height), strict=True
+            ))  # fmt: skip
+            corners = corners / (across, down, across, down)
+            corners = np.clip(corners, 0, [width, height, width, height])
+            seen = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+            yield _tabulate(name, kinds[seen], corners[seen], scores[seen])
+
+    def maps(self, shown: np.ndarray) -> np.ndarray:
+        """Ask the network.
+
+        Parameters
+        ----------
+        shown : ndarray, (n, height, width, 3) uint8
+            See `show`.
+
+        Returns
+        -------
+        ndarray, (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32
+        """
+        from keras import ops
+
+        answers = []
+        for axes in _FLIPS[: self.about.get("ways", 1)]:
+            flipped = np.ascontiguousarray(np.flip(shown, axes))
+            maps = ops.convert_to_numpy(self.model.predict_on_batch(flipped))
+            maps = np.flip(maps, axes).copy()
+            # What lay to the right of a place lies to the left of it in the flipped photograph.
+            maps[..., N_KINDS + 2] *= -1 if 2 in axes else 1
+            maps[..., N_KINDS + 3] *= -1 if 1 in axes else 1
+            answers.append(maps)
+        return np.mean(answers, axis=0)
+
+    def counted(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """Choose the boxes that are sure enough to be counted.
+
+        Parameters
+        ----------
+        boxes : DataFrame
+            From `detect`.
+
+        Returns
+        -------
+        DataFrame
+            Those whose score reaches the threshold of their kind.
+        """
+        thresholds = boxes["kind"].astype(str).map(self.about["thresholds"])
+        return boxes[boxes["score"] >= thresholds.astype(float)].reset_index(drop=True)
+
+
+def _scaled(size: tuple[int, int], red_cell: float) -> tuple[int, int]:
+    """Height and width at which red cells are `RED_CELL` pixels wide."""
+    return tuple(max(round(side * RED_CELL / red_cell), 1) for side in size)
+
+
+def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
+    """Make of a photograph what the network is shown.
+
+    Parameters
+    ----------
+    pixels : ndarray, (height, width, 3) uint8
+        RGB.
+    red_cell : float
+        Diameter of its red cells in pixels.
+
+    Returns
+    -------
+    ndarray, (height, width, 3) uint8
+        Balanced, red cells `RED_CELL` pixels wide, background added right and below until
+        `DEEPEST` divides both sides.
+    """
+    height, width = _scaled(pixels.shape[:2], red_cell)
+    smaller = red_cell > RED_CELL
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resampled = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    return cv2.copyMakeBorder(
+        stain.balance(resampled), 0, -height % DEEPEST, 0, -width % DEEPEST,
+        cv2.BORDER_CONSTANT, value=(stain.WHITE,) * 3,
+    )  # fmt: skip
+
+
+def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
+    named = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
+    table = pd.DataFrame(np.asarray(corners, float).reshape(-1, 4), columns=BOX)
+    table.insert(0, "photograph", pd.array([name] * len(table), dtype="string"))
+    table.insert(1, "kind", pd.Categorical(named, categories=list(cells.KIND_NAMES)))
+    return table.assign(score=np.asarray(scores, float))
+
+
+def load(name: str = "detector") -> Detector:
+    """Load a detector whose weights ship with the package.
+
+    Parameters
+    ----------
+    name : str
+        `detector`.
+
+    Returns
+    -------
+    Detector
+
+    Raises
+    ------
+    InvalidParameter
+        If no such weights ship.
+    """
+    folder = resources.files("wbc_helpers") / "weights"
+    facts = folder / f"{name}.json"
+    about = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    if "filters" not in about:
+        raise InvalidParameter(
+            f"No detector {name!r} ships with this package. Expected `detector`; or make one of "
+            "your own run, see detector.of_run."
+        )
+    # Before Keras is imported, which asks for its backend then.
+    backend.choose()
+    from wbc_helpers.count import network
+
+    model = network.centre_network(about["filters"])
+    with resources.as_file(folder / f"{name}.weights.h5") as path:
+        model.load_weights(path)
+    return Detector(model, about)
+
+
+def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
+    """Make a detector of a trained run.
+
+    Parameters
+    ----------
+    run : Run
+        Complete, see `training.train`.
+    about : dict, optional
+        `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
+        `training.choose_reading`; by default one way, an overlap of 0.5 and scores of
+        0.3.
+
+    Returns
+    -------
+    Detector
+
+    Raises
+    ------
+    BrokenRun
+        If the run has not finished, is no detector's, or its weights cannot be read.
+    """
+    from wbc_helpers.count import network
+
+    path = run.folder / "model.weights.h5"
+    training = run.settings["training"]
+    if not run.is_complete or training["recipe"] != "detector":
+        raise BrokenRun(
+            f"The run {run.name!r} of recipe {training['recipe']!r} has finished "
+            f"{len(run.history)} of {training['epochs']} epochs. Expected a finished run of a "
+            "detector; train again under the same name to go on with one that was cut off."
+        )
+    model = network.centre_network(training["filters"])
+    try:
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise BrokenRun(
+            f"{path} cannot be read ({error}). Expected the weights of this run. Train it anew "
+            "under another name."
+        ) from error
+    usual = {"ways": 1, "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
+    return Detector(model, {"filters": list(training["filters"]), **usual, **(about or {})})
+
+
+def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
+    """Write a detector as it ships: `<name>.weights.h5` without the optimizer, and `<name>.json`.
+
+    Parameters
+    ----------
+    detector : Detector
+        Its `about` is what the JSON file will hold.
+    folder : Path
+        Where to write.
+    name : str
+        Under which `load` shall find it.
+    """
+    with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
+        detector.model.save_weights(partial, overwrite=True)
+    storage.write_json(folder / f"{name}.json", detector.about)
+
+
+UNSURE = 0.05
+"""A box whose score is no further than this from the threshold of its kind is unsure: it is worth a
+look whether it was rightly counted, or rightly not."""
+
+N_FOR_SCALE = 24
+"""Photographs from which the diameter of the red cells is estimated: that of so many is known to
+2 or 3 % (standard deviation; 12 % by one alone)."""
+
+READ_COLUMNS = [
+    "kind",
+    "cell_type",
+    *BOX,
+    "score",
+    "type_probability",
+    "answered",
+    "counted",
+    "unsure",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class SmearReader:
+    """A detector and a classifier that work together.
+
+    Attributes
+    ----------
+    detector : Detector
+        Finds the cells.
+    classifier : Classifier
+        Names the white ones.
+    """
+
+    detector: Detector
+    classifier: Classifier
+
+    def read(self, photographs: Sequence[np.ndarray], red_cell: float) -> list[pd.DataFrame]:
+        """Find the cells of some photographs, and name the white ones.
+
+        Parameters
+        ----------
+        photographs : sequence of (height, width, 3) ndarray of uint8
+            RGB, of one magnification; all are held in memory.
+        red_cell : float
+            Diameter of the red cells in pixels, see `estimate_scale`.
+
+        Returns
+        -------
+        list of DataFrame
+            For each photograph one row a box: `kind`; `annotations.BOX` in pixels; `score`, 0–1;
+            `counted`: whether that reaches the detector's threshold; `unsure`: whether it is
+            within `UNSURE` of it, or a white cell is not answered for; what is neither counted nor
+            unsure is left out. Of white cells that are counted also `cell_type`, the most
+            probable; `type_probability`, 0–1; `answered`: whether that reaches the classifier's
+            threshold, below which the cell is better left to a haematologist. NA for others.
+
+        Raises
+        ------
+        InvalidParameter, UnreadableImage
+            See `Detector.detect_each`.
+        """
+        tables = [self._judge(boxes) for boxes in self.detector.detect_each(photographs, red_cell)]
+        white = [(table["kind"] == "WBC") & table["counted"] for table in tables]
+        crops = [
+            self.classifier.cut_boxed(photograph, table.loc[rows, BOX].to_numpy(), red_cell)
+            for photograph, table, rows in zip(photographs, tables, white, strict=True)
+        ]
+        if not any(map(len, crops)):
+            return tables
+        probabilities = self.classifier.probabilities(np.concatenate(crops))
+        ends = np.cumsum([len(each) for each in crops])[:-1]
+        for table, rows, of_table in zip(tables, white, np.split(probabilities, ends), strict=True):
+            best = of_table.max(axis=1)
+            table.loc[rows, "cell_type"] = np.array(cells.NAMES)[of_table.argmax(axis=1)]
+            table.loc[rows, "type_probability"] = best
+            answered = best >= self.classifier.about["threshold"]
+            table.loc[rows, "answered"] = answered
+            table.loc[rows, "unsure"] |= ~answered
+        return tables
+
+    def _judge(self, boxes: pd.DataFrame) -> pd.DataFrame:
+        """Tell which boxes are counted and which unsure; leave out those that are neither."""
+        threshold = boxes["kind"].astype(str).map(self.detector.about["thresholds"]).astype(float)
+        over = boxes["score"] - threshold
+        boxes = boxes.assign(counted=over >= 0, unsure=over.abs() < UNSURE)
+        boxes = boxes[boxes["counted"] | boxes["unsure"]].reset_index(drop=True)
+        return boxes.assign(
+            cell_type=pd.array([pd.NA] * len(boxes), dtype="string"),
+            type_probability=np.nan,
+            answered=pd.array([pd.NA] * len(boxes), dtype="boolean"),
+        )[READ_COLUMNS]
+
+
+def load_reader(ways: int | None = None) -> SmearReader:
+    """Load the detector and the classifier whose weights ship with the package.
+
+    Parameters
+    ----------
+    ways : int, optional
+        In how many ways the detector looks at each photograph: 1, 2 or 4, see `Detector`; fewer
+        are faster and a little less accurate. By default as was chosen for it.
+
+    Returns
+    -------
+    SmearReader
+
+    Raises
+    ------
+    InvalidParameter
+        If `ways` is something else.
+    """
+    if ways is not None:
+        errors.check_choice("ways", ways, (1, 2, 4))
+    found = load()
+    if ways is not None:
+        found = Detector(found.model, {**found.about, "ways": ways})
+    return SmearReader(found, classifier.load())
+
+
+def estimate_scale(
+    paths: Sequence[str | Path], n_photographs: int = N_FOR_SCALE
+) -> tuple[float | None, int]:
+    """Estimate how many pixels wide the red cells are, from photographs of one microscope.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files that cannot be read, or show too few red cells, tell nothing and are passed over.
+    n_photographs : int
+        So many of them, spread evenly, are looked at.
+
+    Returns
+    -------
+    red_cell : float or None
+        The median over the photographs, in pixels; None where none tells anything.
+    n_seen : int
+        Photographs that told something.
+    """
+    estimates = []
+    chosen = np.linspace(0, len(paths) - 1, min(n_photographs, len(paths))).round().astype(int)
+    for place in chosen:
+        try:
+            estimates.append(scale.red_cell_diameter(read_image(paths[place])))
+        except UnreadableImage:
+            continue
+    known = [each for each in estimates if SMALLEST_RED_CELL <= each <= LARGEST_RED_CELL]
+    return (float(np.median(known)), len(known)) if known else (None, 0)
+
+
+def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
+    """Refuse a photograph in which no cell could be told.
+
+    Parameters
+    ----------
+    photograph : ndarray, (height, width, 3) uint8
+        RGB.
+    red_cell : float or None
+        Diameter of the red cells in pixels; None where it is not known.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is smaller than a red cell.
+    InvalidParameter
+        If the scale is not known.
+    """
+    height, width = photograph.shape[:2]
+    if min(height, width) < (red_cell or SMALLEST_RED_CELL):
+        raise UnreadableImage(
+            f"{width}×{height} pixels are less than a red cell"
+            + (f", which is {red_cell:.0f} pixels wide here" if red_cell else "")
+            + ". Expected a photograph of a smear."
+        )
+    if red_cell is None:
+        raise InvalidParameter(
+            "Too few red cells are seen to tell the scale. Expected at least three in one of the "
+            "photographs; else give their diameter in pixels as red_cell, such as 104 for those of "
+            "the BCCD data set."
+        )

@@ -1,0 +1,360 @@
+"""The differential count: which part of the white cells is of which type, and how sure that is.
+
+A differential is a sample, of a hundred or a few of the billions of white cells in a litre of
+blood [1]_, and its interval is that of a proportion. The exact one by Clopper and Pearson [2]_
+holds at least what it promises for every number of cells. It knows nothing of a classifier's
+mistakes, of cells that were seen twice in overlapping photographs, nor of how a smear drives large
+cells to its edges: these are in no interval here.
+
+**Nothing here is a diagnosis.** Where an interval lies wholly outside the adult reference range,
+that is called something to look at, and nothing more. A share is relative, too: one type falls
+when another rises.
+
+References
+----------
+.. [1] CLSI, *Reference Leukocyte (WBC) Differential Count (Proportional) and Evaluation of
+   Instrumental Methods*, H20-A2 (2007).
+.. [2] C. J. Clopper and E. S. Pearson, Biometrika 26(4), 404–413 (1934).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells
+from wbc_helpers.errors import InvalidParameter
+
+LEAST_CELLS = 100
+"""White cells that a routine differential counts at the least; of fewer, nothing is remarked."""
+
+MOST_CELLS = 1_000_000
+"""Where the search for the number of cells needed is given up: the proportion lies at the edge of
+the range itself."""
+
+RATIOS = (("RBC", "WBC"), ("Platelets", "RBC"))
+REMARKED = "Platelets:RBC"
+"""The only ratio on which something is remarked: photographs are chosen for their white cells,
+whose number beside others then says nothing."""
+
+_FEWER_PLATELETS = "few platelets beside the red cells, as in thrombocytopenia (after dengue, say)"
+_MORE_PLATELETS = "many platelets beside the red cells, as in thrombocytosis"
+
+
+@dataclass(frozen=True, eq=False)
+class Differential:
+    """A differential count; printed, it is a page of text.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Rows are the cell types. `count`; `percent` of the named cells, `low` and `high`: exact
+        interval; `reference_low`, `reference_high`: adult range, per cent; `verdict`: `within`,
+        `below` or `above` for the interval that lies wholly there, `unclear` for one that reaches
+        across an edge of the range, or where fewer than `least_cells` were named; `needed`:
+        white cells from which on the interval would lie outside the range at the proportion
+        found, 0 where that lies within the range; `remark`: a sentence.
+    ratios : DataFrame
+        Rows such as `RBC:WBC`. `first`, `second`: counts; `ratio`, `low`, `high`;
+        `reference_low`, `reference_high`; NaN where the second count is 0. `remark`: a sentence
+        where photographs can tell something, see `REMARKED`.
+    n_cells : int
+        White cells that were named.
+    n_abstained : int
+        White cells on which no answer was given: in no percentage.
+    n_photographs : int
+        Photographs that were counted; 0 where unknown.
+    confidence : float
+        Of the intervals, 0–1, each by itself.
+    least_cells : int
+        Below which nothing is remarked.
+    """
+
+    table: pd.DataFrame
+    ratios: pd.DataFrame
+    n_cells: int
+    n_abstained: int
+    n_photographs: int
+    confidence: float
+    least_cells: int
+
+    def __str__(self) -> str:
+        """All numbers and remarks, on a page."""
+        lines = [
+            f"Differential of {self.n_cells:,} white cells"
+            + (f" in {self.n_photographs:,} photographs" if self.n_photographs else "")
+            + f"; {self.n_abstained:,} more without an answer",
+            f"{'':12} {'cells':>6} {'per cent':>9}   {self.confidence:.0%} interval   adult range",
+        ]
+        for name, row in self.table.iterrows():
+            lines.append(
+                f"{name:12} {row['count']:6,} {row['percent']:8.1f}%   "
+                f"{row['low']:5.1f} – {row['high']:5.1f}   "
+                f"{row['reference_low']:3g} – {row['reference_high']:3g}"
+            )
+        lines += [f"- {remark}" for remark in self.table["remark"]]
+        for row in self.ratios.itertuples():
+            if np.isnan(row.ratio):
+                lines.append(f"{row.Index}: {row.first:,} to {row.second:,}, no ratio")
+            else:
+                lines.append(
+                    f"{row.Index} = {short(row.ratio)} ({short(row.low)} – {short(row.high)}); "
+                    f"in adult blood {short(row.reference_low)} – {short(row.reference_high)}. "
+                    + (row.remark or "Photographs chosen for their white cells do not show it.")
+                )
+        lines.append(
+            "Not for diagnosis. Shares are relative: one type falls when another rises. Basophils "
+            "are not told apart, and the intervals are those of chance alone, without the "
+            "classifier's mistakes."
+        )
+        return "\n".join(lines)
+
+
+def count_differential(
+    white_cells: pd.DataFrame,
+    counts: pd.DataFrame | None = None,
+    confidence: float = 0.95,
+    least_cells: int = LEAST_CELLS,
+) -> Differential:
+    """Make the differential count of a slide from its photographs.
+
+    Parameters
+    ----------
+    white_cells : DataFrame
+        One row a white cell: `cell_type`, one of `cells.NAMES`; `abstained` (bool), for cells on
+        which no answer is given, whatever their type says. Cells that two overlapping photographs
+        show must be in it once.
+    counts : DataFrame, optional
+        Cells of each kind by photograph, see `detection.count_cells`.
+    confidence : float
+        Of each interval, between 0 and 1.
+    least_cells : int
+        Named cells below which nothing is remarked.
+
+    Returns
+    -------
+    Differential
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is missing, a type is unknown, or a number is out of range.
+    """
+    missing = [name for name in ("cell_type", "abstained") if name not in white_cells]
+    if missing or not 0 < confidence < 1 or least_cells < 1:
+        raise InvalidParameter(
+            f"No differential count at confidence={confidence!r} of least_cells={least_cells!r} "
+            f"from a table without {', '.join(missing) or 'any column missing'}. Expected a row a "
+            "white cell with cell_type and abstained, 0 < confidence < 1, and at least 1 cell."
+        )
+    named = white_cells.loc[~white_cells["abstained"].astype(bool), "cell_type"].astype(str)
+    if unknown := sorted(set(named) - set(cells.NAMES)):
+        raise InvalidParameter(
+            f"The cells named include {', '.join(unknown[:5])}. Expected {', '.join(cells.NAMES)}."
+        )
+    found = named.value_counts().reindex(cells.NAMES, fill_value=0)
+    n_cells = len(named)
+    rows = [
+        _describe_type(cell_type, int(found[cell_type.name]), n_cells, confidence, least_cells)
+        for cell_type in cells.CELL_TYPES
+    ]
+    table = pd.DataFrame(rows, index=pd.Index(cells.NAMES, name="cell_type"))
+    return Differential(
+        table,
+        _ratios(counts, confidence, least_cells),
+        n_cells,
+        len(white_cells) - n_cells,
+        len(counts) if counts is not None else _n_photographs(white_cells),
+        confidence,
+        least_cells,
+    )
+
+
+def short(ratio: float) -> str:
+    """Write a ratio with three digits that count."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+
+
+def _n_photographs(white_cells: pd.DataFrame) -> int:
+    return white_cells["photograph"].nunique() if "photograph" in white_cells else 0
+
+
+def _describe_type(
+    cell_type: cells.CellType, count: int, n_cells: int, confidence: float, least_cells: int
+) -> dict:
+    """One type's row of `Differential.table`."""
+    low, high = (100 * bound for bound in exact_interval(count, n_cells, confidence))
+    percent = 100 * count / n_cells if n_cells else math.nan
+    reference = cell_type.reference_percent
+    needed = cells_needed(count, n_cells, reference, confidence) if n_cells else 0
+    side = "below" if percent < reference[0] else "above"
+    if n_cells < least_cells or not (
+        high < reference[0] or low > reference[1] or (low >= reference[0] and high <= reference[1])
+    ):
+        verdict = "unclear"
+    else:
+        verdict = "within" if needed == 0 else side
+    return {
+        "count": count,
+        "percent": percent,
+        "low": low,
+        "high": high,
+        "reference_low": reference[0],
+        "reference_high": reference[1],
+        "verdict": verdict,
+        "needed": max(needed, least_cells) if needed else 0,
+        "remark": _remark(cell_type, percent, low, high, n_cells, needed, verdict, least_cells),
+    }
+
+
+def _remark(
+    cell_type: cells.CellType,
+    percent: float,
+    low: float,
+    high: float,
+    n_cells: int,
+    needed: int,
+    verdict: str,
+    least_cells: int,
+) -> str:
+    plural = f"{cell_type.name}s"
+    edges = "{:g}–{:g}%".format(*cell_type.reference_percent)
+    if not n_cells:
+        return f"{plural}: no white cell was named."
+    found = f"{plural}: {percent:.1f}% ({low:.1f}–{high:.1f}%)"
+    side = "below" if percent < cell_type.reference_percent[0] else "above"
+    if verdict in ("below", "above"):
+        called = cell_type.fewer if verdict == "below" else cell_type.more
+        return (
+            f"{found}, {side} the adult range of {edges}: relative {called}, something to look at."
+        )
+    if verdict == "within":
+        return f"{found}, within the adult range of {edges}."
+    if needed == 0:
+        return f"{found}; {n_cells:,} cells agree with the adult range of {edges}, and with others."
+    if needed > MOST_CELLS:
+        return f"{found}, at the edge of the adult range of {edges}: no count would decide."
+    return (
+        f"{found}, {side} the adult range of {edges}, but {n_cells:,} cells are too few to say so: "
+        f"at this proportion it would take {max(needed, least_cells):,}."
+    )
+
+
+def exact_interval(count: int | float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion, after Clopper and Pearson; see the module.
+
+    Parameters
+    ----------
+    count : int or float
+        Of `n`. A fraction of a cell interpolates.
+    n : int
+        0 or more.
+    confidence : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    low, high : float
+        0–1; all of it where `n` is 0.
+    """
+    from scipy.stats import beta
+
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, count, n - count + 1)) if count > 0 else 0.0
+    high = float(beta.ppf(1 - tail, count + 1, n - count)) if count < n else 1.0
+    return low, high
+
+
+def cells_needed(
+    count: int, n: int, reference_percent: tuple[float, float], confidence: float = 0.95
+) -> int:
+    """Find how many cells it would take for the interval to leave the reference range.
+
+    Parameters
+    ----------
+    count, n : int
+        Cells of a type, and white cells in all, at least 1.
+    reference_percent : (low, high)
+        The range, per cent.
+    confidence : float
+        Of the interval.
+
+    Returns
+    -------
+    int
+        The least number of white cells with which, the proportion unchanged, the interval lies
+        wholly outside; 0 if the proportion lies within the range, `MOST_CELLS` + 1 if not even so
+        many would do.
+    """
+    proportion = count / n
+    low, high = (percent / 100 for percent in reference_percent)
+    if low <= proportion <= high:
+        return 0
+
+    def is_outside(n_cells: int) -> bool:
+        bounds = exact_interval(proportion * n_cells, n_cells, confidence)
+        return bounds[1] < low if proportion < low else bounds[0] > high
+
+    # The interval narrows steadily about an unchanged proportion.
+    few, many = 0, 1
+    while not is_outside(many):
+        if many > MOST_CELLS:
+            return MOST_CELLS + 1
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if is_outside(middle) else (middle, many)
+    return many
+
+
+def _ratios(counts: pd.DataFrame | None, confidence: float, least_cells: int) -> pd.DataFrame:
+    """Ratios between kinds, each with the interval that its share of both gives [2]_."""
+    rows = {}
+    for pair in RATIOS if counts is not None else ():
+        if any(kind not in counts for kind in pair):
+            continue
+        first, second = (int(counts[kind].sum()) for kind in pair)
+        low, high = exact_interval(first, first + second, confidence)
+        ranges = [cells.KIND_BY_NAME[kind].reference for kind in pair]
+        reference = ranges[0][0] / ranges[1][1], ranges[0][1] / ranges[1][0]
+        name = ":".join(pair)
+        remark = ""
+        if name == REMARKED and first + second:
+            remark = _remark_on_platelets(first, first + second, reference, confidence, least_cells)
+        rows[name] = {
+            "first": first,
+            "second": second,
+            "ratio": first / second if second else math.nan,
+            "low": low / (1 - low) if second else math.nan,
+            "high": high / (1 - high) if second else math.nan,
+            "reference_low": reference[0],
+            "reference_high": reference[1],
+            "remark": remark,
+        }
+    columns = ["first", "second", "ratio", "low", "high", "reference_low", "reference_high"]
+    columns.append("remark")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("ratio_of")
+
+
+def _remark_on_platelets(
+    count: int, n: int, reference: tuple[float, float], confidence: float, least_cells: int
+) -> str:
+    """Say where platelets beside red cells lie outside what their reference ranges allow."""
+    # Of platelets and red cells together, the part that are platelets.
+    edges = tuple(100 * ratio / (1 + ratio) for ratio in reference)
+    low, high = (100 * bound for bound in exact_interval(count, n, confidence))
+    needed = cells_needed(count, n, edges, confidence)
+    if needed == 0:
+        if low >= edges[0] and high <= edges[1]:
+            return "Within what the adult ranges allow."
+        return f"{n:,} red cells and platelets agree with the adult ranges, and with others."
+    called = _FEWER_PLATELETS if 100 * count / n < edges[0] else _MORE_PLATELETS
+    if n >= least_cells and (high < edges[0] or low > edges[1]):
+        return f"That is {called}: something to look at."
+    if needed > MOST_CELLS:
+        return "At the edge of what the adult ranges allow: no count would decide."
+    return (
+        f"Outside what the adult ranges allow, but {n:,} red cells and platelets are too few to "
+        f"say so: at this ratio it would take {max(needed, least_cells):,}."
+    )

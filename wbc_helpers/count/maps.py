@@ -1,0 +1,164 @@
+"""Maps in which a detector says where cells are: drawn from boxes to train it, read to find them.
+
+A map has a place for every `STRIDE` pixels of what the network is shown. Of each kind of cell it
+tells how surely a centre lies there; of the cell in whose middle a place lies, also its width,
+its height and how far off its centre is (Zhou et al. [1]_).
+
+References
+----------
+.. [1] X. Zhou, D. Wang, P. Krähenbühl, Objects as points, arXiv:1904.07850 (2019).
+"""
+
+import cv2
+import numpy as np
+
+from wbc_helpers import cells
+from wbc_helpers.evaluate.detection import MOST_BOXES, overlap
+from wbc_helpers.pixels.scale import RED_CELL
+
+STRIDE = 2
+"""Pixels of what the network is shown, per place of a map."""
+
+N_KINDS = len(cells.KIND_NAMES)
+SPREAD = 0.09
+"""Standard deviation of the hill around a centre, in sides of its box. A box that is off by as much
+along one side still shares 0.83 of its union with the true one: so near a miss is no mistake."""
+
+LEAST_SPREAD = 0.7
+"""The same, in places: no hill is narrower, or the next place would count as background."""
+
+MIDDLE = 0.5
+"""Height of the hill from which on a place learns the size of the box."""
+
+_HILL = 3  # standard deviations that are drawn
+
+
+def draw_maps(
+    corners: np.ndarray, kinds: np.ndarray, unsure: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Draw the maps that a perfect detector would answer with.
+
+    Parameters
+    ----------
+    corners : ndarray, (n_boxes, 4) float
+        Columns `annotations.BOX`, in pixels of what the network is shown.
+    kinds : ndarray, (n_boxes,) int
+        Index into `cells.KIND_NAMES`.
+    unsure : ndarray, (n_boxes,) bool
+        Cells of which so little is seen that it is as well to find as to miss them.
+    size : (height, width)
+        Of what the network is shown, in pixels.
+
+    Returns
+    -------
+    ndarray, (height / STRIDE, width / STRIDE, N_KINDS + 5) float32
+        Of each kind a hill for each box, 1 at its centre, and -1 around unsure ones; then
+        the logarithms of width and height in red cells, see `scale.RED_CELL`; how many
+        places right and down of this one the centre lies; and how much this place counts for
+        the box, 1 in the sum over a box that no other covers.
+    """
+    height, width = size[0] // STRIDE, size[1] // STRIDE
+    maps = np.zeros((height, width, N_KINDS + 5), np.float32)
+    best = np.zeros((height, width), np.float32)
+    # Unsure ones first: what is sure is drawn over them.
+    for row in np.argsort(~np.asarray(unsure, bool), kind="stable"):
+        x_min, y_min, x_max, y_max = corners[row]
+        x, y = (x_min + x_max) / 2 / STRIDE, (y_min + y_max) / 2 / STRIDE
+        column, line = min(int(x), width - 1), min(int(y), height - 1)
+        spread_x = max(SPREAD * (x_max - x_min) / STRIDE, LEAST_SPREAD)
+        spread_y = max(SPREAD * (y_max - y_min) / STRIDE, LEAST_SPREAD)
+        left, right = max(column - round(_HILL * spread_x), 0), column + round(_HILL * spread_x) + 1
+        top, bottom = max(line - round(_HILL * spread_y), 0), line + round(_HILL * spread_y) + 1
+        columns, lines = np.arange(left, min(right, width)), np.arange(top, min(bottom, height))
+        hill = np.exp(
+            -(((lines - line) / spread_y) ** 2)[:, np.newaxis] / 2
+            - ((columns - column) / spread_x) ** 2 / 2
+        ).astype(np.float32)
+        seen = maps[top:bottom, left:right]
+        of_kind = seen[..., kinds[row]]
+        if unsure[row]:
+            of_kind[...] = -1
+            continue
+        np.maximum(of_kind, hill, out=of_kind)
+        nearest = best[top:bottom, left:right]
+        mine = (hill >= MIDDLE) & (hill > nearest)
+        nearest[mine] = hill[mine]
+        counts = hill / hill[hill >= MIDDLE].sum()
+        off_x = np.broadcast_to(x - columns - 0.5, hill.shape)
+        off_y = np.broadcast_to((y - lines - 0.5)[:, np.newaxis], hill.shape)
+        seen[mine, N_KINDS] = np.log((x_max - x_min) / RED_CELL)
+        seen[mine, N_KINDS + 1] = np.log((y_max - y_min) / RED_CELL)
+        seen[mine, N_KINDS + 2] = off_x[mine]
+        seen[mine, N_KINDS + 3] = off_y[mine]
+        seen[mine, N_KINDS + 4] = counts[mine]
+    return maps
+
+
+def find_boxes(
+    maps: np.ndarray, iou: float, lowest: float = 0.01, most: int = MOST_BOXES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read boxes out of maps: at each summit, less those that stand for a cell found already.
+
+    Parameters
+    ----------
+    maps : ndarray, (height, width, at least N_KINDS + 4) float32
+        As `draw_maps` draws and the network answers them.
+    iou : float
+        See `drop_doubles`.
+    lowest : float
+        Score below which nothing is read, 0–1.
+    most : int
+        Boxes of one kind, the surest.
+
+    Returns
+    -------
+    corners : ndarray, (n_boxes, 4) float64
+        Columns `annotations.BOX`, in pixels of what the network was shown; not clipped.
+    kinds : ndarray, (n_boxes,) int
+        Index into `cells.KIND_NAMES`.
+    scores : ndarray, (n_boxes,) float64
+        Falling within each kind.
+    """
+    found = []
+    for kind in range(N_KINDS):
+        height = np.ascontiguousarray(maps[..., kind])
+        summits = (height >= lowest) & (height == cv2.dilate(height, np.ones((3, 3), np.uint8)))
+        lines, columns = np.nonzero(summits)
+        scores = height[lines, columns].astype(float)
+        surest = np.argsort(-scores, kind="stable")[:most]
+        lines, columns, scores = lines[surest], columns[surest], scores[surest]
+        of_box = maps[lines, columns, N_KINDS : N_KINDS + 4].astype(float)
+        # What no hand ever boxed need not overflow either.
+        half = np.exp(np.clip(of_box[:, :2], -5, 5)) * RED_CELL / 2
+        centres = (np.column_stack([columns, lines]) + 0.5 + of_box[:, 2:]) * STRIDE
+        corners = np.hstack([centres - half, centres + half])
+        kept = drop_doubles(corners, scores, iou)
+        found.append((corners[kept], np.full(len(kept), kind), scores[kept]))
+    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+
+
+def drop_doubles(corners: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
+    """Choose the boxes that stand for a cell of their own: the surest first.
+
+    Parameters
+    ----------
+    corners : ndarray, (n_boxes, 4) float
+        Boxes of one kind, columns `annotations.BOX`.
+    scores : ndarray, (n_boxes,) float
+        How sure each is.
+    iou : float
+        Boxes that share more than this of their union with a surer one that was chosen are
+        doubles of it.
+
+    Returns
+    -------
+    ndarray of int
+        Rows of the chosen boxes, the surest first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    shared = overlap(corners[order], corners[order])
+    free = np.ones(len(order), bool)
+    for place in range(len(order)):
+        if free[place]:
+            free[place + 1 :] &= shared[place, place + 1 :] <= iou
+    return order[free]

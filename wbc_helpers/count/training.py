@@ -1,0 +1,509 @@
+"""Training a detector on photographs whose cells are boxed.
+
+Choosing how a detector's maps are read, and judging what it finds and counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells, errors, storage
+from wbc_helpers.audit import overlaps
+from wbc_helpers.classify.training import n_workers
+from wbc_helpers.count import network
+from wbc_helpers.count.detector import Detector
+from wbc_helpers.count.maps import draw_maps
+from wbc_helpers.data import annotations, smear_identity, splits
+from wbc_helpers.data.annotations import BOX, Annotations
+from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate import detection
+from wbc_helpers.evaluate.detection import BoxMatches, DetectionScores
+from wbc_helpers.pixels import stain
+from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.scale import RED_CELL
+from wbc_helpers.pixels.views import STILL, SmearViews, draw_smear
+from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers.runs.recorder import Recorder, finish, restore, warm_cosine
+
+FRAME = (240, 320)
+"""Height and width of the views that training shows, in pixels; quarter turns exchange them. A
+BCCD photograph fills it when its red cells are `RED_CELL` pixels wide."""
+
+HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "seconds", "peak_memory_bytes")
+EVERY = 5
+"""Epochs from one validation to the next."""
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Everything that decides how a detector comes out, beside the data and the machine.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training photographs, 1 to 10,000.
+    batch_size : int
+        Photographs a step, 1 to 256.
+    learning_rate : float
+        The highest, above 0 and at most 1, see `recorder.warm_cosine`.
+    weight_decay : float
+        Of AdamW, 0 to below 1.
+    filters : tuple of int
+        See `network.centre_network`.
+    train_on : tuple of str
+        Of `splits.PARTS`, those whose photographs are learned from.
+    seed : int
+        Of the initial weights, the order of the photographs and the views; 0 to 2³²−1.
+
+    Raises
+    ------
+    InvalidParameter
+        If a value has a wrong type or lies outside its range.
+    """
+
+    epochs: int = 80
+    batch_size: int = 8
+    learning_rate: float = 0.003
+    weight_decay: float = 0.0005
+    filters: tuple[int, ...] = network.FILTERS
+    train_on: tuple[str, ...] = ("train",)
+    seed: int = 0
+
+    def __post_init__(self):
+        """Check all."""
+        errors.check_whole("epochs", self.epochs, 1, 10_000)
+        errors.check_whole("batch_size", self.batch_size, 1, 256)
+        errors.check_whole("seed", self.seed, 0, 2**32 - 1)
+        errors.check_fraction("learning_rate", self.learning_rate, includes_one=True)
+        if self.weight_decay != 0:
+            errors.check_fraction("weight_decay", self.weight_decay)
+        if not 2 <= len(self.filters) <= len(network.FILTERS):
+            raise InvalidParameter(
+                f"filters={self.filters!r} are not usable. Expected two to "
+                f"{len(network.FILTERS)} numbers, one a stage."
+            )
+        for n_filters in self.filters:
+            errors.check_whole("filters", n_filters, 1, 1024)
+        if not self.train_on or not set(self.train_on) <= set(splits.PARTS):
+            raise InvalidParameter(
+                f"train_on={self.train_on!r} is not usable. Expected one or more of "
+                f"{', '.join(splits.PARTS)}."
+            )
+
+
+def describe(
+    chosen: DetectorSettings, data: dict[str, Any], in_use: backend.Runtime | None
+) -> dict[str, Any]:
+    """Put together what `settings.json` records of a detector's run, see `recipes.describe`."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "training": {"recipe": "detector", **asdict(chosen)},
+        "data": data,
+        "runtime": asdict(in_use) if in_use else None,
+        "versions": recipes.versions(),
+    }
+
+
+def train_new(
+    chosen: DetectorSettings,
+    identity: smear_identity.SmearIdentity,
+    name: str,
+    runs_dir: str | Path,
+    parts: pd.Series | None = None,
+    verbose: int = 2,
+) -> folders.Run:
+    """Train a detector from a folder of boxed photographs, in one call.
+
+    Parameters
+    ----------
+    chosen : DetectorSettings
+        What to train.
+    identity : smear_identity.SmearIdentity
+        The data set.
+    name : str
+        Name of the run; one that exists with the same settings is gone on with.
+    runs_dir : path
+        Folder of all runs; this one goes to its `folders.DETECTORS`.
+    parts : Series of str, optional
+        Part by photograph, see `smear_splits`; by default the lists that come with the data, or
+        where there are none, a split that keeps overlapping photographs together.
+    verbose : int
+        As for `keras.Model.fit`.
+
+    Returns
+    -------
+    folders.Run
+        Complete.
+
+    Raises
+    ------
+    DataNotFound, DataMismatch
+        See `annotations.read_annotations`.
+    InvalidParameter, BrokenRun, RunExists
+        See `train` and `folders.start`.
+    """
+    in_use = backend.choose()
+    boxed = annotations.read_annotations(identity.folder)
+    if parts is None:
+        parts = deal(identity.folder, boxed)
+    described = describe(chosen, identity.to_dict(), in_use)
+    run = folders.start(name, Path(runs_dir) / folders.DETECTORS, described)
+    return train(boxed, parts, run, in_use.n_devices, verbose)
+
+
+def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
+    """Part of each photograph: by the lists that come with the data, else dealt by overlap.
+
+    Parameters
+    ----------
+    folder : path
+        As `smear_sources.fetch_smears` returns it.
+    boxed : Annotations
+        Of that folder.
+
+    Returns
+    -------
+    Series of str
+        `splits.PARTS` by photograph.
+    """
+    lists = smear_identity.smears_folder(folder) / "ImageSets" / "Main"
+    if lists.is_dir():
+        return splits.read_lists(folder)
+    return splits.split_photographs(boxed, overlaps.find_smear_pairs(folder, progress=False))
+
+
+def train(
+    boxed: Annotations, parts: pd.Series, run: folders.Run, n_devices: int = 1, verbose: int = 2
+) -> folders.Run:
+    """Train the detector of a run, from the start or from where an interruption left it.
+
+    After every epoch the weights, the optimizer's state and the history are on disk. The same
+    seed on the same machine gives the same history, interrupted or not, on the CPU.
+
+    Parameters
+    ----------
+    boxed : Annotations
+        See `annotations.read_annotations`.
+    parts : Series of str
+        Part by photograph. What is in no part the run trains on, nor in `val`, is not looked at.
+    run : folders.Run
+        From `folders.start`.
+    n_devices : int
+        Devices among which Keras splits each batch; they divide `batch_size`.
+    verbose : int
+        As for `keras.Model.fit`; 2 prints a line an epoch.
+
+    Returns
+    -------
+    folders.Run
+        Complete: `model.keras`, `model.weights.h5`, `history.csv`, `split.csv`.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is nothing to train on, no red cell to take the scale from, or batches do not
+        divide evenly among the devices.
+    BrokenRun
+        If the checkpoint of an interrupted run cannot be read.
+    UnreadableImage
+        If a photograph is not a complete image.
+    """
+    chosen = run.settings["training"]
+    if run.is_complete:
+        return run
+    names = boxed.photographs["photograph"]
+    part = names.map(parts)
+    in_training = boxed.photographs[part.isin(chosen["train_on"])]
+    in_validation = boxed.photographs[part.eq("val") & ~part.isin(chosen["train_on"])]
+    backend.check_batch_size(chosen["batch_size"], n_devices)
+    if not len(in_training):
+        raise InvalidParameter(
+            f"No annotated photograph is in {', '.join(chosen['train_on'])}. Expected one at least "
+            f"of the {len(names)} there; give their parts, see smear_splits."
+        )
+    storage.write_text(
+        run.folder / "split.csv",
+        pd.DataFrame({"file": names, "part": part.fillna("")}).to_csv(index=False),
+    )
+    scale = RED_CELL / red_cell_in(boxed, in_training["photograph"])
+    batches = SmearBatches(boxed, in_training, scale, chosen["batch_size"], SmearViews(),
+                           chosen["seed"])  # fmt: skip
+    validation = None
+    if len(in_validation):
+        validation = SmearBatches(boxed, in_validation, scale, chosen["batch_size"])
+
+    keras.utils.set_random_seed(chosen["seed"])
+    model = network.centre_network(chosen["filters"])
+    rate = warm_cosine(chosen["learning_rate"], chosen["epochs"] * len(batches))
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=chosen["weight_decay"], clipnorm=10.0),
+        loss=network.centre_loss,
+    )
+    history = restore(model, run)
+    model.fit(
+        batches,
+        validation_data=validation,
+        validation_freq=EVERY,
+        initial_epoch=len(history),
+        epochs=chosen["epochs"],
+        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+        callbacks=[Recorder(run, history, batches, HISTORY_COLUMNS)],
+        verbose=verbose,
+    )
+    finish(model, run)
+    return run
+
+
+def red_cell_in(boxed: Annotations, photographs: Iterable[str]) -> float:
+    """Diameter of the red cells as they are boxed, in pixels.
+
+    Parameters
+    ----------
+    boxed : Annotations
+        Of photographs of one magnification.
+    photographs : iterable of str
+        Names of those to look at.
+
+    Returns
+    -------
+    float
+        Median over the photographs of the median side of boxes inside the frame.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no such box.
+    """
+    boxes = boxed.boxes[boxed.boxes["photograph"].isin(set(photographs))]
+    inside = (boxes[["x_min", "y_min"]] > 2).all(axis=1)
+    inside &= (boxes["x_max"] < boxes["width"] - 2) & (boxes["y_max"] < boxes["height"] - 2)
+    red = boxes[inside & (boxes["kind"] == "RBC")]
+    if red.empty:
+        raise InvalidParameter(
+            "No red cell is boxed in the training photographs, from which to take the scale. "
+            "Expected RBC boxes that do not touch the frame."
+        )
+    sides = (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
+    return float(sides.groupby(red["photograph"]).median().median())
+
+
+class SmearBatches(keras.utils.PyDataset):
+    """Batches of views of smears with the maps that belong to them.
+
+    Parameters
+    ----------
+    boxed : Annotations
+        Boxes of all photographs.
+    photographs : DataFrame
+        Rows of `boxed.photographs` to give out; read into memory at once.
+    scale : float
+        Pixels of a view per pixel of a photograph, at which red cells are `RED_CELL` wide.
+    batch_size : int
+        Views a batch.
+    views : SmearViews, optional
+        What is drawn from; by default each photograph as it is, in order, the last batch smaller.
+    seed : int
+        With the epoch and the place in it, it decides what is drawn.
+    """
+
+    def __init__(self, boxed, photographs, scale, batch_size, views=STILL, seed=0):
+        super().__init__(workers=n_workers())
+        self.pixels = [stain.balance(read_image(path)) for path in photographs["path"]]
+        boxes = boxed.boxes.groupby("photograph", observed=True)
+        known = boxes.indices
+        rows = [known.get(name, []) for name in photographs["photograph"]]
+        corners, kinds = boxed.boxes[BOX].to_numpy(float), boxed.boxes["kind"].cat.codes.to_numpy()
+        self.corners, self.kinds = [corners[row] for row in rows], [kinds[row] for row in rows]
+        self.scale, self.batch_size, self.views, self.seed = scale, batch_size, views, seed
+        self.epoch = 0
+
+    def __len__(self):
+        """Count the batches of an epoch: what does not fill one waits for another epoch's order."""
+        n_photographs = len(self.pixels)
+        if self.views is STILL:
+            return -(-n_photographs // self.batch_size)
+        return max(n_photographs // self.batch_size, 1)
+
+    def __getitem__(self, index):
+        """Give out one batch: uint8 views, and maps for `network.centre_loss`."""
+        order = np.arange(len(self.pixels))
+        if self.views is not STILL:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        places = places[places < len(order)]
+        # Every other batch stands upright, so that a quarter turn leaves no corner empty.
+        turned = self.views is not STILL and index % 2 == 1
+        size = FRAME[::-1] if turned else FRAME
+        shown, maps = [], []
+        for place, row in zip(places, order[places], strict=True):
+            rng = np.random.default_rng((self.seed, self.epoch, place))
+            view, rows, corners, unsure = draw_smear(
+                self.pixels[row], self.corners[row], size, self.scale, self.views, rng, turned
+            )
+            shown.append(view)
+            maps.append(draw_maps(corners, self.kinds[row][rows], unsure, size))
+        return np.stack(shown), np.stack(maps)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """How well boxes stand for the cells of some photographs.
+
+    Attributes
+    ----------
+    scores : DetectionScores
+        Of all boxes, see `detection.intervals` for how far they could be off.
+    matches : BoxMatches
+        Of the boxes that are counted.
+    true_counts, counts : DataFrame of int
+        Rows are photographs, columns kinds: cells that people boxed, and boxes that are counted;
+        see `detection.count_agreement`.
+    """
+
+    scores: DetectionScores
+    matches: BoxMatches
+    true_counts: pd.DataFrame
+    counts: pd.DataFrame
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """By kind, `BoxMatches.counts` and `detection.count_agreement` side by side."""
+        found = self.matches.counts.reindex(cells.KIND_NAMES)
+        return found.join(detection.count_agreement(self.true_counts, self.counts))
+
+    @property
+    def mistakes(self) -> pd.Series:
+        """False boxes and missed cells of each photograph."""
+        wrong = [
+            table.loc[table["match"] < 0, "photograph"]
+            for table in (self.matches.predictions, self.matches.truth)
+        ]
+        return pd.concat(wrong).value_counts().reindex(self.counts.index, fill_value=0)
+
+
+def choose_reading(
+    found: Detector,
+    boxed: Annotations,
+    photographs: Sequence[str],
+    ious: Sequence[float] = (0.45, 0.55, 0.65),
+    ways: Sequence[int] = (1, 2, 4),
+    worth: float = 0.005,
+) -> tuple[Detector, pd.DataFrame]:
+    """Choose, on validation photographs, how a network is asked and how its maps are read.
+
+    Parameters
+    ----------
+    found : Detector
+        Trained.
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names of the validation photographs.
+    ious : sequence of float
+        Overlaps to choose from, see `maps.drop_doubles`: that of the highest mAP@0.5 is
+        taken, looking in the first of `ways`.
+    ways : sequence of int
+        In how many ways to look at each photograph, see `Detector`: what to choose from, rising.
+    worth : float
+        By how much looking in more ways has to raise mAP@0.5 above that of fewer, since each way
+        takes its time.
+
+    Returns
+    -------
+    chosen : Detector
+        With `iou`, `ways`, and for each kind the threshold at which counts are right on average.
+    tried : DataFrame
+        A row each that was tried: `ways`, `iou`, `map_50`.
+    """
+    tried = []
+
+    def look(n_ways: int, iou: float) -> tuple[float, dict, pd.DataFrame]:
+        about = {**found.about, "ways": n_ways, "iou": iou}
+        boxes = _detect(Detector(found.model, about), boxed, photographs)
+        tried.append((n_ways, iou, _score(boxed, boxes, photographs).map_50))
+        return tried[-1][2], about, boxes
+
+    # Of equal scores the first counts.
+    best = max((look(ways[0], iou) for iou in ious), key=lambda looked: looked[0])
+    for n_ways in ways[1:]:
+        looked = look(n_ways, best[1]["iou"])
+        if looked[0] >= best[0] + worth:
+            best = looked
+    matches = detection.match_boxes(_truth(boxed, photographs), best[2])
+    thresholds = detection.fair_thresholds(matches).reindex(cells.KIND_NAMES)
+    # A kind of which no box was right is not counted; JSON knows no infinity.
+    thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
+    chosen = Detector(found.model, {**best[1], "thresholds": thresholds})
+    return chosen, pd.DataFrame(tried, columns=["ways", "iou", "map_50"])
+
+
+def judge(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> Judged:
+    """Judge a detector on photographs that it did not learn from.
+
+    Parameters
+    ----------
+    found : Detector
+        With its reading chosen, see `choose_reading`.
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names.
+
+    Returns
+    -------
+    Judged
+    """
+    boxes = _detect(found, boxed, photographs)
+    return judge_boxes(boxed, photographs, boxes, found.counted(boxes))
+
+
+def judge_boxes(
+    boxed: Annotations,
+    photographs: Sequence[str],
+    boxes: pd.DataFrame,
+    counted: pd.DataFrame | None = None,
+) -> Judged:
+    """Judge boxes, however they were found.
+
+    Parameters
+    ----------
+    boxed : Annotations
+        The truth.
+    photographs : sequence of str
+        Names.
+    boxes : DataFrame
+        All boxes in these photographs, the unsure ones too, see `Detector.detect`.
+    counted : DataFrame, optional
+        Those that are sure enough to be counted; by default all.
+
+    Returns
+    -------
+    Judged
+    """
+    truth = _truth(boxed, photographs)
+    counted = boxes if counted is None else counted
+    return Judged(
+        _score(boxed, boxes, photographs),
+        detection.match_boxes(truth, counted.reset_index(drop=True)),
+        detection.count_cells(truth, photographs),
+        detection.count_cells(counted, photographs),
+    )
+
+
+def _detect(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+    paths = boxed.photographs.set_index("photograph")["path"]
+    return found.detect([paths[name] for name in photographs])
+
+
+def _truth(boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+    return boxed.boxes[boxed.boxes["photograph"].isin(set(photographs))].reset_index(drop=True)
+
+
+def _score(boxed: Annotations, boxes: pd.DataFrame, names: Sequence[str]) -> DetectionScores:
+    return detection.score_detections(_truth(boxed, names), boxes, names)

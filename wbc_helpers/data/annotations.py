@@ -1,0 +1,232 @@
+"""Boxes around the cells of smears, read from VOC XML; everything odd about them is named.
+
+Annotations are drawn by hand, and a box that went wrong is neither silently used nor silently
+dropped: `Annotations.problems` has a row for each.
+
+=====================  ========================================================================
+problem                what is done about it
+=====================  ========================================================================
+`no annotation`        a photograph without XML: left out, for nobody says what it shows
+`no photograph`        an XML file without its photograph: left out
+`broken photograph`    its size cannot be read: left out
+`broken annotation`    no XML, or XML that defines entities (a way to harm the reader): left out
+`other size`           the XML is of a photograph of another size, so where its boxes lie is not
+                       known: left out. Where it gives no size, the photograph's own is taken.
+`unknown kind`         a box that is called something else: dropped
+`no numbers`           a box without four finite numbers: dropped
+`swapped corners`      left and right, or top and bottom, the wrong way round: exchanged
+`no area`              both corners on one point or line, a click and not a box: dropped
+`outside`              a box that leaves the photograph: clipped, or dropped if nothing is left
+=====================  ========================================================================
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+import numpy as np
+import pandas as pd
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import parse
+from PIL import Image
+
+from wbc_helpers import cells
+from wbc_helpers.data.catalog import IMAGE_SUFFIXES
+from wbc_helpers.data.smear_identity import smears_folder
+from wbc_helpers.errors import DataMismatch, DataNotFound
+
+BOX = ["x_min", "y_min", "x_max", "y_max"]
+"""Columns of a box, in pixels from the photograph's upper left corner, x to the right, y down. The
+pixel in that corner reaches from 0 to 1, so that `x_max - x_min` is a number of pixels."""
+
+_BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
+_PROBLEM_COLUMNS = ["photograph", "box", "problem", "found", "handled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """Boxes of a set of photographs.
+
+    Attributes
+    ----------
+    boxes : DataFrame
+        One row a box. `photograph`: its name, without suffix; `kind`: categorical, one of those
+        asked for; `BOX`: float64, see there; `width`, `height` of the photograph, in pixels.
+    problems : DataFrame
+        One row a problem. `photograph`; `box`: number of the box in its file, from 1, NA where the
+        whole file is meant; `problem` and `handled`: see the module; `found`: what was there.
+    photographs : DataFrame
+        One row for each photograph whose cells are known, also where it shows none: `photograph`,
+        `path`, `width`, `height`.
+    """
+
+    boxes: pd.DataFrame
+    problems: pd.DataFrame
+    photographs: pd.DataFrame
+
+    def __str__(self) -> str:
+        """Numbers of photographs, boxes and problems, and every problem."""
+        counts = self.boxes["kind"].value_counts(sort=False)
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        lines = [
+            f"{len(self.photographs):,} photographs with {len(self.boxes):,} boxes: {kinds}",
+            f"{len(self.problems):,} problems" + (":" if len(self.problems) else ""),
+        ]
+        for row in self.problems.itertuples():
+            box = "" if pd.isna(row.box) else f", box {row.box}"
+            lines.append(f"  {row.photograph}{box}: {row.problem} ({row.found}); {row.handled}")
+        return "\n".join(lines)
+
+
+def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES) -> Annotations:
+    """Read the boxes of all photographs of a data set.
+
+    VOC counts pixels from 1 and includes both ends: a box from `xmin` to `xmax` becomes one from
+    `x_min` = xmin − 1 to `x_max` = xmax. Photograph and XML belong together by their file names.
+
+    Parameters
+    ----------
+    folder : path
+        As `smear_sources.fetch_smears` returns it.
+    kinds : sequence of str
+        Names of the boxes to read. Each must occur.
+
+    Returns
+    -------
+    Annotations
+        In the order of file names, boxes in that of their file.
+
+    Raises
+    ------
+    DataNotFound
+        If there is no photograph with an annotation.
+    DataMismatch
+        If a kind never occurs: a detector would learn that its cells are background.
+    """
+    root = smears_folder(folder)
+    paths = {
+        path.stem: path
+        for path in _visible(root / "JPEGImages")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    files = {
+        path.stem: path for path in _visible(root / "Annotations") if path.suffix.lower() == ".xml"
+    }
+    boxes, problems, photographs = [], [], []
+    for name in sorted(paths | files):
+        found = _read_one(name, paths.get(name), files.get(name), kinds, problems)
+        if found is not None:
+            size, of_photograph = found
+            photographs.append((name, str(paths[name]), *size))
+            boxes += [(name, *box, *size) for box in of_photograph]
+    if not photographs:
+        raise DataNotFound(
+            f"{root} holds {len(paths)} photographs and {len(files)} annotations, but no "
+            "photograph with a readable annotation. Expected an XML file in Annotations for each "
+            f"file in JPEGImages. {_first(problems)}"
+        )
+    table = pd.DataFrame(boxes, columns=_BOX_COLUMNS)
+    counts = table["kind"].value_counts()
+    if absent := [kind for kind in kinds if kind not in counts]:
+        others = [row[3] for row in problems if row[2] == "unknown kind"]
+        raise DataMismatch(
+            f"The {len(photographs)} annotations in {root} box no {', '.join(absent)} (found: "
+            f"{', '.join(map(str, [*counts.index, *dict.fromkeys(others)])) or 'no box'}). "
+            "Expected each of "
+            f"{', '.join(kinds)}, as in the BCCD data set; the copy of its photographs on Kaggle "
+            "boxes red cells only. Take SOURCE=bccd, or ask for those kinds that there are."
+        )
+    table["kind"] = pd.Categorical(table["kind"], categories=list(kinds))
+    return Annotations(
+        table.astype(dict.fromkeys(BOX, float)),
+        pd.DataFrame(problems, columns=_PROBLEM_COLUMNS).astype({"box": "Int64"}),
+        pd.DataFrame(photographs, columns=["photograph", "path", "width", "height"]),
+    )
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _first(problems: list[tuple]) -> str:
+    if not problems:
+        return ""
+    name, _, problem, found, _ = problems[0]
+    return f"The first problem: {name}, {problem} ({found})."
+
+
+def _read_one(
+    name: str, path: Path | None, file: Path | None, kinds: Sequence[str], problems: list[tuple]
+) -> tuple[tuple[int, int], list[tuple]] | None:
+    """Size and boxes of one photograph, None if it is left out; problems are appended."""
+
+    def leave_out(problem: str, found: str) -> None:
+        problems.append((name, None, problem, found, "left out"))
+
+    if file is None:
+        return leave_out("no annotation", f"{path.name} without {name}.xml")
+    if path is None:
+        return leave_out("no photograph", f"{file.name} without an image of that name")
+    try:
+        with Image.open(path) as image:
+            size = image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return leave_out("broken photograph", str(error))
+    try:
+        root = parse(file).getroot()
+    except (ParseError, DefusedXmlException, OSError, UnicodeError) as error:
+        return leave_out("broken annotation", str(error) or type(error).__name__)
+    stated = tuple(_numbers(root, ("size/width", "size/height")))
+    if stated != size and min(np.nan_to_num(stated)) > 0:
+        return leave_out(
+            "other size",
+            f"annotated at {stated[0]:g}×{stated[1]:g} pixels, the photograph has "
+            f"{size[0]}×{size[1]}",
+        )
+    boxes = []
+    for number, element in enumerate(root.findall("object"), start=1):
+        for problem, found, handled in _mend(element, size, kinds, boxes):
+            problems.append((name, number, problem, found, handled))
+    return size, boxes
+
+
+def _numbers(element: Element, places: Sequence[str]) -> Iterator[float]:
+    """Read numbers below an element, NaN where there is none."""
+    for place in places:
+        try:
+            number = float(element.findtext(place) or "nan")
+        except ValueError:
+            number = np.nan
+        yield number if np.isfinite(number) else np.nan
+
+
+def _mend(
+    element: Element, size: tuple[int, int], kinds: Sequence[str], boxes: list[tuple]
+) -> Iterator[tuple[str, str, str]]:
+    """Append one box to `boxes` if it is one, and yield what was wrong with it."""
+    kind = (element.findtext("name") or "").strip()
+    if kind not in kinds:
+        yield "unknown kind", kind or "no name", "dropped"
+        return
+    corners = np.array([*_numbers(element, [f"bndbox/{edge}" for edge in _VOC_EDGES])])
+    if np.isnan(corners).any():
+        texts = [element.findtext(f"bndbox/{edge}") for edge in _VOC_EDGES]
+        yield "no numbers", f"{kind} from {', '.join(map(str, texts))}", "dropped"
+        return
+    low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
+    found = f"{kind} from {corners[0]:g}, {corners[1]:g} to {corners[2]:g}, {corners[3]:g}"
+    if (low == high).any():
+        yield "no area", found, "dropped"
+        return
+    if (low != corners[:2]).any():
+        yield "swapped corners", found, "exchanged"
+    inside_low, inside_high = np.maximum(low - 1, 0), np.minimum(high, size)
+    is_left = (inside_low < inside_high).all()
+    if (inside_low != low - 1).any() or (inside_high != high).any():
+        yield "outside", f"{found} of {size[0]}×{size[1]}", "clipped" if is_left else "dropped"
+    if is_left:
+        boxes.append((kind, *inside_low, *inside_high))
+
+
+_VOC_EDGES = ("xmin", "ymin", "xmax", "ymax")

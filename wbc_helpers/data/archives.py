@@ -1,0 +1,530 @@
+"""Archives unpacked once, each into a folder that says what it was made from.
+
+Archives (zip, tar.gz) unpacked whole and safely, or not at all.
+
+Everything that an archive says about itself is checked before the first byte is written: a data
+set comes from the internet, and a name or a size in it may be wrong or meant to harm.
+"""
+
+import errno
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import socket
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from wbc_helpers import storage
+from wbc_helpers.data.identity import MARKER, read_marker
+from wbc_helpers.errors import (
+    BrokenArchive,
+    DataMismatch,
+    DataNotFound,
+    NoSpaceLeft,
+    ReadOnlyFolder,
+    UnsafeArchive,
+)
+
+_ARCHIVE_SUFFIX = re.compile(r"\.(zip|tgz|tar\.gz)$", re.IGNORECASE)
+
+
+def unpack_once(
+    archive: Path,
+    data_dir: Path,
+    origin: str,
+    is_wanted: Callable[[list[str]], bool],
+    wanted: str,
+    progress: bool = True,
+) -> Path:
+    """Unpack an archive below a folder, unless that was done before.
+
+    Parameters
+    ----------
+    archive : Path
+        A .zip, .tar.gz or .tgz file.
+    data_dir : Path
+        Made if needed. A folder named like the archive is made in it; if something else has that
+        name, digits of the archive's SHA-256 are added.
+    origin : str
+        Name of the source, noted in the folder; `local` if the archive came from the user.
+    is_wanted : callable
+        Tells from the paths of an archive's files and folders, each with `/` at both ends, whether
+        it holds the data; if not, nothing is unpacked.
+    wanted : str
+        What the data look like, for the message.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        The folder, perhaps unpacked long ago; see `require_whole`.
+
+    Raises
+    ------
+    DataNotFound
+        If the archive does not hold the data.
+    BrokenArchive, UnsafeArchive, NoSpaceLeft, ReadOnlyFolder
+        See `unpack`.
+    """
+    facts = archive.stat()
+    described = {"name": archive.name, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    earlier = {folder: read_marker(folder)["archive"] for folder in fetched_folders(data_dir)}
+    for folder, known in earlier.items():
+        if described.items() <= known.items():
+            return folder
+    with archive.open("rb") as stream:
+        described["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    for folder, known in earlier.items():
+        if known.get("sha256") == described["sha256"]:
+            if origin != "local":
+                storage.write_json(folder / MARKER, {**read_marker(folder), "source": origin})
+            return folder
+    if not holds(archive, is_wanted):
+        raise DataNotFound(f"{archive} holds no {wanted}; nothing was unpacked.")
+    stem = _ARCHIVE_SUFFIX.sub("", archive.name) or "archive"
+    names = (stem, f"{stem}-{described['sha256'][:8]}", f"{stem}-{described['sha256']}")
+    target = next(filter(is_free, map(data_dir.joinpath, names)), data_dir / stem)
+    try:
+        with atomic_folder(target) as partial:
+            n_files = unpack(archive, partial, progress)
+            storage.write_json(
+                partial / MARKER,
+                {
+                    "format": 1,
+                    "source": origin,
+                    "archive": described,
+                    "n_files": n_files,
+                    "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+            )
+    except ReadOnlyFolder:
+        # Another process may have unpacked the same archive in the meantime.
+        if read_marker(target).get("archive") != described:
+            raise
+    return target
+
+
+def holds(archive: Path, is_wanted: Callable[[list[str]], bool]) -> bool:
+    """Tell whether an archive holds the data that are looked for, see `unpack_once`."""
+    return is_wanted([f"/{member.name}/" for member in inspect(archive)])
+
+
+def fetched_folders(data_dir: Path) -> list[Path]:
+    """List the folders in `data_dir` that archives were unpacked into."""
+    if not data_dir.is_dir():
+        return []
+    return [folder for folder in sorted(data_dir.iterdir()) if read_marker(folder)]
+
+
+def require_whole(folder: Path) -> Path:
+    """Refuse what was fetched once and has lost files since.
+
+    Parameters
+    ----------
+    folder : Path
+        Any; one that was not fetched is nobody's business here.
+
+    Returns
+    -------
+    Path
+        The folder as given.
+
+    Raises
+    ------
+    DataMismatch
+        If it holds fewer files than were unpacked there.
+    """
+    marker = read_marker(folder)
+    n_files = sum(len(files) for _, _, files in os.walk(folder)) - 1
+    if marker and n_files < marker["n_files"]:
+        raise DataMismatch(
+            f"{folder} holds {n_files:,} of the {marker['n_files']:,} files that were unpacked "
+            "there; the others were removed since. Move the folder away and fetch again."
+        )
+    return folder
+
+
+MAX_MEMBERS = 200_000
+"""Most files and folders in an archive; the blood-cells archive holds 13,226."""
+
+MAX_BYTES = 8 * 2**30
+"""Most bytes that an archive may unpack to; the blood-cells archive unpacks to 114 MB."""
+
+MAX_RATIO = 50
+"""Most bytes out for each byte in. JPEG files give about 1, tables of text up to 20, bombs 1000."""
+
+RATIO_COUNTS_FROM = 100 * 2**20
+"""Bytes out below which the ratio does not matter: small archives harm nobody."""
+
+_LARGEST_TAR_HEADER = 16 * 2**20
+_CHUNK = 2**18
+_BLOCK = 4096
+_STALE_SECONDS = 24 * 3600
+_PARTIAL_NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)\.partial")
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    UnicodeError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file or folder of an archive.
+
+    Attributes
+    ----------
+    name : str
+        Its path, relative, with `/` between the parts.
+    n_bytes : int
+        Its size when unpacked.
+    is_folder : bool
+        False for a file.
+    key : ZipInfo or TarInfo
+        By which the archive finds it.
+    """
+
+    name: str
+    n_bytes: int
+    is_folder: bool
+    key: zipfile.ZipInfo | tarfile.TarInfo
+
+
+def inspect(archive: str | Path) -> list[Member]:
+    """List what an archive would unpack to, without writing anything.
+
+    Parameters
+    ----------
+    archive : path
+        A .zip, .tar.gz or .tgz file; told by content, not by name.
+
+    Returns
+    -------
+    list of Member
+        In the archive's order.
+
+    Raises
+    ------
+    DataNotFound
+        If there is no such file.
+    BrokenArchive
+        If it is truncated, damaged or not an archive.
+    UnsafeArchive
+        If it holds absolute names, `..`, drive letters, links, devices, encrypted or clashing
+        members, or exceeds a limit above.
+    """
+    with _opened(Path(archive)) as (members, _):
+        return members
+
+
+def unpack(archive: str | Path, folder: str | Path, progress: bool = True) -> int:
+    """Unpack an archive into an empty folder.
+
+    Parameters
+    ----------
+    archive : path
+        A .zip, .tar.gz or .tgz file.
+    folder : path
+        Made if needed; must be empty. Half-filled if unpacking fails: use `atomic_folder` around
+        it where others may look.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    int
+        Number of files written.
+
+    Raises
+    ------
+    DataNotFound, BrokenArchive, UnsafeArchive
+        See `inspect`; all of `UnsafeArchive` before anything is written. `BrokenArchive` also for
+        a member whose content does not match its checksum; the message names it.
+    NoSpaceLeft
+        If the disk is too full for all of it (checked before anything is written), or fills up.
+    ReadOnlyFolder
+        If the folder cannot be written to, or is not empty.
+    """
+    archive, folder = Path(archive), Path(folder).expanduser().absolute()
+    with _opened(archive) as (members, open_member):
+        files = [member for member in members if not member.is_folder]
+        # File systems hand out whole blocks.
+        require_space(folder, sum(member.n_bytes + _BLOCK for member in members), archive.name)
+        storage.make_folder(folder)
+        with storage.named_errors(folder):
+            if any(folder.iterdir()):
+                raise FileExistsError(errno.EEXIST, "the folder is not empty", str(folder))
+            for member in members:
+                if member.is_folder:
+                    (folder / member.name).mkdir(parents=True, exist_ok=True)
+            for member in tqdm(
+                files, desc="unpacking", unit="file", disable=not progress, mininterval=0.5
+            ):
+                target = folder / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as written:
+                    for chunk in _content(archive, member, open_member):
+                        written.write(chunk)
+    return len(files)
+
+
+def require_space(folder: str | Path, n_bytes: int, what: str) -> None:
+    """Raise `NoSpaceLeft` if `what` needs more bytes than are free where the folder will be."""
+    folder = Path(folder).absolute()
+    existing = next(above for above in (folder, *folder.parents) if above.exists())
+    free = shutil.disk_usage(existing).free
+    if n_bytes > free:
+        raise NoSpaceLeft(
+            f"{what} needs {n_bytes / 1e6:,.0f} MB in {folder}, and {free / 1e6:,.0f} MB are free. "
+            "Free some space, or choose another folder with data_dir; nothing was written."
+        )
+
+
+@contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name and give it its own only when it is complete.
+
+    What a process that was killed left behind is removed first; what a living one is filling is
+    left alone.
+
+    Parameters
+    ----------
+    target : path
+        The folder to make. Must not exist, or be empty.
+
+    Yields
+    ------
+    Path
+        The temporary folder to fill, beside the target. Removed if filling it fails.
+
+    Raises
+    ------
+    ReadOnlyFolder
+        If the target exists (nothing is overwritten) or cannot be made.
+    NoSpaceLeft
+        If the disk is full.
+    """
+    target = Path(target).expanduser().absolute()
+    storage.make_folder(target.parent)
+    _remove_stale(target.parent)
+    partial = target.parent / f".{target.name}.{_HOST}-{os.getpid()}.partial"
+    with storage.named_errors(target):
+        if not is_free(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        partial.mkdir()
+    try:
+        yield partial
+        with storage.named_errors(target):
+            try:
+                os.rename(partial, target)
+            except OSError as error:
+                if error.errno == errno.ENOTEMPTY:
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether a folder of this name can be made: nothing there, or an empty folder."""
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    return not any(folder.iterdir()) if is_folder else not os.path.lexists(folder)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what `atomic_folder` left in a folder when its process was killed."""
+    for entry in folder.iterdir():
+        match = _PARTIAL_NAME.fullmatch(entry.name)
+        if match and entry.is_dir() and not _is_being_filled(entry, match[1], int(match[2])):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _is_being_filled(partial: Path, host: str, process: int) -> bool:
+    # On another machine (a shared disk), or where asking for a process could end it (Windows),
+    # only the time tells.
+    if host != _HOST or os.name == "nt":
+        return time.time() - partial.stat().st_mtime < _STALE_SECONDS
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., BinaryIO]]]:
+    """Open an archive: its members, all checked, and how to open one of them."""
+    archive = archive.expanduser()
+    if not archive.is_file():
+        raise DataNotFound(
+            f"There is no archive {archive}. Give the path of a downloaded blood-cells .zip file."
+        )
+    with archive.open("rb") as stream, _naming_damage(archive):
+        if stream.read(2) == b"\x1f\x8b":
+            with gzip.open(archive) as unzipped:
+                bounded = _BoundedStream(unzipped, archive)
+                with tarfile.open(fileobj=bounded, mode="r:") as tar:
+                    members = [_tar_member(archive, info) for info in _bounded_list(archive, tar)]
+                    # At a damaged header tarfile ends in silence, as at the block of zeros.
+                    if bounded.last.strip(b"\0") or not bounded.last:
+                        raise tarfile.ReadError("its end is missing")
+                    # Only at its very end does gzip say whether the content was whole.
+                    while bounded.read(_CHUNK):
+                        pass
+                    _check_members(archive, members)
+                    yield [member for member in members if member.name], tar.extractfile
+        else:
+            with zipfile.ZipFile(archive) as zipped:
+                infos = _bounded_list(archive, zipped.infolist())
+                members = [_zip_member(archive, info) for info in infos]
+                _check_members(archive, members)
+                yield [member for member in members if member.name], zipped.open
+
+
+def _bounded_list(archive: Path, infos: Iterable) -> list:
+    """List the members, and stop as soon as there are too many or they are too large."""
+    listed, n_bytes = [], 0
+    for info in infos:
+        listed.append(info)
+        n_bytes += info.size if isinstance(info, tarfile.TarInfo) else info.file_size
+        _check_size(archive, n_bytes)
+        if len(listed) > MAX_MEMBERS:
+            raise _unsafe(archive, f"it holds more than {MAX_MEMBERS:,} files")
+    return listed
+
+
+def _zip_member(archive: Path, info: zipfile.ZipInfo) -> Member:
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise _unsafe(archive, f"{info.filename!r} is a link or a device")
+    if info.flag_bits & 0x1:
+        raise _unsafe(archive, f"{info.filename!r} is encrypted")
+    name = info.orig_filename
+    return Member(_safe_name(archive, name), info.file_size, name.endswith(("/", "\\")), info)
+
+
+def _tar_member(archive: Path, info: tarfile.TarInfo) -> Member:
+    if info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE):
+        raise _unsafe(archive, f"{info.name!r} is a link, a device or a file with holes")
+    return Member(_safe_name(archive, info.name), info.size, info.isdir(), info)
+
+
+def _safe_name(archive: Path, name: str) -> str:
+    """Bring a member's name into one form; empty for the folder itself."""
+    # Some Windows programs write backslashes, and Windows would follow them.
+    parts = name.replace("\\", "/").split("/")
+    if (parts[0] == "" and name) or ".." in parts or re.match("[A-Za-z]:", name):
+        raise _unsafe(archive, f"{name!r} would be written outside its folder")
+    if re.search("[\0-\x1f]", name) or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise _unsafe(archive, f"{name[:80]!r} is no usable file name")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def _check_members(archive: Path, members: list[Member]) -> None:
+    """Refuse members that would overwrite one another, also where letter case does not count."""
+    files: set[str] = set()
+    for name in (member.name.casefold() for member in members if not member.is_folder):
+        if not name or name in files:
+            raise _unsafe(archive, f"{name!r} would be written twice")
+        files.add(name)
+    folders = {member.name.casefold() for member in members if member.is_folder}
+    folders |= {name[: cut.start()] for name in files for cut in re.finditer("/", name)}
+    if clash := files & folders:
+        raise _unsafe(archive, f"{min(clash)!r} is a file and a folder at once")
+
+
+def _check_size(archive: Path, n_bytes: int) -> None:
+    if n_bytes > MAX_BYTES:
+        raise _unsafe(archive, f"it unpacks to more than {MAX_BYTES / 1e9:,.1f} GB")
+    if n_bytes > max(RATIO_COUNTS_FROM, MAX_RATIO * archive.stat().st_size):
+        raise _unsafe(archive, f"it unpacks to more than {MAX_RATIO} times its size")
+
+
+def _unsafe(archive: Path, what: str) -> UnsafeArchive:
+    return UnsafeArchive(
+        f"{archive} is refused: {what}. Expected plain files in folders, at most "
+        f"{MAX_MEMBERS:,} of them and {MAX_BYTES / 1e9:,.1f} GB. Nothing was written; download the "
+        "archive again from its original source."
+    )
+
+
+class _BoundedStream:
+    """The unpacked bytes of a tar.gz file, followed no further than the limits allow."""
+
+    def __init__(self, stream: BinaryIO, archive: Path) -> None:
+        self._stream = stream
+        self._archive = archive
+        self.tell = stream.tell
+
+    def seek(self, position: int) -> int:
+        _check_size(self._archive, position)
+        return self._stream.seek(position)
+
+    def read(self, n_bytes: int) -> bytes:
+        if n_bytes > _LARGEST_TAR_HEADER:
+            raise _unsafe(self._archive, f"it holds a header of {n_bytes:,} bytes")
+        _check_size(self._archive, self.tell() + n_bytes)
+        self.last = self._stream.read(n_bytes)
+        return self.last
+
+
+def _content(archive: Path, member: Member, open_member: Callable) -> Iterator[bytes]:
+    with _naming_damage(archive, member.name), open_member(member.key) as stream:
+        n_bytes = 0
+        while chunk := stream.read(_CHUNK):
+            n_bytes += len(chunk)
+            yield chunk
+        if n_bytes != member.n_bytes:
+            raise EOFError(f"{n_bytes:,} of {member.n_bytes:,} bytes")
+
+
+@contextmanager
+def _naming_damage(archive: Path, member: str | None = None) -> Iterator[None]:
+    """Say in plain words what is wrong with an archive."""
+    try:
+        yield
+    except (*_DAMAGE, OSError) as error:
+        # A wrong position in the archive is an invalid argument to the operating system.
+        if not isinstance(error, _DAMAGE) and (error.errno != errno.EINVAL or error.filename):
+            raise
+        with archive.open("rb") as stream:
+            start = stream.read(64)
+        if not start:
+            found = "is empty (0 bytes)"
+        elif member:
+            found = f"is damaged: {member} cannot be read ({error})"
+        elif start.lstrip()[:1] == b"<":
+            found = "is a web page, not an archive: perhaps a log-in page was saved in its place"
+        elif start[:2] in (b"PK", b"\x1f\x8b"):
+            found = f"is cut off or damaged ({error})"
+        else:
+            found = "is not a zip or tar.gz archive"
+        raise BrokenArchive(
+            f"{archive} {found}. Expected a complete archive; download it again. What was there "
+            "before is untouched."
+        ) from error

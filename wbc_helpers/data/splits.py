@@ -1,0 +1,450 @@
+"""Which photographs of smears train, validate and test a detector.
+
+Photographs of one field show the same cells. Where one of them trains and the other tests, the
+score says how well cells are recognised that were seen before: such photographs stay together
+here, as `overlaps` finds them. The lists that come with the BCCD data set do not: of the 47 pairs
+of its photographs that overlap, they part 32, and 22 of those show the same white cell; 15 pairs
+have one photograph in its test list and the other outside.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from wbc_helpers.data import sample
+from wbc_helpers.data.annotations import Annotations
+from wbc_helpers.data.catalog import IMAGE_SUFFIXES
+from wbc_helpers.data.smear_identity import smears_folder
+from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter, UnreadableImage
+
+
+def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
+    """Deal images into folds for cross-validation, photographs undivided.
+
+    Parameters
+    ----------
+    training_catalog : DataFrame
+        With columns `cell_type` and `group_id` (photographs that overlap share one).
+    n_folds : int
+        At least 2.
+    seed : int
+        Seed of the shuffle.
+
+    Returns
+    -------
+    Series of int
+        0 to `n_folds` − 1 for each row, same index, as alike in their cell types as the groups
+        allow.
+
+    Raises
+    ------
+    InvalidParameter
+        If the photographs are not known, or are too few for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
+        raise InvalidParameter(
+            "It is not known which photographs these images were made from. Expected a group_id "
+            "for each, see provenance.add_provenance; without it only validation='random' is "
+            "possible, which flatters wherever two images show one cell."
+        )
+    fold = pd.Series(0, index=training_catalog.index, name="fold")
+    try:
+        splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+        parts = splitter.split(fold, training_catalog["cell_type"], training_catalog["group_id"])
+        for number, (_, rows) in enumerate(parts):
+            fold.iloc[rows] = number
+    except ValueError as error:
+        raise InvalidParameter(
+            f"{training_catalog['group_id'].nunique()} groups of photographs cannot be dealt into "
+            f"{n_folds!r} folds: {error}."
+        ) from error
+    return fold
+
+
+def split_validation(
+    training_catalog: pd.DataFrame, how: str = "random", fraction: float = 0.1, seed: int = 0
+) -> pd.Series:
+    """Set part of the training images aside for validation.
+
+    **A random split leaks.** The images of TRAIN are about 36 augmented versions of each of a few
+    hundred photographs, and a random split, the paper's, puts versions of one cell on both sides:
+    accuracy on such a validation part says how well a network recognises photographs that it has
+    seen. A grouped split keeps a photograph, and those that overlap it, on one side.
+
+    Parameters
+    ----------
+    training_catalog : DataFrame
+        Rows of the TRAIN split; for a grouped split with a column `group_id`.
+    how : str
+        `random` or `grouped`.
+    fraction : float
+        Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996. A
+        grouped split sets the nearest possible part aside: one of round(1 / fraction) folds.
+    seed : int
+        Seed of the shuffle.
+
+    Returns
+    -------
+    Series of str
+        `train` or `validation` for each row, same index, stratified by cell type.
+
+    Raises
+    ------
+    InvalidParameter
+        If the fraction leaves a side without images, or the groups are not known.
+    """
+    from sklearn.model_selection import train_test_split
+
+    rows = np.arange(len(training_catalog))
+    try:
+        if how == "grouped":
+            folds = grouped_folds(training_catalog, round(1 / fraction), seed)
+            validation = np.flatnonzero(folds == 0)
+        else:
+            _, validation = train_test_split(
+                rows, test_size=fraction, random_state=seed, stratify=training_catalog["cell_type"]
+            )
+    except (ValueError, ZeroDivisionError) as error:
+        raise InvalidParameter(
+            f"A {how} part of {fraction} of {len(training_catalog)} images cannot be set aside: "
+            f"{error}. Expected a fraction between 0 and 1 that leaves every cell type on both "
+            "sides, and for a grouped split images of known photographs."
+        ) from error
+    part = pd.Series("train", index=training_catalog.index, name="part")
+    part.iloc[validation] = "validation"
+    return part
+
+
+PARTS = ("train", "val", "test")
+
+
+def read_lists(folder: str | Path) -> pd.Series:
+    """Read the lists of photographs that come with a data set.
+
+    Parameters
+    ----------
+    folder : path
+        As `smear_sources.fetch_smears` returns it.
+
+    Returns
+    -------
+    Series of str
+        `PARTS` by photograph, in the order of names; those in no list are not in it.
+
+    Raises
+    ------
+    DataNotFound
+        If there are no lists.
+    DataMismatch
+        If a list names a photograph that is not there, or two name the same one.
+    """
+    root = smears_folder(folder)
+    files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in PARTS}
+    if absent := [file.name for file in files.values() if not file.is_file()]:
+        raise DataNotFound(
+            f"{root} has no list {', '.join(absent)} in ImageSets/Main. Expected train.txt, "
+            "val.txt and test.txt, a name a line; or deal the photographs yourself, see "
+            "smear_splits.split_photographs."
+        )
+    listed = pd.Series(
+        {part: file.read_text(encoding="utf-8").split() for part, file in files.items()}
+    ).explode()
+    listed = pd.Series(listed.index, index=listed.array, name="part").rename_axis("photograph")
+    there = {path.stem for path in _photographs(root)}
+    twice = listed.index[listed.index.duplicated()]
+    unknown = [name for name in listed.index if name not in there]
+    if len(twice) or unknown:
+        raise DataMismatch(
+            f"The lists in {root / 'ImageSets'} name {len(twice)} photographs twice "
+            f"({', '.join(twice[:5])}) and {len(unknown)} that are not there "
+            f"({', '.join(unknown[:5])}). Expected each photograph at most once; mend the lists, "
+            "or deal the photographs yourself, see smear_splits.split_photographs."
+        )
+    return listed.sort_index()
+
+
+def _photographs(root: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in (root / "JPEGImages").iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def parted_pairs(pairs: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
+    """Overlapping photographs of which a split puts one here, the other there.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        See `find_pairs`.
+    parts : Series of str
+        Part by photograph, see `read_lists`. Photographs in none are passed over.
+
+    Returns
+    -------
+    DataFrame
+        Those rows of `pairs`, with `first_part` and `second_part`; none for a split that keeps
+        overlapping photographs together.
+    """
+    sides = {f"{side}_part": pairs[side].map(parts) for side in ("first", "second")}
+    both = pairs.assign(**sides)
+    known = both["first_part"].notna() & both["second_part"].notna()
+    return both[known & (both["first_part"] != both["second_part"])].reset_index(drop=True)
+
+
+def split_photographs(
+    annotations: Annotations,
+    pairs: pd.DataFrame,
+    fraction: float = 0.2,
+    seed: int = 0,
+    test: Iterable[str] = (),
+) -> pd.Series:
+    """Deal photographs to training, validation and test, overlapping ones together.
+
+    Parameters
+    ----------
+    annotations : Annotations
+        See `annotations.read_annotations`.
+    pairs : DataFrame
+        See `find_pairs`.
+    fraction : float
+        Part for validation, and as much for the test: the nearest of 1/3, 1/4, 1/5, …
+    seed : int
+        Seed of the shuffle.
+    test : iterable of str
+        Photographs to test on, such as those that a classifier did not see; those that overlap
+        them are added, and the others dealt to training and validation. None deals all.
+
+    Returns
+    -------
+    Series of str
+        `PARTS` by photograph, in the order of `annotations.photographs`: as alike in their
+        numbers of photographs and of cells of each kind as the groups allow.
+
+    Raises
+    ------
+    InvalidParameter
+        If the fraction is not usable, a test photograph is not annotated, or there are too few
+        groups.
+    """
+    names = annotations.photographs["photograph"]
+    test = set(test)
+    n_folds = round(1 / fraction) if 0 < fraction <= 1 else 0
+    if n_folds < 3 or not test <= set(names):
+        raise InvalidParameter(
+            f"Cannot deal {len(names)} photographs with fraction={fraction!r}, testing on "
+            f"{len(test)}, of which {len(test - set(names))} are not annotated. Expected a "
+            "fraction above 0 and up to 1/3, and names of annotated photographs."
+        )
+    groups = group_sources(pairs, names)
+    parts = pd.Series("train", index=pd.Index(names, name="photograph"), name="part")
+    in_test = groups.isin(groups[sorted(test)]) if test else pd.Series(False, groups.index)
+    dealt = [name for name in names if not in_test[name]]
+    # A row a cell, and one a photograph, so that one without cells is dealt too.
+    rows = pd.concat(
+        [
+            annotations.boxes[["photograph", "kind"]].astype(str),
+            pd.DataFrame({"photograph": dealt, "kind": "photograph"}),
+        ]
+    )
+    rows = rows[rows["photograph"].isin(dealt)].reset_index(drop=True)
+    if groups[dealt].nunique() < n_folds:
+        raise InvalidParameter(
+            f"{groups[dealt].nunique()} groups of overlapping photographs cannot be dealt into "
+            f"{n_folds} parts, as fraction={fraction!r} asks. Choose a larger fraction."
+        )
+    rows["group_id"] = rows["photograph"].map(groups)
+    folds = grouped_folds(rows.rename(columns={"kind": "cell_type"}), n_folds, seed)
+    fold = folds.groupby(rows["photograph"]).first().reindex(names)
+    for number, part in enumerate(("val",) if test else ("test", "val")):
+        parts[(fold == number).to_numpy()] = part
+    parts[in_test.reindex(names).to_numpy()] = "test"
+    return parts
+
+
+AFFINE = ["m00", "m01", "m02", "m10", "m11", "m12"]
+"""Columns of the affine map from the photograph at half size to the image: an image's
+x = m00 · X + m01 · Y + m02 and y = m10 · X + m11 · Y + m12, in pixels, (0, 0) the centre of
+the upper left pixel."""
+
+MATCH_COLUMNS = {
+    "source_id": "string",
+    "inliers": "int64",
+    "residual": "float64",
+    "runner_up_id": "string",
+    "runner_up_inliers": "int64",
+    "runner_up_residual": "float64",
+    **dict.fromkeys(AFFINE, "float64"),
+    "ambiguous": "boolean",
+}
+_CONTENT_DIGITS = 16
+
+
+# What ships with the package
+
+
+def shipped() -> pd.DataFrame:
+    """Provenance of the 12,515 images of the Kaggle data set `paultimothymooney/blood-cells`.
+
+    Worked out from the pixels by `origins.audit`; `make audit` does it again and compares.
+
+    Returns
+    -------
+    DataFrame
+        One row an image, ordered like the catalog. `file`: relative to the images folder.
+        `content`:
+        first 16 hexadecimal digits of the file's SHA-256. `source_id`: the
+        photograph, such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that
+        is not in the archive (by `labels.csv` it can only be `BloodImage_00280`, the one
+        labelled neutrophil that is not there). `group_id`: first name of the group of
+        photographs that overlap.
+        `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
+        and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
+        image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
+        it is cut off, by the image or by the photograph. `cell_in_train` (bool): for TEST and
+        TEST_SIMPLE, whether TRAIN shows the same white cell; False for TRAIN.
+    """
+    types = {
+        **MATCH_COLUMNS,
+        "file": "string",
+        **dict.fromkeys(["whole_nucleus", "cell_in_train"], "boolean"),
+    }
+    with resources.as_file(_shipped_file("provenance.csv.gz")) as path:
+        table = pd.read_csv(path, dtype=types)
+    with resources.as_file(_shipped_file("blood-cells.csv.gz")) as path:
+        digests = pd.read_csv(path, dtype="string", index_col="file")["sha256"]
+    table.insert(1, "content", table["file"].map(digests))
+    pairs = shipped_overlaps()
+    # Photographs of which no image was made link others, too.
+    groups = group_sources(pairs, {*table["source_id"], *pairs["first"], *pairs["second"]})
+    table.insert(3, "group_id", table["source_id"].map(groups).astype("string"))
+    return table
+
+
+def shipped_overlaps() -> pd.DataFrame:
+    """Pairs of photographs of the known data set that show a part of the same field.
+
+    Returns
+    -------
+    DataFrame
+        One row a pair, see `overlaps.find_overlaps`.
+    """
+    with resources.as_file(_shipped_file("overlaps.csv")) as path:
+        return pd.read_csv(path, dtype={"first": "string", "second": "string"})
+
+
+def _shipped_file(name: str) -> resources.abc.Traversable:
+    return resources.files("wbc_helpers") / "manifests" / name
+
+
+def content_of(paths: list[str]) -> list[str]:
+    """First 16 hexadecimal digits of the SHA-256 of each file.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file cannot be read.
+    """
+
+    def digest(path: str) -> str:
+        try:
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_CONTENT_DIGITS]
+        except OSError as error:
+            raise UnreadableImage(
+                f"{path} cannot be read ({error.strerror}). Expected an image of the catalog; "
+                "restore the file, or list the images again."
+            ) from error
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, paths))
+
+
+def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
+    """Add to a catalog which photograph each image was made from, where that is known.
+
+    Images of the known data set are recognised by content, wherever they lie and whatever they
+    are called; those of the drawn sample by their name in it, where the truth lies beside them.
+    Anything else is honestly unknown: see `origins.audit` for other data with photographs.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        With columns `path` and `file`.
+
+    Returns
+    -------
+    DataFrame
+        A copy with `source_id` and `group_id` (string), NA where unknown, and `cell_in_train`
+        (boolean): whether this image of TEST or TEST_SIMPLE shows a white cell that TRAIN
+        shows too.
+    """
+    known = _truth_of_sample(catalog)
+    if known is None:
+        known = shipped().drop_duplicates("content").set_index("content")
+        keys = content_of(list(catalog["path"]))
+    else:
+        keys = catalog["file"]
+    found = known.reindex(keys)[["source_id", "group_id", "cell_in_train"]]
+    return catalog.assign(**{name: found[name].array for name in found})
+
+
+def _truth_of_sample(catalog: pd.DataFrame) -> pd.DataFrame | None:
+    """Provenance by file, if these images are the drawn sample."""
+    if catalog.empty:
+        return None
+    path, file = Path(catalog["path"].iloc[0]), Path(catalog["file"].iloc[0])
+    # The sample's marker lies up to three folders above that of the splits.
+    above = list(path.parents)[len(file.parts) - 1 :][:4]
+    folder = next((folder for folder in above if sample.is_sample(folder)), None)
+    if folder is None:
+        return None
+    truth = sample.truth(folder).astype({"source_id": "string"})
+    about = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
+    pairs = pd.DataFrame(
+        [pair["photographs"] for pair in about["overlaps"]], columns=["first", "second"]
+    )
+    truth["group_id"] = truth["source_id"].map(group_sources(pairs, truth["source_id"]))
+    # Its photographs that overlap show the same cell by construction.
+    in_train = truth["file"].str.startswith("TRAIN/")
+    shown = truth["group_id"].isin(truth.loc[in_train, "group_id"]) & ~in_train
+    truth["cell_in_train"] = shown.astype("boolean")
+    return truth.astype({"group_id": "string"}).set_index("file")
+
+
+def group_sources(overlaps: pd.DataFrame, source_ids: Iterable[str]) -> pd.Series:
+    """Join photographs that overlap, directly or through others, into groups.
+
+    Parameters
+    ----------
+    overlaps : DataFrame
+        With columns `first` and `second`, see `find_overlaps`.
+    source_ids : iterable of str
+        Names of all photographs.
+
+    Returns
+    -------
+    Series of str
+        The group of each photograph, by its name: the first name in the group.
+    """
+    parent = {name: name for name in sorted(set(source_ids))}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for first, second in zip(overlaps["first"], overlaps["second"], strict=True):
+        if first in parent and second in parent:
+            low, high = sorted((root(first), root(second)))
+            parent[high] = low
+    groups = {name: root(name) for name in parent}
+    return pd.Series(groups, dtype=object, name="group_id").rename_axis("source_id")

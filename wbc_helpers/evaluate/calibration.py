@@ -1,0 +1,385 @@
+"""Whether a network that says 80 % is right in 80 of 100 cases, and how to make it so.
+
+Temperature scaling [1]_ divides the network's logits by one number, chosen on validation images,
+and leaves every answer what it was. The images must be of photographs that training did not show,
+a grouped split: on those of a random one a network is surer, and more often right, than it will
+be.
+
+References
+----------
+.. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, On calibration of modern neural networks,
+   ICML (2017).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.optimize import minimize_scalar
+
+from wbc_helpers import cells, storage
+from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter
+from wbc_helpers.evaluate.classification import Evaluation, evaluate
+from wbc_helpers.runs import folders
+
+FORMAT = 1
+"""Version of `calibration.json`."""
+
+TEMPERATURES = (0.05, 20.0)
+"""Limits of the search. Validation images that are all answered rightly have no best temperature:
+the lower, the better; what is found then is the limit."""
+
+
+# The least that a softmax in single precision tells from nothing.
+_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A temperature, and what it was fitted on; `fit_temperature` makes it.
+
+    Attributes
+    ----------
+    temperature : float
+        Above 1, the network was too sure of itself; below 1, not sure enough.
+    n_images : int
+        Validation images that it was fitted on.
+    split : str
+        How these were set aside, such as `grouped` or `random (leaky)`.
+    loss_before, loss_after : float
+        Mean negative log-likelihood of the true types, in nats.
+    """
+
+    temperature: float
+    n_images: int
+    split: str
+    loss_before: float
+    loss_after: float
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the search ended at one of `TEMPERATURES`, so that there is no best one."""
+        return bool(np.isclose(self.temperature, TEMPERATURES, rtol=0.01).any())
+
+
+def reliability(evaluation: Evaluation, n_bins: int = 10) -> pd.DataFrame:
+    """How often answers are right, by how sure they are.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+    n_bins : int
+        Bins of equal width of the predicted type's probability.
+
+    Returns
+    -------
+    DataFrame
+        One row a bin: `low` (excluded) and `high` (included), `n_images`, `confidence` (mean
+        probability of the predicted type) and `accuracy`, both 0–1, NaN in an empty bin.
+
+    Raises
+    ------
+    InvalidParameter
+        If `n_bins` is not a positive whole number.
+    """
+    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise InvalidParameter(f"n_bins={n_bins!r} bins cannot be made. Expected 1 or more.")
+    confidence, right = confidence_and_right(evaluation)
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)})
+    means = table.groupby(bins).mean().reindex(range(n_bins))
+    counts = np.bincount(bins, minlength=n_bins)
+    bounds = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n_images": counts})
+    return bounds.join(means).rename_axis("bin")
+
+
+def confidence_and_right(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each answer is, and whether it is right.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+
+    Returns
+    -------
+    confidence : ndarray, (n_images,) float64
+        Probability of the predicted type, 0–1.
+    right : ndarray, (n_images,) bool
+    """
+    predicted = evaluation.probabilities.argmax(axis=1)
+    confidence = np.minimum(evaluation.probabilities.max(axis=1), 1.0)
+    return confidence, np.array(cells.NAMES)[predicted] == evaluation.true_types
+
+
+def expected_calibration_error(evaluation: Evaluation, n_bins: int = 10) -> float:
+    """Mean distance between confidence and accuracy over the bins, weighed by images.
+
+    It depends on the bins, and for few images it is above zero even of a calibrated network.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+    n_bins : int
+        See `reliability`.
+
+    Returns
+    -------
+    float
+        0–1.
+
+    Raises
+    ------
+    InvalidParameter
+        See `reliability`.
+    """
+    bins = reliability(evaluation, n_bins).dropna()
+    distance = (bins["accuracy"] - bins["confidence"]).abs()
+    return float(np.average(distance, weights=bins["n_images"]))
+
+
+def brier(evaluation: Evaluation) -> float:
+    """Squared distance of the probabilities from the truth, summed over the types [1]_.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+
+    Returns
+    -------
+    float
+        Mean over the images: 0 for certainty that is right, 2 for certainty that is wrong, 0.75
+        for a quarter each.
+
+    References
+    ----------
+    .. [1] G. W. Brier, Monthly Weather Review 78(1), 1–3 (1950).
+    """
+    truth = evaluation.true_types[:, np.newaxis] == np.array(cells.NAMES)
+    return float(((evaluation.probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def log_loss(evaluation: Evaluation) -> float:
+    """Mean negative log-likelihood of the true types, in nats.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+
+    Returns
+    -------
+    float
+        0 for certainty that is right, log 4 = 1.386 for a quarter each.
+    """
+    return _log_loss(*_logits_and_types(evaluation), temperature=1.0)
+
+
+def summary(evaluation: Evaluation, n_bins: int = 10) -> dict[str, float]:
+    """Numbers on calibration, ready for JSON.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        See `classification.evaluate`.
+    n_bins : int
+        See `reliability`.
+
+    Returns
+    -------
+    dict
+        `n_images`, `accuracy`, `mean_confidence`, `expected_calibration_error`, `brier` and
+        `log_loss`.
+
+    Raises
+    ------
+    InvalidParameter
+        See `reliability`.
+    """
+    return {
+        "n_images": evaluation.n_images,
+        "accuracy": evaluation.accuracy,
+        "mean_confidence": float(confidence_and_right(evaluation)[0].mean()),
+        "expected_calibration_error": expected_calibration_error(evaluation, n_bins),
+        "brier": brier(evaluation),
+        "log_loss": log_loss(evaluation),
+    }
+
+
+def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibration:
+    """Find the temperature at which validation images are most likely.
+
+    Parameters
+    ----------
+    validation : Evaluation
+        Of images that neither trained the network nor will be tested on.
+    split : str
+        How they were set aside, to be kept with the temperature; see `folders.validation_title`.
+
+    Returns
+    -------
+    Calibration
+        Within `TEMPERATURES`.
+    """
+    logits, types = _logits_and_types(validation)
+    # The loss is convex in 1 / temperature, so that one search finds its only minimum.
+    found = minimize_scalar(
+        lambda logarithm: _log_loss(logits, types, np.exp(logarithm)),
+        bounds=np.log(TEMPERATURES),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return Calibration(
+        temperature=float(np.exp(found.x)),
+        n_images=validation.n_images,
+        split=split,
+        loss_before=_log_loss(logits, types, 1.0),
+        loss_after=float(found.fun),
+    )
+
+
+def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarray:
+    """Soften (above 1) or sharpen (below 1) probabilities.
+
+    Parameters
+    ----------
+    probabilities : (n_images, n_types) array_like of float
+        0–1, rows summing to 1; their logarithms serve as logits, equal to the network's own but
+        for a constant in each row.
+    temperature : float
+        Above 0.
+
+    Returns
+    -------
+    ndarray, (n_images, n_types) float64
+        The order of the types in each row is kept.
+
+    Raises
+    ------
+    InvalidParameter
+        If the temperature is not a positive number.
+    """
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise InvalidParameter(
+            f"A temperature of {temperature!r} cannot be applied. Expected a number above 0, as "
+            "fit_temperature finds it."
+        )
+    return np.exp(_log_softmax(_logits(probabilities) / temperature))
+
+
+def with_temperature(evaluation: Evaluation, temperature: float) -> Evaluation:
+    """Evaluate the same answers at another temperature.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        As the network gave them.
+    temperature : float
+        Above 0.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    InvalidParameter
+        See `apply_temperature`.
+    """
+    scaled = apply_temperature(evaluation.probabilities, temperature)
+    return evaluate(evaluation.true_types, scaled)
+
+
+def _logits(probabilities: ArrayLike) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(probabilities, np.float64), _LEAST_PROBABILITY))
+
+
+def _logits_and_types(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    types = pd.Index(cells.NAMES).get_indexer(evaluation.true_types)
+    return _logits(evaluation.probabilities), types
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def _log_loss(logits: np.ndarray, types: np.ndarray, temperature: float) -> float:
+    likelihood = _log_softmax(logits / temperature)[np.arange(len(types)), types]
+    # Not -0.0 where all are certain and right.
+    return float(np.abs(likelihood.mean()))
+
+
+def write_calibration(run: folders.Run, calibration: Calibration, **summaries: Any) -> Path:
+    """Write `calibration.json` into a run folder.
+
+    Parameters
+    ----------
+    run : Run
+        The run that was calibrated.
+    calibration : Calibration
+        See `fit_temperature`.
+    **summaries
+        More to keep beside it, of plain numbers, such as `test={"before": summary(…)}`.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    NoSpaceLeft, ReadOnlyFolder
+        If it cannot be written.
+    """
+    path = run.folder / "calibration.json"
+    content = {"format": FORMAT, "run": run.name, **asdict(calibration), **summaries}
+    storage.write_json(path, content)
+    return path
+
+
+def read_calibration(run: folders.Run) -> Calibration:
+    """Read `calibration.json` of a run folder.
+
+    Parameters
+    ----------
+    run : Run
+        A run that was calibrated.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    DataNotFound
+        If it was not.
+    BrokenRun
+        If the file is damaged or of another version.
+    """
+    path = run.folder / "calibration.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r} instead of {FORMAT}")
+        calibration = Calibration(**{key: content[key] for key in Calibration.__annotations__})
+        if not calibration.temperature > 0:
+            raise ValueError(f"temperature {calibration.temperature!r}")
+    except FileNotFoundError as error:
+        raise DataNotFound(
+            f"The run {run.name!r} has no calibration.json. Evaluate it with 04_evaluate first."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenRun(
+            f"{path} is damaged or of another version ({error!r}). Evaluate the run with "
+            "04_evaluate again."
+        ) from error
+    return calibration

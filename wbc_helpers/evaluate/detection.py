@@ -1,0 +1,662 @@
+"""Which predicted box stands for which cell, at one overlap: for counts, and for looking at.
+
+How well boxes were found: average precision as COCO defines it, and how far it could be off.
+
+Average precision is the mean, over the recalls 0, 0.01, …, 1, of the highest precision reached at
+that recall or a higher one; it looks at all score thresholds at once [1]_. pycocotools computes
+it. What its matching found in each photograph is kept, so that drawing photographs anew for an
+interval only counts again instead of matching again.
+
+References
+----------
+.. [1] T.-Y. Lin et al., Microsoft COCO: common objects in context, ECCV (2014);
+   https://cocodataset.org/#detection-eval.
+
+How many cells of each kind, and how far two counts of the same photographs agree.
+
+Two ways of counting can rank photographs alike and still disagree in every number, so that a
+correlation says little. What is asked here is what Bland and Altman ask [1]_: how much higher is
+one count than the other on average (bias), and between which limits do 95 % of the differences
+lie?
+
+References
+----------
+.. [1] J. M. Bland and D. G. Altman, The Lancet 327(8476), 307–310 (1986).
+"""
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wbc_helpers import cells
+from wbc_helpers.data.annotations import BOX
+from wbc_helpers.errors import InvalidParameter
+
+
+@dataclass(frozen=True, eq=False)
+class BoxMatches:
+    """Boxes paired off.
+
+    Attributes
+    ----------
+    predictions : DataFrame
+        As given, in the same order, with `match`: the index of the true box that each stands for,
+        -1 for none; and `iou`: the overlap with it, 0 for none.
+    truth : DataFrame
+        As given, with `match`: the index of the prediction, -1 where the cell was missed.
+    iou : float
+        Overlap from which on a box counts as found.
+    """
+
+    predictions: pd.DataFrame
+    truth: pd.DataFrame
+    iou: float
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """By kind: `found`, `false` (boxes without a cell), `missed`, `precision`, `recall`, `f1`.
+
+        NaN where there is nothing to divide by.
+        """
+        kinds = pd.unique(
+            pd.concat([self.truth["kind"].astype(str), self.predictions["kind"].astype(str)])
+        )
+        named = self.predictions["kind"].astype(str), self.truth["kind"].astype(str)
+        is_found, is_missed = self.predictions["match"] >= 0, self.truth["match"] < 0
+        table = pd.DataFrame(
+            {
+                "found": named[0][is_found].value_counts(),
+                "false": named[0][~is_found].value_counts(),
+                "missed": named[1][is_missed].value_counts(),
+            },
+            index=pd.Index(kinds, name="kind"),
+        )
+        table = table.fillna(0).astype(int)
+        found = table["found"].astype(float)
+        # A division by zero is NaN in pandas, as it should be.
+        table["precision"] = found / (found + table["false"])
+        table["recall"] = found / (found + table["missed"])
+        table["f1"] = 2 * found / (2 * found + table["false"] + table["missed"])
+        return table
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Intersection over union of every box with every other.
+
+    Parameters
+    ----------
+    first, second : ndarray, (n, 4) and (m, 4) float
+        Columns `annotations.BOX`.
+
+    Returns
+    -------
+    ndarray, (n, m) float64
+        0–1; 0 where both have no area.
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    low = np.maximum(first[:, np.newaxis, :2], second[:, :2])
+    high = np.minimum(first[:, np.newaxis, 2:], second[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, np.newaxis] + areas[1] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5) -> BoxMatches:
+    """Pair off predicted and true boxes, the surest first.
+
+    As COCO does: in each photograph, and for each kind, boxes choose in the order of their
+    scores, each the true box that it overlaps most of those still free. So each cell is found
+    once; a second box on it is false.
+
+    Parameters
+    ----------
+    truth : DataFrame
+        One row a box: `photograph`, `kind` and `annotations.BOX`; its index whole numbers.
+    predictions : DataFrame
+        The same, and `score`.
+    iou : float
+        Least overlap, above 0 and up to 1.
+
+    Returns
+    -------
+    BoxMatches
+
+    Raises
+    ------
+    InvalidParameter
+        If the overlap is out of range, or an index holds a number twice or something else.
+    """
+    if not 0 < iou <= 1:
+        raise InvalidParameter(f"iou={iou!r} is no overlap. Expected 0 < iou <= 1; 0.5 is usual.")
+    for what, boxes in (("truth", truth), ("predictions", predictions)):
+        if not (boxes.index.is_unique and pd.api.types.is_integer_dtype(boxes.index)):
+            raise InvalidParameter(
+                f"The index of the {what} repeats itself or is no number. Expected a whole number "
+                "for each box, as reset_index(drop=True) gives."
+            )
+    keys = ["photograph", "kind"]
+    corners = [boxes[BOX].to_numpy(float) for boxes in (truth, predictions)]
+    scores = predictions["score"].to_numpy(float)
+    partner = np.full(len(predictions), -1), np.full(len(truth), -1)
+    shares = np.zeros(len(predictions))
+    true_rows = truth.groupby(keys, observed=True).indices
+    for key, rows in predictions.groupby(keys, observed=True).indices.items():
+        if key not in true_rows:
+            continue
+        rows, free = rows[np.argsort(-scores[rows], kind="stable")], true_rows[key]
+        overlaps = overlap(corners[1][rows], corners[0][free])
+        for row, shared in zip(rows, overlaps, strict=True):
+            # Of equal overlaps COCO takes the last.
+            best = len(shared) - 1 - int(shared[::-1].argmax())
+            # Its tolerance for an overlap that is exact but for rounding.
+            if shared[best] >= min(iou, 1 - 1e-10):
+                partner[0][row], shares[row] = truth.index[free[best]], shared[best]
+                partner[1][free[best]] = predictions.index[row]
+                overlaps[:, best] = -1
+    return BoxMatches(
+        predictions.assign(match=partner[0], iou=shares), truth.assign(match=partner[1]), iou
+    )
+
+
+def fair_thresholds(matches: BoxMatches) -> pd.Series:
+    """Score from which on as many boxes are taken as there are cells, by kind.
+
+    Then cells that are missed and boxes that are false balance each other, so that counts are
+    neither too high nor too low on average. Choose it on validation photographs.
+
+    Parameters
+    ----------
+    matches : BoxMatches
+        Of all boxes, the unsure ones too.
+
+    Returns
+    -------
+    Series of float
+        By kind, the score of the box that is as many-th as there are cells, the surest first; that
+        of the last one where there are fewer boxes; infinity where no box is right.
+    """
+    thresholds = {}
+    for kind, boxes in matches.predictions.groupby("kind", observed=True):
+        scores = np.sort(boxes["score"].to_numpy(float))[::-1]
+        n_cells = int((matches.truth["kind"] == kind).sum())
+        any_right = (boxes["match"] >= 0).any()
+        thresholds[str(kind)] = scores[min(n_cells, len(scores)) - 1] if any_right else np.inf
+    return pd.Series(thresholds, dtype=float, name="threshold").rename_axis("kind")
+
+
+IOUS = np.linspace(0.5, 0.95, 10)
+"""Overlaps from which on a box counts as found: intersection over union (IoU)."""
+
+MOST_BOXES = 100
+"""Boxes of one kind in a photograph that count, the surest first, as COCO has it. The BCCD
+photographs show at most 30 red cells."""
+
+_RECALLS = np.linspace(0, 1, 101)
+_CHUNK = 50  # resamples at a time: their cumulative sums stay in the processor's cache
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the matching found of one kind.
+
+    Attributes
+    ----------
+    scores : ndarray, (n_boxes,) float64
+        Of the predicted boxes, falling.
+    hits : ndarray, (n_ious, n_boxes) bool
+        Whether each stands for a cell, at each of `IOUS`.
+    photograph : ndarray, (n_boxes,) int
+        Number of the photograph it lies in.
+    n_truth : ndarray, (n_photographs,) int
+        True boxes in each.
+    """
+
+    scores: np.ndarray
+    hits: np.ndarray
+    photograph: np.ndarray
+    n_truth: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionScores:
+    """Average precision of a detector on a set of photographs.
+
+    Attributes
+    ----------
+    average_precision : DataFrame
+        Rows are kinds, columns `IOUS`; 0–1, NaN for a kind of which there is no true box.
+    n_truth, n_predicted : Series of int
+        Boxes by kind.
+    photographs : tuple of str
+        Names, sorted.
+    evidence : tuple of Evidence
+        By kind.
+    """
+
+    average_precision: pd.DataFrame
+    n_truth: pd.Series
+    n_predicted: pd.Series
+    photographs: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def n_photographs(self) -> int:
+        """Number of photographs."""
+        return len(self.photographs)
+
+    @property
+    def map_50(self) -> float:
+        """Mean over the kinds at an IoU of 0.5."""
+        return float(self.average_precision[IOUS[0]].mean())
+
+    @property
+    def map_50_95(self) -> float:
+        """Mean over the kinds and over `IOUS`."""
+        return float(self.average_precision.mean(axis=1).mean())
+
+    @property
+    def per_kind(self) -> pd.DataFrame:
+        """`ap_50`, `ap_50_95`, `n_truth` and `n_predicted` of each kind."""
+        return pd.DataFrame(
+            {
+                "ap_50": self.average_precision[IOUS[0]],
+                "ap_50_95": self.average_precision.mean(axis=1),
+                "n_truth": self.n_truth,
+                "n_predicted": self.n_predicted,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All scores in plain values, ready for JSON; None where undefined."""
+
+        def plain(score: float) -> float | None:
+            return None if np.isnan(score) else float(score)
+
+        return {
+            "n_photographs": self.n_photographs,
+            "map_50": plain(self.map_50),
+            "map_50_95": plain(self.map_50_95),
+            "per_kind": {
+                kind: {
+                    "ap_50": plain(row["ap_50"]),
+                    "ap_50_95": plain(row["ap_50_95"]),
+                    "n_truth": int(row["n_truth"]),
+                    "n_predicted": int(row["n_predicted"]),
+                }
+                for kind, row in self.per_kind.iterrows()
+            },
+        }
+
+
+def score_detections(
+    truth: pd.DataFrame,
+    predictions: pd.DataFrame,
+    photographs: Iterable[str],
+    kinds: Sequence[str] = cells.KIND_NAMES,
+) -> DetectionScores:
+    """Score boxes against the truth.
+
+    Parameters
+    ----------
+    truth : DataFrame
+        One row a box: `photograph`, `kind` and `annotations.BOX`.
+    predictions : DataFrame
+        The same, and `score`: how sure the detector is, the more the higher. Do not leave out the
+        unsure ones: average precision asks for them.
+    photographs : iterable of str
+        All that were looked at, also those without any box. Boxes in others are refused.
+    kinds : sequence of str
+        Kinds of cell that are scored.
+
+    Returns
+    -------
+    DetectionScores
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is missing, a number is not finite, a box is turned inside out, or a kind or
+        photograph is not one of those given.
+    """
+    names = sorted(set(photographs))
+    if not names:
+        raise InvalidParameter("There is no photograph to score; at least one was expected.")
+    _check(truth, [*BOX], names, kinds, "truth")
+    _check(predictions, [*BOX, "score"], names, kinds, "predictions")
+    evaluator = _evaluate(truth, predictions, names, kinds)
+    # By IoU, recall, kind, area and most boxes; -1 where there is nothing to find.
+    precision = evaluator.eval["precision"][..., 0, 0]
+    average = np.where(precision[:, 0] < 0, np.nan, precision.mean(axis=1))
+    index = pd.Index(kinds, name="kind")
+    return DetectionScores(
+        pd.DataFrame(average.T, index=index, columns=IOUS),
+        truth["kind"].value_counts().reindex(index, fill_value=0),
+        predictions["kind"].value_counts().reindex(index, fill_value=0),
+        tuple(names),
+        tuple(_gather(evaluator, number, len(names)) for number in range(len(kinds))),
+    )
+
+
+def _check(
+    boxes: pd.DataFrame,
+    numbers: Sequence[str],
+    photographs: Sequence[str],
+    kinds: Sequence[str],
+    what: str,
+) -> None:
+    columns = ["photograph", "kind", *numbers]
+    if missing := [name for name in columns if name not in boxes]:
+        found = f"have no column {', '.join(missing)}"
+    elif not np.isfinite(boxes[numbers].to_numpy(float)).all():
+        found = "hold numbers that are not finite"
+    elif ((boxes["x_max"] < boxes["x_min"]) | (boxes["y_max"] < boxes["y_min"])).any():
+        found = "hold boxes that end before they begin"
+    elif other := sorted(set(boxes["kind"].astype(str)) - set(kinds)):
+        found = f"hold other kinds: {', '.join(other[:5])}"
+    elif other := sorted(set(boxes["photograph"].astype(str)) - set(photographs)):
+        found = f"hold boxes in {len(other)} other photographs: {', '.join(other[:5])}"
+    else:
+        return
+    raise InvalidParameter(
+        f"The {what} {found}. Expected a row a box with {', '.join(columns)}, of the kinds "
+        f"{', '.join(kinds)}, in the {len(photographs)} photographs that were looked at."
+    )
+
+
+def _evaluate(
+    truth: pd.DataFrame,
+    predictions: pd.DataFrame,
+    photographs: Sequence[str],
+    kinds: Sequence[str],
+) -> Any:
+    """Run COCO's evaluation over all sizes of box."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def as_coco(boxes: pd.DataFrame) -> COCO:
+        corners = boxes[BOX].to_numpy(float)
+        sizes = corners[:, 2:] - corners[:, :2]
+        columns = zip(
+            boxes["photograph"].astype(str),
+            boxes["kind"].astype(str),
+            np.hstack([corners[:, :2], sizes]).tolist(),
+            sizes.prod(axis=1).tolist(),
+            boxes["score"].tolist() if "score" in boxes else np.ones(len(boxes)),
+            strict=True,
+        )
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": number} for number in range(len(photographs))],
+            "categories": [{"id": number} for number in range(len(kinds))],
+            # Numbered from 1: the evaluation takes a match with box 0 for none.
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": places[name],
+                    "category_id": codes[kind],
+                    "bbox": box,
+                    "area": area,
+                    "score": score,
+                    "iscrowd": 0,
+                }
+                for number, (name, kind, box, area, score) in enumerate(columns, start=1)
+            ],
+        }
+        coco.createIndex()
+        return coco
+
+    places = {name: number for number, name in enumerate(photographs)}
+    codes = {kind: number for number, kind in enumerate(kinds)}
+    # It tells of every step.
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(as_coco(truth), as_coco(predictions), "bbox")
+        evaluator.params.iouThrs = IOUS
+        evaluator.params.recThrs = _RECALLS
+        evaluator.params.maxDets = [MOST_BOXES]
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, np.inf]], ["all"]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator
+
+
+def _gather(evaluator: Any, kind: int, n_photographs: int) -> Evidence:
+    """Collect what the matching found of one kind."""
+    found = evaluator.evalImgs[kind * n_photographs : (kind + 1) * n_photographs]
+    n_truth = np.array([0 if each is None else len(each["gtIds"]) for each in found])
+    photograph = np.repeat(
+        np.arange(n_photographs), [0 if each is None else len(each["dtIds"]) for each in found]
+    )
+    scores = np.concatenate([each["dtScores"] for each in found if each] or [[]])
+    hits = np.concatenate(
+        [each["dtMatches"] > 0 for each in found if each] or [np.empty((len(IOUS), 0), bool)],
+        axis=1,
+    )
+    order = np.argsort(-scores, kind="stable")
+    return Evidence(scores[order], hits[:, order], photograph[order], n_truth)
+
+
+def intervals(
+    scores: DetectionScores,
+    groups: pd.Series | None = None,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Percentile intervals of every score, drawing photographs anew.
+
+    Boxes of one photograph share its stain and its focus, and are found or missed together, so
+    that what is drawn has to be the photograph, see `uncertainty`.
+
+    Parameters
+    ----------
+    scores : DetectionScores
+        Of some dozens of photographs.
+    groups : Series of str, optional
+        Group of each photograph, by its name, see `splits.group_sources`: photographs that
+        overlap are drawn together.
+    n_resamples : int
+        How often photographs are drawn.
+    confidence : float
+        Between 0 and 1.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    DataFrame
+        Rows `mAP@0.5`, `mAP@0.5:0.95`, and `AP@0.5 of RBC` and so on; columns `value`, `low`,
+        `high`. NaN where there is nothing to find, and for the interval of a single photograph.
+
+    Raises
+    ------
+    InvalidParameter
+        If a number is out of range, or the group of a photograph is not known.
+    """
+    named = scores.photographs if groups is None else groups.reindex(scores.photographs)
+    codes = pd.factorize(np.asarray(named, dtype=object))[0]
+    whole = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
+    if (codes < 0).any() or not (whole and n_resamples > 0 and 0 < confidence < 1):
+        raise InvalidParameter(
+            f"No interval from n_resamples={n_resamples!r} at confidence={confidence!r} with "
+            f"{(codes < 0).sum()} of {scores.n_photographs} photographs in no group. Expected at "
+            "least 1 resample (1000 is usual), 0 < confidence < 1, and a group for each photograph."
+        )
+    kinds = scores.average_precision.index
+    names = [
+        "mAP@0.5",
+        "mAP@0.5:0.95",
+        *(f"AP@0.5 of {kind}" for kind in kinds),
+        *(f"AP@0.5:0.95 of {kind}" for kind in kinds),
+    ]
+    table = pd.DataFrame(index=pd.Index(names, name="score"))
+    table["value"] = _summarise(scores.average_precision.to_numpy()[np.newaxis])[0]
+    table[["low", "high"]] = np.nan
+    n_groups = codes.max() + 1
+    if n_groups < 2:
+        return table
+    drawn = np.random.default_rng(seed).integers(0, n_groups, (n_resamples, n_groups))
+    resampled = []
+    for chunk in np.array_split(drawn, range(_CHUNK, n_resamples, _CHUNK)):
+        slots = chunk + n_groups * np.arange(len(chunk))[:, np.newaxis]
+        counts = np.bincount(slots.ravel(), minlength=len(chunk) * n_groups)
+        weights = counts.reshape(len(chunk), n_groups)[:, codes]
+        average = [average_precisions(evidence, weights) for evidence in scores.evidence]
+        resampled.append(_summarise(np.stack(average, axis=1)))
+    resampled = np.concatenate(resampled)
+    # A rare kind may be in no drawn photograph.
+    defined = np.isfinite(resampled).any(axis=0)
+    if defined.any():
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+        table.loc[defined, ["low", "high"]] = np.nanquantile(resampled[:, defined], tails, 0).T
+    return table
+
+
+def average_precisions(evidence: Evidence, weights: np.ndarray) -> np.ndarray:
+    """Average precision where photographs count more than once, or not at all.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Of one kind.
+    weights : ndarray, (n_resamples, n_photographs) int
+        How often each photograph was drawn.
+
+    Returns
+    -------
+    ndarray, (n_resamples, n_ious) float64
+        The very numbers that COCO's evaluation gives for photographs copied so often; NaN where
+        none of those drawn shows the kind.
+    """
+    n_truth = (weights @ evidence.n_truth).astype(float)
+    average = np.zeros((len(weights), len(IOUS)))
+    average[n_truth == 0] = np.nan
+    if not evidence.scores.size:
+        return average
+    counted = weights[:, evidence.photograph]
+    n_boxes = np.cumsum(counted, axis=1)
+    for column, hits in enumerate(evidence.hits):
+        found = np.cumsum(counted * hits, axis=1)
+        precision = found / (n_boxes + np.spacing(1))
+        # The highest precision at this recall or a higher one.
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        for row in np.flatnonzero(n_truth):
+            reached = np.searchsorted(found[row] / n_truth[row], _RECALLS)
+            within = reached < best.shape[1]
+            average[row, column] = best[row, reached[within]].sum() / len(_RECALLS)
+    return average
+
+
+def _summarise(average: np.ndarray) -> np.ndarray:
+    """From (n_resamples, n_kinds, n_ious) to the rows of `intervals`, (n_resamples, n_scores)."""
+    at_50, over_all = average[:, :, 0], average.mean(axis=2)
+    columns = []
+    for by_kind in (at_50, over_all):
+        defined = np.isfinite(by_kind)
+        n_defined = defined.sum(axis=1)
+        total = np.where(defined, by_kind, 0).sum(axis=1)
+        columns.append(np.where(n_defined, total / np.maximum(n_defined, 1), np.nan)[:, np.newaxis])
+    return np.concatenate([*columns, at_50, over_all], axis=1)
+
+
+LIMITS = 1.96
+"""Standard deviations between which 95 % of normally distributed differences lie."""
+
+
+def count_cells(
+    boxes: pd.DataFrame, photographs: Iterable[str], kinds: Sequence[str] = cells.KIND_NAMES
+) -> pd.DataFrame:
+    """Count the boxes of each kind in each photograph.
+
+    Parameters
+    ----------
+    boxes : DataFrame
+        One row a box: `photograph` and `kind`. Of a detector, only those that it is sure of.
+    photographs : iterable of str
+        All that were looked at, also those without any box.
+    kinds : sequence of str
+        Kinds to count.
+
+    Returns
+    -------
+    DataFrame of int
+        Rows are photographs in the order given, columns kinds.
+
+    Raises
+    ------
+    InvalidParameter
+        If a photograph is listed twice, or boxes lie in others or are of other kinds.
+    """
+    names = pd.Index(photographs, name="photograph")
+    of_kind, of_photograph = boxes["kind"].astype(str), boxes["photograph"].astype(str)
+    others = sorted({*of_photograph} - {*names} | {*of_kind} - {*kinds})
+    if others or not names.is_unique:
+        raise InvalidParameter(
+            f"Boxes cannot be counted in {len(names)} photographs, {names.duplicated().sum()} of "
+            f"them listed twice; unknown: {', '.join(others[:5]) or 'nothing'}. Expected each "
+            f"photograph once, and boxes in these only, of the kinds {', '.join(kinds)}."
+        )
+    counts = pd.crosstab(of_photograph, of_kind)
+    return counts.reindex(index=names, columns=pd.Index(kinds, name="kind"), fill_value=0)
+
+
+def count_agreement(
+    true_counts: pd.DataFrame, counts: pd.DataFrame, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Compare the counts of each kind with the true ones, photograph by photograph.
+
+    Parameters
+    ----------
+    true_counts, counts : DataFrame of int
+        Rows are the same photographs, columns kinds, see `count_cells`.
+    confidence : float
+        Of the interval of the bias, between 0 and 1.
+
+    Returns
+    -------
+    DataFrame
+        Rows are kinds. `n`: photographs. `true`, `counted`: cells in all of them. `mae`: mean
+        absolute error, cells a photograph. `bias`: mean of counted less true; `bias_low`,
+        `bias_high`: its interval by Student's t, photographs taken as independent. `sd`: standard
+        deviation of the differences (n − 1). `lower`, `upper`: limits of agreement, bias ± 1.96
+        sd. NaN where a single photograph says nothing of the spread.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no photograph, the tables are not of the same photographs and kinds, or the
+        confidence is out of range.
+    """
+    from scipy.stats import t as students_t
+
+    same = set(true_counts.index) == set(counts.index) and set(true_counts) == set(counts)
+    if not same or true_counts.empty or not 0 < confidence < 1:
+        raise InvalidParameter(
+            f"Counts of {len(true_counts)} and {len(counts)} photographs cannot be compared at "
+            f"confidence={confidence!r}. Expected the same photographs and kinds in both, at "
+            "least one of each, and 0 < confidence < 1."
+        )
+    counts = counts.reindex_like(true_counts)
+    difference = (counts - true_counts).astype(float)
+    n = len(difference)
+    bias, spread = difference.mean(), difference.std(ddof=1)
+    reach = students_t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
+    return pd.DataFrame(
+        {
+            "n": n,
+            "true": true_counts.sum(),
+            "counted": counts.sum(),
+            "mae": difference.abs().mean(),
+            "bias": bias,
+            "bias_low": bias - reach,
+            "bias_high": bias + reach,
+            "sd": spread,
+            "lower": bias - LIMITS * spread,
+            "upper": bias + LIMITS * spread,
+        }
+    ).rename_axis("kind")

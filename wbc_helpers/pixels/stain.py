@@ -1,0 +1,137 @@
+"""Light and stain, brought to a common standard or changed as another laboratory would."""
+
+import cv2
+import numpy as np
+
+from wbc_helpers.pixels.images import is_fill
+
+WHITE = 235
+"""Grey level to which the background is brought, in 0–255 units."""
+
+RED_CELL_ABSORBANCE = (0.098, 0.238, 0.201)
+"""Of red, green and blue light, to the base e, beyond that of the background: the median over the
+366 photographs of the known data set, whose standard deviations are 0.019, 0.031 and 0.041. No
+label has a part in it."""
+
+_ABSORBANCE = -np.log((np.arange(256) + 1) / 256)  # of each grey level, to the base e
+_GAINS = (0.5, 2.0)  # beyond them, what was taken for red cells is something else
+_USUAL_BACKGROUND = (220.0, 215.0, 225.0)  # where an image shows none
+_FEWEST, _FEWEST_OF_RED_CELLS = 20, 150  # pixels whose median is worth anything
+
+
+def background(image: np.ndarray) -> np.ndarray:
+    """Estimate the colour of the empty background of a smear.
+
+    Parameters
+    ----------
+    image : ndarray, (height, width, 3) uint8
+        RGB; black fill is left out.
+
+    Returns
+    -------
+    ndarray, (3,) float32
+        RGB in 0–255 units: the median of what Otsu's threshold in green calls bright.
+    """
+    # Every third pixel of every third row tells as much.
+    sampled = np.ascontiguousarray(image[::3, ::3])
+    smear = sampled[~is_fill(sampled)]
+    if len(smear) < _FEWEST:
+        return np.float32(_USUAL_BACKGROUND)
+    green = np.ascontiguousarray(smear[:, 1])
+    otsu, _ = cv2.threshold(green.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    bright = smear[green > otsu]
+    if len(bright) < _FEWEST:
+        return np.float32(_USUAL_BACKGROUND)
+    return np.median(bright, axis=0).astype(np.float32)
+
+
+def balance(image: np.ndarray) -> np.ndarray:
+    """Bring light and stain to a common standard, and give black fill the background's colour.
+
+    Each channel's light is multiplied by one number, as a colour filter in front of the lamp would
+    do, then its absorbance by another, as a longer or shorter bath in the dye would do.
+
+    Parameters
+    ----------
+    image : ndarray, (height, width, 3) uint8
+        RGB.
+
+    Returns
+    -------
+    ndarray, (height, width, 3) uint8
+        RGB, the background at `WHITE` in all channels, red cells of `RED_CELL_ABSORBANCE`. Where
+        no red cells are seen, the stain is left as it is.
+    """
+    # Transmitted light, as a part of what the background transmits.
+    light = np.outer(np.arange(256) + 1, 1 / (background(image) + 1))
+    levels = _levels(light)
+    seen = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
+    if len(seen):
+        found = np.median(_ABSORBANCE[seen], axis=0) - _ABSORBANCE[WHITE]
+        gains = np.clip(RED_CELL_ABSORBANCE / np.maximum(found, 0.02), *_GAINS)
+        levels = _levels(light**gains)
+    balanced = cv2.LUT(image, levels)
+    # JPEG speckles the smear along the fill's edge.
+    fill = cv2.dilate(is_fill(image).astype(np.uint8), np.ones((7, 7)))
+    balanced[fill > 0] = WHITE
+    return balanced
+
+
+def _levels(light: np.ndarray) -> np.ndarray:
+    """Table from the grey levels of an image to balanced ones, for `cv2.LUT`."""
+    levels = np.clip(np.rint((WHITE + 1) * light - 1), 0, 255).astype(np.uint8)
+    return levels[:, np.newaxis]
+
+
+def _red_cells(balanced: np.ndarray) -> np.ndarray:
+    """Grey levels of the pixels of red cells, (n, 3) uint8; none where they are too few."""
+    blurred = cv2.GaussianBlur(balanced, (0, 0), 1)
+    red, green, blue = cv2.split(blurred)
+    smear = ~is_fill(balanced)
+    # Red cells are redder than blue, as a rule. Under another stain it takes a second look, at what
+    # is not a nucleus, where blue far exceeds green and which may draw the threshold to itself.
+    reddish = ~_grown(cv2.add(blue, 5) > red)
+    no_nucleus = smear & ~_grown(cv2.subtract(blue, green) > 30)
+    for compared, allowed in ((smear, smear & reddish), (no_nucleus, no_nucleus)):
+        if allowed.sum() < _FEWEST_OF_RED_CELLS:
+            continue
+        levels = green[compared].reshape(1, -1)
+        otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+        seen = blurred[allowed & (green <= otsu) & (green < WHITE - 5)]
+        if len(seen) >= _FEWEST_OF_RED_CELLS:
+            return seen
+    return blurred[:0, 0]
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
+
+
+ABSORBANCE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+"""Of each grey level, to the base e (Beer and Lambert)."""
+
+
+def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Mix the channels' absorbances as another dye, lamp or camera would.
+
+    Parameters
+    ----------
+    view : ndarray, (height, width, 3) uint8
+        RGB.
+    strength : float
+        See `Views.stain`.
+    rng : numpy.random.Generator
+        The same state gives the same colours.
+
+    Returns
+    -------
+    ndarray, (height, width, 3) float32
+        In 0–255 units.
+    """
+    if not strength:
+        return view.astype(np.float32)
+    gains = rng.normal(0, 0.175 * strength, 3) + rng.normal(0, 0.3 * strength)
+    mixing = np.diag(np.exp(gains)) + rng.normal(0, 0.12 * strength, (3, 3))
+    tint = np.abs(rng.normal(0, 0.12 * strength, 3)) * (rng.random() < 0.7)
+    absorbance = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
+    return np.clip(256 * np.exp(-absorbance) - 1, 0, 255)

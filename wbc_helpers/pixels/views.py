@@ -1,0 +1,243 @@
+"""New views of a white cell, drawn from its photograph while the network trains.
+
+A cell can lie in any direction, at either side of the glass, a little off the middle, cut by the
+edge of the frame, out of focus, under another stain, lamp or camera. Each view is drawn from the
+photograph itself, not from an image that was augmented before.
+
+New views of a whole smear with its boxes, drawn while a detector trains.
+
+A smear may lie in any of eight ways on the stage, be magnified more or less, be cut anywhere by
+the frame, be out of focus, or under another stain, lamp or camera. All of these leave the edges of
+boxes upright, so that boxes stay as exact as the hand that drew them.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from wbc_helpers.pixels.stain import WHITE, vary_stain
+
+MARGIN = 1.9
+"""Side of a patch from which views are drawn, in sides of the view: room for a view that is turned,
+zoomed out and shifted."""
+
+SHARPNESS = 1.5
+"""Pixels of a patch per pixel of a view, so that a view that is zoomed in is not blurred."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """How far views of a cell may differ from its photograph.
+
+    Attributes
+    ----------
+    zoom : float
+        Magnification differs by up to exp(±zoom).
+    shear : float
+        Radians; the aspect ratio differs by as much.
+    shift : float
+        Standard deviation of the cell's place, in sides of the view.
+    cut : float
+        Part of the views in which the edge of a frame cuts something off, 0–1.
+    stain : float
+        How strongly the stain's colours, its strength and the background's tint may differ; 0
+        leaves them alone. Most views differ little and some much, so that the stain at hand is
+        learned best and others are known.
+    blur : float
+        Part of the views that are out of focus, 0–1.
+    noise : float
+        Largest standard deviation of the camera's noise, in grey levels.
+    """
+
+    zoom: float = 0.15
+    shear: float = 0.2
+    shift: float = 0.04
+    cut: float = 0.15
+    stain: float = 0.3
+    blur: float = 0.3
+    noise: float = 6.0
+
+
+def patch_size(size: int) -> int:
+    """Side, in pixels, of the patch from which views of `size` pixels are drawn."""
+    return round(size * MARGIN * SHARPNESS)
+
+
+def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
+    """Draw one view of a white cell.
+
+    Parameters
+    ----------
+    patch : ndarray, (side, side, 3) uint8
+        RGB, balanced, the cell in its middle, see `patch_size`.
+    size : int
+        Side of the view in pixels.
+    views : Views
+        What is drawn from.
+    rng : numpy.random.Generator
+        The same state gives the same view.
+
+    Returns
+    -------
+    ndarray, (size, size, 3) uint8
+    """
+    view = _warp(patch, size, views, rng)
+    if rng.random() < views.cut:
+        view[_beyond_an_edge(size, rng)] = WHITE
+    view = vary_stain(view, views.stain * rng.random() ** 2, rng)
+    if rng.random() < views.blur:
+        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.3) * size / 64)
+    spread = np.float32(rng.uniform(0, views.noise))
+    view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
+    return np.clip(view, 0, 255).astype(np.uint8)
+
+
+def _warp(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
+    """Turn, flip, shear, zoom and shift: the map from patch to view."""
+    angle = rng.uniform(0, 2 * np.pi)
+    shear, aspect = rng.uniform(-views.shear, views.shear, 2)
+    scale = np.exp(rng.uniform(-views.zoom, views.zoom)) / SHARPNESS
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    sheared = np.array(
+        [[np.exp(aspect / 2), np.sin(shear)], [0, np.cos(shear) * np.exp(-aspect / 2)]]
+    )
+    flipped = np.diag([rng.choice([-1, 1]), 1])
+    linear = scale * turned @ sheared @ flipped
+    middle = (np.array(patch.shape[:2]) - 1) / 2
+    offset = (size - 1) / 2 + rng.normal(0, views.shift, 2) * size - linear @ middle
+    return cv2.warpAffine(
+        patch, np.column_stack([linear, offset]), (size, size), flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(WHITE,) * 3,
+    )  # fmt: skip
+
+
+def _beyond_an_edge(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Mark what lies beyond a straight edge that leaves at least the middle, (size, size) bool."""
+    direction, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.5) * size
+    along = np.arange(size) - (size - 1) / 2
+    return np.add.outer(np.sin(direction) * along, np.cos(direction) * along) > distance
+
+
+@dataclass(frozen=True)
+class SmearViews:
+    """How far views may differ from the photograph.
+
+    Attributes
+    ----------
+    zoom : (least, most)
+        Magnification, beside that at which red cells have their usual size.
+    stretch : float
+        Width is stretched by up to exp(±stretch), height shrunk by as much.
+    shift : float
+        How far beyond the edges of frame or photograph a view may be moved, in sides of the frame.
+    flip : bool
+        Flip at random along either axis.
+    stain, blur, noise : float
+        See `Views`.
+    """
+
+    zoom: tuple[float, float] = (0.75, 1.3)
+    stretch: float = 0.1
+    shift: float = 0.1
+    flip: bool = True
+    stain: float = 0.4
+    blur: float = 0.3
+    noise: float = 6.0
+
+
+STILL = SmearViews(zoom=(1, 1), stretch=0, shift=0, flip=False, stain=0, blur=0, noise=0)
+"""The photograph as it is."""
+
+SEEN, UNSEEN = 0.6, 0.4
+"""Part of a box in the frame from which on the cell is to be found, and below which it is not.
+Between the two people box it or leave it: in the training list, of the red cells that are boxed
+and that one edge of the frame cuts, 96 % show more than 0.6 of their diameter."""
+
+
+def draw_smear(
+    photograph: np.ndarray,
+    corners: np.ndarray,
+    size: tuple[int, int],
+    scale: float,
+    views: SmearViews,
+    rng: np.random.Generator,
+    turned: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw one view of a smear.
+
+    Parameters
+    ----------
+    photograph : ndarray, (height, width, 3) uint8
+        RGB, balanced, see `stain.balance`.
+    corners : ndarray, (n_boxes, 4) float
+        Columns `annotations.BOX`, in pixels of the photograph.
+    size : (height, width)
+        Of the view.
+    scale : float
+        Pixels of a view per pixel of the photograph, before zooming.
+    views : SmearViews
+        What is drawn from.
+    rng : numpy.random.Generator
+        The same state gives the same view.
+    turned : bool
+        Exchange rows and columns, which with flips makes quarter turns.
+
+    Returns
+    -------
+    view : ndarray, (height, width, 3) uint8
+    rows : ndarray of int
+        The boxes of which enough is in the view.
+    corners : ndarray, (n_rows, 4) float64
+        Their edges, in pixels of the view and clipped to it.
+    unsure : ndarray, (n_rows,) bool
+        Whether less than `SEEN` of the box is in the view.
+    """
+    linear, offset = _place_smear(photograph.shape[:2], size, scale, views, rng, turned)
+    # OpenCV counts from the middle of the upper left pixel, boxes from its corner.
+    moved = offset + linear.sum(axis=1) / 2 - 0.5
+    view = cv2.warpAffine(
+        photograph, np.column_stack([linear, moved]), size[::-1], flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(WHITE,) * 3,
+    )  # fmt: skip
+    view = vary_stain(view, views.stain * rng.random(), rng)
+    if rng.random() < views.blur:
+        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.2))
+    if views.noise:
+        spread = np.float32(rng.uniform(0, views.noise))
+        view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
+    view = np.clip(view, 0, 255).astype(np.uint8)
+
+    points = np.asarray(corners, float).reshape(-1, 2, 2) @ linear.T + offset
+    whole = np.hstack([points.min(axis=1), points.max(axis=1)])
+    cut = np.clip(whole, 0, np.tile(np.array(size[::-1], float), 2))
+    part = _area(cut) / np.maximum(_area(whole), 1e-9)
+    rows = np.flatnonzero(part >= UNSEEN)
+    return view, rows, cut[rows], part[rows] < SEEN
+
+
+def _place_smear(
+    whole: tuple[int, int],
+    size: tuple[int, int],
+    scale: float,
+    views: SmearViews,
+    rng: np.random.Generator,
+    turned: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the map from photograph to view, (2, 2) and (2,), in pixels from the corner."""
+    zoom = scale * np.exp(rng.uniform(*np.log(views.zoom)))
+    stretch = np.exp(rng.uniform(-views.stretch, views.stretch))
+    flips = rng.choice([-1, 1], 2) if views.flip else np.ones(2)
+    linear = np.diag(flips * zoom * (stretch, 1 / stretch))
+    if turned:
+        linear = linear @ np.array([[0, 1], [1, 0]])
+    frame = np.array(size[::-1])
+    extent = np.abs(linear) @ np.array(whole[::-1])
+    # Anywhere from flush at one edge to flush at the other, and a little beyond.
+    reach = np.abs(extent - frame) / 2 * (views.shift > 0) + views.shift * frame
+    middle = frame / 2 + rng.uniform(-1, 1, 2) * reach
+    return linear, middle - linear @ (np.array(whole[::-1]) / 2)
+
+
+def _area(corners: np.ndarray) -> np.ndarray:
+    return np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)

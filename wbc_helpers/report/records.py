@@ -1,0 +1,357 @@
+"""What a run folder holds, read without fail whatever state it is in.
+
+Reports are made of runs that are complete, still training, killed or failed: a file may be missing,
+half written or of another kind. What cannot be read stays empty and is named as a problem.
+"""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import nbformat
+from nbconvert.filters import strip_ansi
+
+from wbc_helpers.cells import NAMES
+from wbc_helpers.errors import BrokenRun, RunNotFound
+
+STEPS = ("01_download", "02_explore", "03_train", "04_evaluate")
+"""The notebooks of a run, in order."""
+
+PAPERMILL_ERROR_TAG = "papermill-error-cell-tag"
+
+
+@dataclass(frozen=True, eq=False)
+class ExecutedNotebook:
+    """One executed notebook of a run, as far as it got.
+
+    Attributes
+    ----------
+    name : str
+        Stem of the file, such as "03_train".
+    title : str
+        Its first heading, or what its name says.
+    state : str
+        "complete", "failed" (a cell raised), "unfinished" (cells were not executed) or
+        "unreadable" (the file is no notebook).
+    stopped_at : int or None
+        Index of the cell that failed or was not executed.
+    error : str
+        What went wrong, in one text without colour codes; empty if nothing did.
+    started : str
+        ISO 8601, or empty if not recorded.
+    seconds : float or None
+        Time it took.
+    parameters : dict
+        What papermill was asked to set.
+    content : NotebookNode or None
+        The notebook, without papermill's own error cells.
+    """
+
+    name: str
+    title: str
+    state: str
+    stopped_at: int | None = None
+    error: str = ""
+    started: str = ""
+    seconds: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    content: nbformat.NotebookNode | None = None
+
+    @property
+    def page(self) -> str:
+        """Address of its page, relative to the run folder."""
+        return quote(self.name) + ".html"
+
+    @property
+    def stopped_link(self) -> str:
+        """Address of the cell it stopped at."""
+        return self.page if self.stopped_at is None else f"{self.page}#cell-{self.stopped_at}"
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """What a run folder says about its run; whatever is missing or broken stays empty.
+
+    Attributes
+    ----------
+    folder : Path
+        The run folder.
+    settings, evaluation : dict
+        Content of `settings.json` and `evaluation.json`.
+    history : dict of list of float
+        Columns of `history.csv`; NaN where a number is missing.
+    notebooks : tuple of ExecutedNotebook
+        In reading order.
+    problems : tuple of str
+        What could not be read, in plain words.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    history: Mapping[str, list[float]]
+    notebooks: tuple[ExecutedNotebook, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the run: that of its folder."""
+        return self.folder.name
+
+    @property
+    def drawn(self) -> bool | None:
+        """Whether the cells are drawn; None if the run does not say."""
+        said = [look_up(record, "data", "drawn") for record in (self.settings, self.evaluation)]
+        asked = [notebook.parameters.get("source") == "sample" for notebook in self.notebooks]
+        return True if True in said + asked else False if False in said else None
+
+    def setting(self, key: str) -> Any:
+        """Value of a training setting, as recorded or else as the notebooks were given it."""
+        given = [notebook.parameters.get(key) for notebook in self.notebooks]
+        candidates = [look_up(self.settings, "training", key), *given]
+        return next((value for value in candidates if value is not None), None)
+
+    @property
+    def created(self) -> str:
+        """When the run was started, ISO 8601; empty if not recorded."""
+        stated = self.settings.get("created")
+        started = min((n.started for n in self.notebooks if n.started), default="")
+        return stated if isinstance(stated, str) and readable_date(stated) else started
+
+    @property
+    def failure(self) -> ExecutedNotebook | None:
+        """The notebook that failed, if one did."""
+        bad = ("failed", "unreadable")
+        return next((notebook for notebook in self.notebooks if notebook.state in bad), None)
+
+    @property
+    def steps(self) -> tuple[tuple[str, ExecutedNotebook | None], ...]:
+        """Every notebook's name in reading order, with what was executed of it."""
+        executed = {notebook.name: notebook for notebook in self.notebooks}
+        return tuple((name, executed.get(name)) for name in sorted({*STEPS, *executed}))
+
+    @property
+    def missing_steps(self) -> tuple[str, ...]:
+        """Notebooks that were not executed."""
+        return tuple(name for name, notebook in self.steps if notebook is None)
+
+    @property
+    def state(self) -> str:
+        """One of "failed", "complete", "trained" (not evaluated), "training", "unreadable"."""
+        if self.failure:
+            return "failed"
+        if number(self.evaluation, "test", "accuracy") is not None:
+            return "complete"
+        if not (self.settings or self.evaluation or self.notebooks or self.history["epoch"]):
+            return "unreadable"
+        planned = self.setting("epochs")
+        enough = isinstance(planned, int) and len(self.history["epoch"]) >= planned > 0
+        return "trained" if enough else "training"
+
+    @property
+    def data_title(self) -> str:
+        """What data the run used, in words; empty if not recorded."""
+        stated = [look_up(self.settings, "data", key) for key in ("title", "source")]
+        stated += [look_up(self.evaluation, "data", "source"), self.setting("source")]
+        return next((str(title) for title in stated if title), "")
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """Validation accuracy as evaluated, else after the last epoch, else None."""
+        evaluated = number(self.evaluation, "validation", "accuracy")
+        each_epoch = self.history.get("val_accuracy", [])
+        last = each_epoch[-1] if each_epoch and math.isfinite(each_epoch[-1]) else None
+        return last if evaluated is None else evaluated
+
+    @property
+    def validation_split(self) -> str:
+        """How validation images were chosen: "random (leaky)", "grouped", or empty."""
+        stated = look_up(self.evaluation, "validation", "split") or self.setting("validation")
+        return "random (leaky)" if stated == "random" else str(stated or "")
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Counts on TEST by true type (row) and predicted type (column); empty if not recorded."""
+        counts = look_up(self.evaluation, "test", "confusion")
+        sound = isinstance(counts, list) and all(
+            isinstance(row, list)
+            and len(row) == len(counts) == len(NAMES)
+            and all(isinstance(count, int) and count >= 0 for count in row)
+            for row in counts
+        )
+        return counts if sound else []
+
+    @property
+    def epochs(self) -> str:
+        """Epochs trained, and of how many unless all were; empty if nothing is recorded."""
+        done, planned = len(self.history["epoch"]), self.setting("epochs")
+        if planned in (done, None):
+            return str(done or "")
+        return f"{done} of {planned}"
+
+
+def look_up(record: Any, *keys: str) -> Any:
+    """Value at a path of keys in nested dicts, or None if there is none."""
+    for key in keys:
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return record
+
+
+def number(record: Any, *keys: str) -> float | None:
+    """Finite number at a path of keys, or None."""
+    value = look_up(record, *keys)
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if numeric and math.isfinite(value) else None
+
+
+def read_run(folder: str | Path) -> RunRecord:
+    """Read a run folder, whatever state it is in.
+
+    Parameters
+    ----------
+    folder : path
+        A run folder.
+
+    Returns
+    -------
+    RunRecord
+
+    Raises
+    ------
+    RunNotFound
+        If there is no such folder.
+    BrokenRun
+        If it holds nothing of a run: no notebook and no readable record.
+    """
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir():
+        raise RunNotFound(f"There is no run folder {folder}. `make run` makes one.")
+    problems: list[str] = []
+    settings = _read_json(folder / "settings.json", problems)
+    evaluation = _read_json(folder / "evaluation.json", problems)
+    history = _read_history(folder / "history.csv", problems)
+    notebooks = tuple(_read_notebook(path) for path in sorted(folder.glob("0*.ipynb")))
+    if not (settings or evaluation or history["epoch"] or notebooks or problems):
+        raise BrokenRun(
+            f"{folder} is not a run: it holds neither executed notebooks (0*.ipynb) nor "
+            "settings.json, history.csv or evaluation.json. Give a folder that training made."
+        )
+    return RunRecord(folder, settings, evaluation, history, notebooks, tuple(problems))
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{path.name} cannot be read; it may be half written ({error}).")
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{path.name} holds no record but {type(content).__name__}.")
+        return {}
+    return content
+
+
+def _read_history(path: Path, problems: list[str]) -> dict[str, list[float]]:
+    columns: dict[str, list[float]] = {"epoch": []}
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    except FileNotFoundError:
+        return columns
+    except (OSError, ValueError, csv.Error) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return columns
+    names = [name for name in rows[0] if name] if rows else []
+    if rows and "epoch" not in names:
+        problems.append(f"{path.name} has no column named epoch and was left out.")
+        return columns
+    columns.update({name: [] for name in names})
+    for line, row in enumerate(rows, start=2):
+        try:
+            numbers = [float(row[name]) for name in names]
+        except (TypeError, ValueError):
+            problems.append(f"{path.name}, line {line}, is not complete and was left out.")
+            continue
+        for name, value in zip(names, numbers, strict=True):
+            columns[name].append(value)
+    return columns
+
+
+def _read_notebook(path: Path) -> ExecutedNotebook:
+    spoken = path.stem.lstrip("0123456789_-").replace("_", " ").capitalize() or path.stem
+    try:
+        content = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        nbformat.validate(content)
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        KeyError,
+        nbformat.ValidationError,
+    ) as e:
+        reason = str(e).strip().split("\n")[0]
+        return ExecutedNotebook(path.stem, spoken, "unreadable", error=f"Not a notebook: {reason}")
+    content.cells = [
+        c for c in content.cells if PAPERMILL_ERROR_TAG not in c.metadata.get("tags", [])
+    ]
+    titles = [h for c in content.cells if c.cell_type == "markdown" for h in headings(c.source)]
+    state, stopped_at, error = _outcome(content)
+    parameters = look_up(content.metadata, "papermill", "parameters")
+    return ExecutedNotebook(
+        name=path.stem,
+        title=titles[0] if titles else spoken,
+        state=state,
+        stopped_at=stopped_at,
+        error=error,
+        started=str(look_up(content.metadata, "papermill", "start_time") or ""),
+        seconds=number(content.metadata, "papermill", "duration"),
+        parameters=parameters if isinstance(parameters, Mapping) else {},
+        content=content,
+    )
+
+
+def _outcome(content: nbformat.NotebookNode) -> tuple[str, int | None, str]:
+    """State of a notebook, index of the cell it stopped at, and the error's text."""
+    unfinished = None
+    for index, cell in enumerate(content.cells):
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            harmless = output.get("ename") == "SystemExit" and output.get("evalue") in ("", "0")
+            if output.output_type == "error" and not harmless:
+                return "failed", index, error_text(output)
+        if look_up(cell.metadata, "papermill", "exception") is True:
+            return "failed", index, "The cell stopped without a message, as if its kernel died."
+        if unfinished is None and cell.execution_count is None and cell.source.strip():
+            unfinished = index
+    return ("complete" if unfinished is None else "unfinished"), unfinished, ""
+
+
+def error_text(output: nbformat.NotebookNode) -> str:
+    """Name and message of an error output, without colour codes."""
+    return strip_ansi(f"{output.ename}: {output.evalue}".removesuffix(": ")).strip()
+
+
+def headings(markdown: str) -> Iterator[str]:
+    """Yield the `#` headings of a Markdown cell as plain text."""
+    outside_code = re.sub(r"(?ms)^(```|~~~).*?^\1", "", markdown)
+    for heading in re.findall(r"(?m)^#{1,6}[ \t]+(.+?)[ \t]*#*$", outside_code):
+        yield re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`]|<[^>]+>", r"\1", heading).strip()
+
+
+def readable_date(stated: str) -> datetime | None:
+    """Point in time of an ISO 8601 text, in UTC; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(stated)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None

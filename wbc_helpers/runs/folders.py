@@ -1,0 +1,394 @@
+"""Run folders: the only thing that passes from training to evaluation."""
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wbc_helpers import storage
+from wbc_helpers.errors import BrokenRun, DataMismatch, InvalidParameter, RunExists, RunNotFound
+from wbc_helpers.evaluate.classification import Evaluation
+
+FORMAT = 1
+"""Version of the run folder's layout."""
+
+HISTORY_COLUMNS = (
+    "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "peak_memory_bytes",
+)  # fmt: skip
+DETECTORS = "detectors"
+"""Of a folder of runs, where those of detectors lie: `latest` shall not find them among those of
+networks that name cell types."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what stands in its `settings.json`.
+
+    Attributes
+    ----------
+    folder : Path
+        `runs/<name>`.
+    settings : dict
+        Keys `format`, `name`, `created`, `training`, `data`, `runtime`, `versions`.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is that of its folder."""
+        return self.folder.name
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether training went through to its last epoch and the model was saved."""
+        return (self.folder / "model.keras").is_file() and len(self.history) == self.settings[
+            "training"
+        ]["epochs"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch, columns `HISTORY_COLUMNS`; empty before the first has ended."""
+        try:
+            return pd.read_csv(self.folder / "history.csv")
+        except (FileNotFoundError, pd.errors.EmptyDataError):
+            return pd.DataFrame(columns=HISTORY_COLUMNS)
+
+    @property
+    def split(self) -> pd.Series:
+        """`train` or `validation` for each training file."""
+        return pd.read_csv(self.folder / "split.csv", index_col="file")["part"]
+
+
+def check_name(name: object) -> str:
+    """Check the name of a run.
+
+    Parameters
+    ----------
+    name : object
+        Expected: letters, digits, `.`, `_` and `-`, at most 80, the first a letter or digit.
+
+    Returns
+    -------
+    str
+        The name.
+
+    Raises
+    ------
+    InvalidParameter
+        If the name could lead out of the folder or break on another system.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise InvalidParameter(
+            f"run={name!r} is no name for a folder. Expected up to 80 letters, digits, '.', '_' "
+            "or '-', starting with a letter or digit."
+        )
+    return name
+
+
+def folder_of(name: str, runs_dir: str | Path) -> Path:
+    """Path of a run's folder.
+
+    Parameters
+    ----------
+    name : str
+        See `check_name`.
+    runs_dir : path
+        Folder of all runs.
+
+    Returns
+    -------
+    Path
+        Absolute; need not exist.
+
+    Raises
+    ------
+    InvalidParameter
+        See `check_name`.
+    """
+    return Path(runs_dir).expanduser().absolute() / check_name(name)
+
+
+def open_run(name: str, runs_dir: str | Path) -> Run:
+    """Read a run folder.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run, or `latest`.
+    runs_dir : path
+        Folder of all runs.
+
+    Returns
+    -------
+    Run
+        Complete or not.
+
+    Raises
+    ------
+    RunNotFound
+        If there is none of this name; the message lists those there are.
+    BrokenRun
+        If its settings are missing, half written, or of another version.
+    """
+    if name == "latest":
+        finished = [run for run in list_runs(runs_dir) if run.is_complete]
+        if not finished:
+            raise RunNotFound(f"{runs_dir} holds no finished run. Train one with 03_train first.")
+        return max(finished, key=lambda run: run.settings["created"])
+    folder = folder_of(name, runs_dir)
+    if not folder.is_dir():
+        names = ", ".join(run.name for run in list_runs(runs_dir)) or "none"
+        raise RunNotFound(
+            f"There is no run {name!r} in {folder.parent} (there: {names}). Give the name of one "
+            "of them, or train it with 03_train."
+        )
+    return Run(folder, _read_settings(folder))
+
+
+def list_runs(runs_dir: str | Path) -> list[Run]:
+    """All readable runs of a folder, oldest first; what is broken is passed over."""
+    runs = []
+    for settings in Path(runs_dir).expanduser().glob("*/settings.json"):
+        try:
+            runs.append(Run(settings.parent.absolute(), _read_settings(settings.parent)))
+        except BrokenRun:
+            continue
+    return sorted(runs, key=lambda run: run.settings["created"])
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "settings.json"
+    hint = "Train under another name, or move this folder away."
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        found = settings["format"]
+        if found == FORMAT:
+            for key in ("name", "created", "training", "data", "runtime", "versions"):
+                settings[key]
+            return settings
+    except FileNotFoundError as error:
+        raise BrokenRun(f"{folder} has no settings.json, so it is no run. {hint}") from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BrokenRun(f"{path} is half written or damaged ({error!r}). {hint}") from error
+    raise BrokenRun(
+        f"{path} has format {found!r}; this version of the project reads format {FORMAT}. Use the "
+        f"version that made it ({settings.get('versions', {}).get('wbc_helpers')}). {hint}"
+    )
+
+
+def _check_same(run: Run, settings: dict[str, Any]) -> None:
+    """Compare `training` and `data.digest` of a run with those wanted, and name differences."""
+    was, wanted = _flat(run.settings), _flat(settings)
+    # What a recipe no longer does differently is missing from what is wanted.
+    compared = [key for key in wanted | was if key.startswith("training.") or key == "data.digest"]
+    differences = [
+        f"{key} was {was.get(key)!r}, now {wanted.get(key)!r}"
+        for key in compared
+        if was.get(key) != wanted.get(key) and not _is_unknown(key, was)
+    ]
+    if differences:
+        raise RunExists(
+            f"The run {run.name!r} exists in {run.folder.parent} with other settings: "
+            f"{'; '.join(differences)}. Nothing was changed. Give this run another name, or "
+            "repeat the settings to go on with the old one."
+        )
+
+
+def _is_unknown(key: str, was: dict[str, Any]) -> bool:
+    """Tell whether a run is older than what is recorded under this key."""
+    return key == "training.readings" and key not in was
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    # Through JSON, so that tuples and lists compare equal.
+    settings = json.loads(json.dumps(settings))
+    return {
+        f"{section}.{key}": value
+        for section in ("training", "data")
+        for key, value in settings.get(section, {}).items()
+    }
+
+
+def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | None:
+    """Find the run of this name, if there is one and it is the one that is meant.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run.
+    runs_dir : path
+        Folder of all runs.
+    settings : dict
+        What is wanted; its `training` and `data.digest` must be those of the run.
+
+    Returns
+    -------
+    Run or None
+        None where the name is free.
+
+    Raises
+    ------
+    RunExists
+        If the folder holds a run with other settings, or something else.
+    BrokenRun
+        If its settings cannot be read.
+    """
+    folder = folder_of(name, runs_dir)
+    if (folder / "settings.json").exists():
+        run = Run(folder, _read_settings(folder))
+        _check_same(run, settings)
+        return run
+    # The notebooks that come before training may already lie there, executed.
+    strangers = [
+        entry.name
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if entry.suffix not in (".ipynb", ".html") and not entry.name.startswith(".")
+    ]
+    if strangers:
+        raise RunExists(
+            f"{folder} exists and is no run of this project (it holds {', '.join(strangers[:5])}). "
+            "Nothing was changed. Give the run another name."
+        )
+    return None
+
+
+def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
+    """Begin a run, or find the one of this name to go on with.
+
+    Parameters
+    ----------
+    name : str
+        Name of the run.
+    runs_dir : path
+        Folder of all runs; made if needed. May be a mounted drive.
+    settings : dict
+        What `settings.json` shall hold, less `format` and `name`.
+
+    Returns
+    -------
+    Run
+        The new or the existing run.
+
+    Raises
+    ------
+    RunExists
+        If the folder holds a run with other settings, or something else.
+    BrokenRun
+        If its settings cannot be read.
+    NoSpaceLeft, ReadOnlyFolder
+        If the folder cannot be written.
+    """
+    if run := find(name, runs_dir, settings):
+        return run
+    folder = folder_of(name, runs_dir)
+    storage.make_folder(folder)
+    settings = {"format": FORMAT, "name": name, **settings}
+    storage.write_json(folder / "settings.json", settings)
+    return Run(folder, settings)
+
+
+def check_data(run: Run, data: dict[str, Any]) -> None:
+    """Refuse to evaluate a run on other data than those it was trained beside.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    data : dict
+        The data at hand, as `Identity.to_dict` gives them.
+
+    Raises
+    ------
+    DataMismatch
+        If the contents differ.
+    """
+    trained_on = run.settings["data"]
+    if trained_on["digest"] != data["digest"]:
+        raise DataMismatch(
+            f"The run {run.name!r} was trained on {trained_on['title']} (digest "
+            f"{trained_on['digest'][:12]}…); the data here are {data['title']} (digest "
+            f"{data['digest'][:12]}…). Give source={trained_on['folder']!r}, or another run."
+        )
+
+
+def validation_title(training: dict[str, Any]) -> str:
+    """Name a validation split so that a leaky one is never taken for an honest one."""
+    return {"random": "random (leaky)"}.get(training["validation"], training["validation"])
+
+
+def summarise(
+    run: Run, evaluations: dict[str, Evaluation], n_parameters: int, seconds: float
+) -> dict[str, Any]:
+    """Put together what `evaluation.json` holds.
+
+    Parameters
+    ----------
+    run : Run
+        A complete run.
+    evaluations : dict of str to Evaluation
+        By split: `TEST` and, where there is one, `TEST_SIMPLE`.
+    n_parameters : int
+        Parameters of the network that training changed.
+    seconds : float
+        That predicting took, decoding included.
+
+    Returns
+    -------
+    dict
+        Nested: `recipe`, `data`, `train` and `validation` (`n_images`; of the latter also
+        `accuracy` after the last epoch and `split`), `test` and `test_simple` (see
+        `Evaluation.to_dict`), `epochs`, `parameters`, `seconds` (`train`, `evaluate`),
+        `peak_memory_bytes` (of the training process).
+    """
+    history, parts = run.history, run.split.value_counts()
+    training, data = run.settings["training"], run.settings["data"]
+    return {
+        "recipe": training["recipe"],
+        "data": {key: data[key] for key in ("source", "drawn", "digest")},
+        "train": {"n_images": int(parts["train"])},
+        "validation": {
+            "n_images": int(parts["validation"]),
+            "accuracy": float(history["val_accuracy"].iloc[-1]),
+            "split": validation_title(training),
+        },
+        **{split.lower(): each.to_dict() for split, each in evaluations.items()},
+        "epochs": len(history),
+        "parameters": n_parameters,
+        "seconds": {"train": float(history["seconds"].sum()), "evaluate": seconds},
+        "peak_memory_bytes": int(history["peak_memory_bytes"].max()),
+    }
+
+
+def write_history(run: Run, history: pd.DataFrame) -> None:
+    """Write `history.csv`, whole."""
+    storage.write_text(run.folder / "history.csv", history.to_csv(index=False))
+
+
+def write_evaluation(run: Run, evaluation: dict[str, Any]) -> Path:
+    """Write `evaluation.json`.
+
+    Parameters
+    ----------
+    run : Run
+        The run that was evaluated.
+    evaluation : dict
+        Nested, of plain numbers; what is not finite is written as null.
+    """
+    path = run.folder / "evaluation.json"
+    storage.write_json(path, finite({"format": FORMAT, "run": run.name, **evaluation}))
+    return path
+
+
+def finite(content: Any) -> Any:
+    """Replace numbers that JSON has no word for by None, in nested dictionaries and lists."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,299 @@
+"""The training recipes in one declarative table; `models` builds the networks.
+
+What decides how a run comes out: its settings, checked before any work starts.
+"""
+
+import platform
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from wbc_helpers import __version__
+from wbc_helpers.errors import InvalidParameter, check_fraction, check_whole
+from wbc_helpers.pixels.images import check_size
+from wbc_helpers.pixels.views import Views
+from wbc_helpers.runs.backend import Runtime
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network and how it is trained unless told otherwise.
+
+    Attributes
+    ----------
+    name, title : str
+        Short name, as in `RECIPE=`, and one for people.
+    epochs, batch_size, learning_rate, optimizer
+        What training uses by default.
+    image_size : (height, width)
+        Pixels to which images are resampled.
+    validation : str
+        How validation images are set aside: `random` (leaky) or `grouped`.
+    validation_fraction : float
+        Part of TRAIN that is set aside.
+    readings : dict
+        How the recipe fills what its source leaves open.
+    sees : str
+        What the network is shown: the whole `image`, or the white `cell` cut out of it.
+    views : Views or None
+        How training draws new views of each cell from its photograph; None shows the images as
+        they are.
+    images_per_epoch : int or None
+        Views drawn an epoch; None: every image once.
+    schedule : str
+        Of the learning rate: `constant`, or `cosine`, which warms up and ends near zero.
+    weight_decay : float
+        Of the optimizer, decoupled from the gradient.
+    label_smoothing : float
+        Part of each label that is spread over all types, 0–1: some published labels are doubtful.
+    smallest : int
+        Pixels of the smallest side that the network can be shown.
+    turned : bool
+        Whether an answer is the mean over the eight ways to turn and flip what is shown.
+    """
+
+    name: str
+    title: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str
+    image_size: tuple[int, int]
+    validation: str
+    validation_fraction: float
+    readings: dict[str, Any] = field(default_factory=dict)
+    sees: str = "image"
+    views: Views | None = None
+    images_per_epoch: int | None = None
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    smallest: int = 16
+    turned: bool = False
+
+
+RECIPES = {
+    "paper": Recipe(
+        name="paper",
+        title="Singh et al. 2020",
+        epochs=200,
+        batch_size=128,
+        learning_rate=0.001,
+        optimizer="rmsprop",
+        image_size=(48, 64),
+        validation="random",
+        validation_fraction=0.1,
+        readings={"filters": (16, 16, 8, 4), "kernel": 3, "dropout": 0.1},
+    ),
+    "compact": Recipe(
+        name="compact",
+        title="compact",
+        epochs=15,
+        batch_size=32,
+        learning_rate=0.003,
+        optimizer="adamw",
+        image_size=(64, 64),
+        validation="grouped",
+        validation_fraction=0.1,
+        readings={"filters": (16, 32, 64, 96), "dropout": 0.3},
+        sees="cell",
+        views=Views(),
+        images_per_epoch=2_400,
+        schedule="cosine",
+        weight_decay=0.001,
+        label_smoothing=0.1,
+        turned=True,
+    ),
+    "lenet": Recipe(
+        name="lenet",
+        title="LeNet-like baseline",
+        epochs=16,
+        batch_size=32,
+        learning_rate=0.001,
+        optimizer="adam",
+        image_size=(120, 160),
+        validation="grouped",
+        validation_fraction=0.2,
+        readings={"filters": (16, 32, 64), "kernel": 3, "units": 64, "dropout": 0.2},
+        smallest=22,
+    ),
+    "pretrained": Recipe(
+        name="pretrained",
+        title="MobileNetV3 small, pretrained on ImageNet",
+        epochs=10,
+        batch_size=32,
+        learning_rate=0.0001,
+        optimizer="adam",
+        image_size=(128, 128),
+        validation="grouped",
+        validation_fraction=0.2,
+        readings={"dropout": 0.2},
+        sees="cell",
+        views=Views(),
+        images_per_epoch=2_400,
+        label_smoothing=0.1,
+        smallest=32,
+    ),
+}
+VALIDATION_SPLITS = ("random", "grouped")
+_WITHOUT_TRAINING = ("smallest", "turned")  # what of a recipe leaves the trained network alone
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides how a run comes out, beside the data and the machine.
+
+    Left out, a value is the recipe's own (see `RECIPES`).
+
+    Attributes
+    ----------
+    recipe : str
+        Key of `RECIPES`.
+    epochs : int
+        Passes over the training images, 1 to 10,000.
+    batch_size : int
+        Images a step, 1 to 4,096.
+    image_size : (height, width)
+        Pixels, each 16 to 1,024.
+    learning_rate : float
+        Above 0, at most 1.
+    validation : str
+        `random`, the paper's, which is leaky; or `grouped`, by photograph.
+    validation_fraction : float
+        Part of TRAIN set aside, above 0 and below 1.
+    seed : int
+        Of the split, the initial weights, the order of the images and the dropout; 0 to 2³²−1.
+
+    Raises
+    ------
+    InvalidParameter
+        If a value has a wrong type or lies outside its range.
+    """
+
+    recipe: str = "paper"
+    epochs: int | None = None
+    batch_size: int | None = None
+    image_size: tuple[int, int] | None = None
+    learning_rate: float | None = None
+    validation: str | None = None
+    validation_fraction: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        """Fill in the recipe's own values, then check all."""
+        if self.recipe not in RECIPES:
+            raise InvalidParameter(
+                f"recipe={self.recipe!r} is unknown. Expected one of {', '.join(RECIPES)}."
+            )
+        for setting in fields(self):
+            if getattr(self, setting.name) is None:
+                recipes_own = getattr(RECIPES[self.recipe], setting.name)
+                object.__setattr__(self, setting.name, recipes_own)
+        check_whole("epochs", self.epochs, 1, 10_000)
+        check_whole("batch_size", self.batch_size, 1, 4_096)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
+        check_fraction("learning_rate", self.learning_rate, includes_one=True)
+        check_fraction("validation_fraction", self.validation_fraction)
+        if self.validation not in VALIDATION_SPLITS:
+            raise InvalidParameter(
+                f"validation={self.validation!r} is unknown. Expected one of "
+                f"{', '.join(VALIDATION_SPLITS)}."
+            )
+        object.__setattr__(self, "image_size", check_size(self.image_size))
+        recipe = RECIPES[self.recipe]
+        height, width = self.image_size
+        if min(height, width) < recipe.smallest or (recipe.sees == "cell" and height != width):
+            raise InvalidParameter(
+                f"image_size={self.image_size} is not usable with recipe={self.recipe!r}. Expected "
+                + ("a square, since a cell can lie in any direction, " if recipe.sees == "cell"
+                   else "sides ")
+                + f"of at least {recipe.smallest} pixels, such as {recipe.image_size}."
+            )  # fmt: skip
+
+
+def describe(
+    settings: TrainingSettings, data: dict[str, Any], runtime: Runtime | None
+) -> dict[str, Any]:
+    """Put together what `settings.json` records of a run.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The training settings.
+    data : dict
+        `source`, `title`, `drawn`, `digest`, `n_images`, `folder` of the data set.
+    runtime : Runtime or None
+        What it runs on.
+
+    Returns
+    -------
+    dict
+        Keys `created`, `training`, `data`, `runtime`, `versions`; ready for JSON.
+    """
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "training": with_recipe(settings),
+        "data": data,
+        "runtime": asdict(runtime) if runtime else None,
+        "versions": versions(),
+    }
+
+
+def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
+    """Put training settings into a dictionary, with what else the recipe decides.
+
+    A run whose recipe has changed since is then known as another, and not gone on with.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The training settings.
+
+    Returns
+    -------
+    dict
+        Ready for JSON. Of the recipe: `optimizer`, `readings`, and what differs from a recipe's
+        defaults.
+    """
+    recipe = RECIPES[settings.recipe]
+    special = {
+        each.name: getattr(recipe, each.name)
+        for each in fields(recipe)
+        if each.default is not MISSING
+        and getattr(recipe, each.name) != each.default
+        and each.name not in _WITHOUT_TRAINING
+    }
+    if "views" in special:
+        special["views"] = asdict(special["views"])
+    return {
+        **asdict(settings),
+        "image_size": list(settings.image_size),
+        "optimizer": recipe.optimizer,
+        "readings": {
+            name: list(reading) if isinstance(reading, tuple) else reading
+            for name, reading in recipe.readings.items()
+        },
+        **special,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a result depends on.
+
+    Returns
+    -------
+    dict
+        By distribution name; what is not installed is left out.
+    """
+    found = {
+        "wbc_helpers": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for name in ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "pillow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
