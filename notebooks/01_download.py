@@ -50,11 +50,8 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import colab
-from wbc_helpers.data import catalog
-from wbc_helpers.data import sources
-from wbc_helpers import errors
-from wbc_helpers import figures
+from wbc_helpers import colab, errors, figures
+from wbc_helpers.data import catalog, sources
 from wbc_helpers.data.identity import identify
 
 colab.prepare(root)

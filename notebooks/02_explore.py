@@ -50,17 +50,10 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import cells
-from wbc_helpers import colab
-from wbc_helpers.data import catalog
-from wbc_helpers.data import sources
-from wbc_helpers import errors
-from wbc_helpers import figures
-from wbc_helpers.pixels import images
-from wbc_helpers.pixels import scale
-from wbc_helpers.pixels import stain
-from wbc_helpers.pixels import white_cells
+from wbc_helpers import cells, colab, errors, figures
+from wbc_helpers.data import catalog, sources
 from wbc_helpers.data.identity import identify
+from wbc_helpers.pixels import images, scale, stain, white_cells
 
 colab.prepare(root)
 

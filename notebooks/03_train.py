@@ -52,20 +52,11 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import cells
-from wbc_helpers.classify import inputs
-from wbc_helpers.classify import training
-from wbc_helpers import colab
-from wbc_helpers.data import catalog
-from wbc_helpers.data import sources
-from wbc_helpers.data import splits
-from wbc_helpers import errors
-from wbc_helpers import figures
-from wbc_helpers import pipeline
-from wbc_helpers.runs import backend
-from wbc_helpers.runs import folders
-from wbc_helpers.runs import recipes
+from wbc_helpers import cells, colab, errors, figures, pipeline
+from wbc_helpers.classify import inputs, training
+from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
+from wbc_helpers.runs import backend, folders, recipes
 
 colab.prepare(root)
 
@@ -80,12 +71,10 @@ from dataclasses import asdict
 import pandas as pd
 from IPython.display import Markdown, display
 
-
 runtime_in_use = backend.choose()
 print(runtime_in_use)
 
 # %%
-
 pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]

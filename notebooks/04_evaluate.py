@@ -51,27 +51,12 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import cells
-from wbc_helpers.classify import explain
-from wbc_helpers.classify import inputs
-from wbc_helpers.classify import networks
-from wbc_helpers.classify import training
-from wbc_helpers import colab
-from wbc_helpers.data import catalog
-from wbc_helpers.data import sources
-from wbc_helpers.data import splits
-from wbc_helpers import errors
-from wbc_helpers.evaluate import abstention
-from wbc_helpers.evaluate import calibration
-from wbc_helpers.evaluate import classification
-from wbc_helpers.evaluate import predictions
-from wbc_helpers.evaluate import uncertainty
-from wbc_helpers import figures
-from wbc_helpers.runs import backend
-from wbc_helpers.runs import folders
-from wbc_helpers.runs import recipes
-from wbc_helpers.runs import recorder
+from wbc_helpers import cells, colab, errors, figures
+from wbc_helpers.classify import explain, inputs, networks, training
+from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import abstention, calibration, classification, predictions, uncertainty
+from wbc_helpers.runs import backend, folders, recipes, recorder
 
 colab.prepare(root)
 
@@ -87,12 +72,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-
 runtime_in_use = backend.choose()
 print(runtime_in_use)
 
 # %%
-
 pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]

@@ -52,23 +52,13 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers.audit import labels
-from wbc_helpers.audit import origins
-from wbc_helpers.classify import inputs
-from wbc_helpers.classify import networks
-from wbc_helpers.classify import training
-from wbc_helpers import colab
-from wbc_helpers.data import catalog
-from wbc_helpers.data import sources
-from wbc_helpers.data import splits
-from wbc_helpers import errors
-from wbc_helpers.evaluate import classification
-from wbc_helpers.evaluate import uncertainty
-from wbc_helpers import figures
-from wbc_helpers.runs import backend
-from wbc_helpers.runs import folders
-from wbc_helpers.runs import recipes
+from wbc_helpers import colab, errors, figures
+from wbc_helpers.audit import labels, origins
+from wbc_helpers.classify import inputs, networks, training
+from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import classification, uncertainty
+from wbc_helpers.runs import backend, folders, recipes
 
 colab.prepare(root)
 
@@ -81,12 +71,9 @@ colab.prepare(root)
 import pandas as pd
 from IPython.display import Markdown, display
 
-  # fmt: skip
-
 print(backend.choose())
 
 # %%
-
 pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]

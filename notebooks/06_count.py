@@ -53,24 +53,14 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
+from wbc_helpers import colab, errors, figures
 from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier
-from wbc_helpers import colab
-from wbc_helpers.count import detector
-from wbc_helpers.count import pages
-from wbc_helpers.count import smears
-from wbc_helpers.count import training
-from wbc_helpers.data import annotations
-from wbc_helpers.data import smear_identity
-from wbc_helpers.data import smear_sources
-from wbc_helpers.data import splits
-from wbc_helpers import errors
-from wbc_helpers.evaluate import detection
-from wbc_helpers import figures
-from wbc_helpers.runs import backend
-from wbc_helpers.runs import folders
-from wbc_helpers.runs import recipes
+from wbc_helpers.count import detector, pages, smears, training
 from wbc_helpers.count.classical import find_cells_in
+from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
+from wbc_helpers.evaluate import detection
+from wbc_helpers.runs import backend, folders, recipes
 
 colab.prepare(root)
 
@@ -83,11 +73,9 @@ colab.prepare(root)
 import pandas as pd
 from IPython.display import Markdown, display
 
-
 print(backend.choose())
 
 # %%
-
 pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% [markdown]
@@ -165,10 +153,8 @@ widths.describe().round(1)
 
 # %%
 pairs = overlaps.find_smear_pairs(folder, progress=False)
-if split == "lists":
-    parts = training.deal(folder, boxed)
-else:
-    parts = splits.split_photographs(boxed, pairs)
+by_lists = split == "lists"
+parts = training.deal(folder, boxed) if by_lists else splits.split_photographs(boxed, pairs)
 part = {name: parts.index[parts == name].tolist() for name in splits.PARTS}
 parted = splits.parted_pairs(pairs, parts)
 print({name: len(names) for name, names in part.items()})
