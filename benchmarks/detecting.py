@@ -17,9 +17,9 @@ import pandas as pd
 
 from benchmarks import laboratories
 from wbc_helpers.audit import overlaps
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import classical
 from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.runs import folders

@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.count.detector import SmearReader
-from wbc_helpers.data.annotations import BOX
 
 WIDTH, HEIGHT = 80, 60
 RED_CELL = 20.0

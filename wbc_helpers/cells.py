@@ -95,3 +95,7 @@ KINDS = (
 
 KIND_NAMES = tuple(kind.name for kind in KINDS)
 KIND_BY_NAME = {kind.name: kind for kind in KINDS}
+
+BOX = ["x_min", "y_min", "x_max", "y_max"]
+"""Columns of a box, in pixels from the photograph's upper left corner, x to the right, y down. The
+pixel in that corner reaches from 0 to 1, so that `x_max - x_min` is a number of pixels."""

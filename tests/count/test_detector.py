@@ -12,11 +12,11 @@ import pytest
 from keras import ops
 from PIL import Image
 
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.maps import N_KINDS, STRIDE, draw_maps
 from wbc_helpers.data import annotations, splits
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels import stain

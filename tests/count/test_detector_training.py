@@ -8,11 +8,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
 from wbc_helpers.count.maps import N_KINDS, find_boxes
 from wbc_helpers.count.training import DetectorSettings, SmearBatches
 from wbc_helpers.data import annotations, smear_identity
-from wbc_helpers.data.annotations import BOX, Annotations
+from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import views
 from wbc_helpers.pixels.views import SmearViews

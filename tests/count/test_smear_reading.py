@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from plain_smears import photograph, reader_of
 
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale
 

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.data import annotations, sample, smear_identity
-from wbc_helpers.data.annotations import BOX, read_annotations
+from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
 GOOD = [("RBC", 1, 1, 640, 480), ("WBC", 11, 21, 30, 60), ("Platelets", 100, 100, 109, 119)]

@@ -130,7 +130,7 @@ class Classifier:
         photograph : ndarray, (height, width, 3) uint8
             RGB.
         boxes : ndarray, (n, 4) float
-            Columns `annotations.BOX`, in pixels.
+            Columns `cells.BOX`, in pixels.
         red_cell : float
             Diameter of the red cells in pixels.
 

@@ -23,7 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from wbc_helpers import cells
-from wbc_helpers.data.annotations import BOX
+from wbc_helpers.cells import BOX
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import find_azure, find_nuclei
 
@@ -50,7 +50,7 @@ def find_cells(photograph: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a cell: `kind`, `annotations.BOX`, and `score`, 0–1, to be compared within a kind
+        One row a cell: `kind`, `cells.BOX`, and `score`, 0–1, to be compared within a kind
         only: how well a red cell fills an ellipse, how strongly a platelet is stained, 1 for white
         cells.
     """

@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 
 from wbc_helpers import cells, errors, storage
+from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import LARGEST_RED_CELL, SMALLEST_RED_CELL, Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
@@ -105,7 +105,7 @@ class Detector:
         ------
         DataFrame
             Of each photograph one row a box, the unsure ones too: `photograph`, the file's name
-            without suffix, or the place of an array in the order given; `kind`; `annotations.BOX`
+            without suffix, or the place of an array in the order given; `kind`; `cells.BOX`
             in pixels of the photograph, clipped to it; `score`, 0–1. For counting take the boxes
             whose score reaches `about["thresholds"]`, see `counted`.
 
@@ -376,7 +376,7 @@ class SmearReader:
         Returns
         -------
         list of DataFrame
-            For each photograph one row a box: `kind`; `annotations.BOX` in pixels; `score`, 0–1;
+            For each photograph one row a box: `kind`; `cells.BOX` in pixels; `score`, 0–1;
             `counted`: whether that reaches the detector's threshold; `unsure`: whether it is
             within `UNSURE` of it, or a white cell is not answered for; what is neither counted nor
             unsure is left out. Of white cells that are counted also `cell_type`, the most

@@ -41,7 +41,7 @@ def draw_maps(
     Parameters
     ----------
     corners : ndarray, (n_boxes, 4) float
-        Columns `annotations.BOX`, in pixels of what the network is shown.
+        Columns `cells.BOX`, in pixels of what the network is shown.
     kinds : ndarray, (n_boxes,) int
         Index into `cells.KIND_NAMES`.
     unsure : ndarray, (n_boxes,) bool
@@ -113,7 +113,7 @@ def find_boxes(
     Returns
     -------
     corners : ndarray, (n_boxes, 4) float64
-        Columns `annotations.BOX`, in pixels of what the network was shown; not clipped.
+        Columns `cells.BOX`, in pixels of what the network was shown; not clipped.
     kinds : ndarray, (n_boxes,) int
         Index into `cells.KIND_NAMES`.
     scores : ndarray, (n_boxes,) float64
@@ -143,7 +143,7 @@ def drop_doubles(corners: np.ndarray, scores: np.ndarray, iou: float) -> np.ndar
     Parameters
     ----------
     corners : ndarray, (n_boxes, 4) float
-        Boxes of one kind, columns `annotations.BOX`.
+        Boxes of one kind, columns `cells.BOX`.
     scores : ndarray, (n_boxes,) float
         How sure each is.
     iou : float

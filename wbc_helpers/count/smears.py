@@ -21,10 +21,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from wbc_helpers import cells, storage
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, differential
 from wbc_helpers.count.detector import AT_A_TIME, SmearReader
 from wbc_helpers.count.differential import Differential
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.data.catalog import IMAGE_SUFFIXES
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
 from wbc_helpers.pixels.images import read_image

@@ -15,12 +15,13 @@ import pandas as pd
 
 from wbc_helpers import cells, errors, storage
 from wbc_helpers.audit import overlaps
+from wbc_helpers.cells import BOX
 from wbc_helpers.classify.training import n_workers
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.maps import draw_maps
 from wbc_helpers.data import annotations, smear_identity, splits
-from wbc_helpers.data.annotations import BOX, Annotations
+from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.detection import BoxMatches, DetectionScores

@@ -32,13 +32,10 @@ from defusedxml.ElementTree import parse
 from PIL import Image
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.data.catalog import IMAGE_SUFFIXES
 from wbc_helpers.data.smear_identity import smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound
-
-BOX = ["x_min", "y_min", "x_max", "y_max"]
-"""Columns of a box, in pixels from the photograph's upper left corner, x to the right, y down. The
-pixel in that corner reaches from 0 to 1, so that `x_max - x_min` is a number of pixels."""
 
 _BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
 _PROBLEM_COLUMNS = ["photograph", "box", "problem", "found", "handled"]

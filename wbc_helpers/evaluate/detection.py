@@ -34,7 +34,7 @@ import numpy as np
 import pandas as pd
 
 from wbc_helpers import cells
-from wbc_helpers.data.annotations import BOX
+from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter
 
 
@@ -91,7 +91,7 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     first, second : ndarray, (n, 4) and (m, 4) float
-        Columns `annotations.BOX`.
+        Columns `cells.BOX`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5
     Parameters
     ----------
     truth : DataFrame
-        One row a box: `photograph`, `kind` and `annotations.BOX`; its index whole numbers.
+        One row a box: `photograph`, `kind` and `cells.BOX`; its index whole numbers.
     predictions : DataFrame
         The same, and `score`.
     iou : float
@@ -305,7 +305,7 @@ def score_detections(
     Parameters
     ----------
     truth : DataFrame
-        One row a box: `photograph`, `kind` and `annotations.BOX`.
+        One row a box: `photograph`, `kind` and `cells.BOX`.
     predictions : DataFrame
         The same, and `score`: how sure the detector is, the more the higher. Do not leave out the
         unsure ones: average precision asks for them.

@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.count.differential import Differential
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate.detection import DetectionScores, count_agreement
 from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, require
@@ -183,7 +183,7 @@ def boxed_cells(
     photograph : path, or (height, width, 3) ndarray of uint8
         RGB.
     boxes : DataFrame
-        `kind` and `annotations.BOX`; with `cell_type`, white cells are drawn as their types, and
+        `kind` and `cells.BOX`; with `cell_type`, white cells are drawn as their types, and
         as white cells where it is NA, as where no answer was given.
     title : str, optional
         Above; the number of boxes is added.

@@ -171,7 +171,7 @@ def draw_smear(
     photograph : ndarray, (height, width, 3) uint8
         RGB, balanced, see `stain.balance`.
     corners : ndarray, (n_boxes, 4) float
-        Columns `annotations.BOX`, in pixels of the photograph.
+        Columns `cells.BOX`, in pixels of the photograph.
     size : (height, width)
         Of the view.
     scale : float

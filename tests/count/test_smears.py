@@ -13,9 +13,9 @@ from plain_smears import photograph, reader_of
 
 from wbc_helpers import cells
 from wbc_helpers.__main__ import main
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector
 from wbc_helpers.count.smears import count_folder, find_photographs, read_list
-from wbc_helpers.data.annotations import BOX
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.pixels import scale
 

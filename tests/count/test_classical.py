@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.count.classical import find_cells, find_cells_in
 from wbc_helpers.data import sample, splits
-from wbc_helpers.data.annotations import BOX, read_annotations
+from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import UnreadableImage
 from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.detection import match_boxes
