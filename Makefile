@@ -17,6 +17,9 @@ WORKERS ?= 2
 # Arguments of benchmarks/benchmark.py, and of benchmarks/ablation.py (--only 'ROW' ...).
 BENCH_ARGS ?=
 ABLATION_ARGS ?=
+# 1: the figures of docs/ are replaced, instead of ones below runs/ being written.
+REPLACE ?=
+replace = $(if $(REPLACE), --replace)
 
 python = $(call quoted,VENV)/bin/python
 pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfile
@@ -37,8 +40,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
-	@echo 'EPOCHS, RECIPE, VALIDATION (random or grouped), RUN (name of the run), SEED, DATA_DIR,'
-	@echo 'RUNS_DIR. Of crossval: the same but VALIDATION, and PHOTOGRAPHS (train or all), FOLDS.'
+	@echo 'EPOCHS, RECIPE (compact by default), VALIDATION (random or grouped), RUN (name of the'
+	@echo 'run), SEED, DATA_DIR, RUNS_DIR. Of crossval: the same but VALIDATION, and PHOTOGRAPHS'
+	@echo '(train or all), FOLDS.'
 	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS, WORKERS.'
 
 .PHONY: run
@@ -48,18 +52,6 @@ run: setup ## get the data, execute the notebooks, render the report
 .PHONY: crossval
 crossval: setup ## judge every photograph by a network that never saw it (SOURCE, RECIPE, EPOCHS)
 	@$(python) -m wbc_helpers crossval$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,photographs,PHOTOGRAPHS)$(call option,folds,FOLDS)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
-
-.PHONY: locate
-locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its archive)
-	@$(python) benchmarks/locating.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
-
-.PHONY: count
-count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd or its archive, RUN)
-	@$(python) benchmarks/detecting.py$(call option,source,SOURCE)$(call option,run,RUN)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
-
-.PHONY: ablation
-ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
-	@$(python) benchmarks/ablation.py$(call option,source,SOURCE)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
 
 .PHONY: report
 report: setup ## render the pages of all runs again (RUNS_DIR)
@@ -77,20 +69,41 @@ test-all: lint ## the same, slow tests too
 audit: setup ## find each image's photograph, overlaps, leaks, repeats (SOURCE, DATA_DIR)
 	@$(python) -m wbc_helpers audit$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
 
-.PHONY: results
-results: setup ## print the table of finished runs, and draw its figure (RUNS_DIR)
-	@$(python) benchmarks/results.py$(call option,runs-dir,RUNS_DIR)
+# --- What measures: benchmarks/README.md ----------------------------------------------------------
+
+measure = $(python) benchmarks/$(1).py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR)
+
+.PHONY: locate
+locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its archive)
+	@$(call measure,locating)
+
+.PHONY: count
+count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd or its archive, RUN)
+	@$(call measure,detecting)$(call option,run,RUN)$(call option,runs-dir,RUNS_DIR)
+
+.PHONY: ablation
+ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
+	@$(call measure,ablation)$(call option,seed,SEED)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
 
 .PHONY: bench
-bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS)
-	@$(python) benchmarks/benchmark.py$(call option,source,SOURCE)$(call option,data-dir,DATA_DIR) $(BENCH_ARGS)
+bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS; REPLACE=1 replaces the figure in docs/)
+	@$(call measure,benchmark)$(replace) $(BENCH_ARGS)
+
+.PHONY: results
+results: setup ## print the table of finished runs, draw its figure (RUNS_DIR; REPLACE=1 as for bench)
+	@$(python) benchmarks/results.py$(call option,runs-dir,RUNS_DIR)$(replace)
+
+.PHONY: pictures
+pictures: setup-dev ## make the pictures of docs/images from drawn cells (needs Chromium)
+	@$(python) benchmarks/pictures.py
 
 # --- What contributors do -------------------------------------------------------------------------
 
 .PHONY: lint
-lint: setup ## check style and formatting
+lint: setup-dev ## check style, formatting and types
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
+	@$(python) -m mypy
 
 # Ruff changes the .ipynb of a pair, see pyproject.toml; jupytext takes it over into the script.
 .PHONY: format
@@ -102,7 +115,7 @@ format: notebooks ## mend style and formatting, of notebooks too
 # The script is the source. `--update` keeps the cells' ids, and nbstripout drops any output, so
 # that doing this twice changes nothing. Work in a notebook that its script lacks is not thrown away.
 .PHONY: notebooks
-notebooks: setup ## write each .ipynb from its .py
+notebooks: setup-dev ## write each .ipynb from its .py
 	@for notebook in $$(git diff --name-only HEAD -- 'notebooks/*.ipynb' 2>/dev/null); do \
 	  script=$${notebook%.ipynb}.py; \
 	  if git diff --quiet HEAD -- "$$script" && [ -f "$$notebook" ] \
@@ -127,12 +140,16 @@ colab-check: setup ## execute all notebooks as Colab would (Python 3.13, PYTHON3
 .PHONY: clean
 clean: ## remove what was built; never data/ or runs/
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	@find .ci notebooks tests wbc_helpers -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find .ci benchmarks notebooks tests wbc_helpers -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## the same, and the environment (setting it up again needs the network)
 	@rm -rf $(call quoted,VENV)
 
 .PHONY: setup
-setup: ## make the environment, unless it is there
+setup: ## make the environment of a user, unless it is there
 	@sh .ci/setup $(call quoted,VENV) $(call quoted,PYTHON)
+
+.PHONY: setup-dev
+setup-dev: ## the same, with what tests and contributors need
+	@sh .ci/setup $(call quoted,VENV) $(call quoted,PYTHON) dev

@@ -14,22 +14,19 @@ seed decides the folds, too. A second table compares rows measured with several 
 
 import argparse
 import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import cv2
 import keras
+import laboratories
 import numpy as np
 import pandas as pd
+from results import spread
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import laboratories
 from wbc_helpers import cells, storage
 from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
@@ -40,6 +37,8 @@ from wbc_helpers.pixels import images, scale, stain, white_cells
 from wbc_helpers.runs import recipes
 from wbc_helpers.runs.folders import find, open_run
 from wbc_helpers.runs.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[1]
 
 COMPACT = RECIPES["compact"]
 IMAGES_EACH = 3  # images of each photograph that are shown to the simulated laboratories
@@ -254,7 +253,7 @@ def main() -> None:
 
 
 def report(options: argparse.Namespace) -> str:
-    """The README's table, of rows that were measured."""
+    """The table of docs/choices.md, of rows that were measured."""
     lines = [
         "| changed | balanced accuracy by image, % | difference, points | photographs right, % "
         "| simulated laboratories, % | worst of them, % | training, s |",
@@ -321,22 +320,16 @@ def of_several_seeds(options: argparse.Namespace) -> str:
         difference = ""
         if name != AS_IT_IS and all(map(is_measured, references)):
             beyond = np.subtract(scores, [balanced(predictions.read(each)) for each in references])
-            difference = spread(beyond, "+.1f")
+            difference = spread(beyond, "+.1f", " to ")
         mean = together(tables)
         lines.append(
-            f"| {name} | {len(measured)} | {spread(scores)} | {difference} "
-            f"| {spread([by_photograph(table).accuracy for table in tables])} "
-            f"| {spread([each.mean() for each in there])} "
-            f"| {spread([each.min() for each in there])} "
+            f"| {name} | {len(measured)} | {spread(scores, to=' to ')} | {difference} "
+            f"| {spread([by_photograph(table).accuracy for table in tables], to=' to ')} "
+            f"| {spread([each.mean() for each in there], to=' to ')} "
+            f"| {spread([each.min() for each in there], to=' to ')} "
             f"| {100 * balanced(mean):.1f} | {100 * by_photograph(mean).accuracy:.1f} |"
         )
     return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def spread(scores: Sequence[float], form: str = ".1f") -> str:
-    """Mean, lowest and highest, in per cent."""
-    mean, low, high = (format(100 * of(scores), form) for of in (np.mean, np.min, np.max))
-    return f"{mean} ({low} to {high})"
 
 
 if __name__ == "__main__":

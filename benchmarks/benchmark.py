@@ -373,6 +373,7 @@ def compare_learning(curves: dict[str, pd.Series], n_images: int, figure: Path) 
         passed = accuracy.index[accuracy >= best]
         when = f"after {passed[0]:,.0f} s" if len(passed) else "never"
         print(f"  {name} reaches LeNet's best, {best:.1%}, {when}")
+    figure.parent.mkdir(exist_ok=True)
     figures.accuracy_by_seconds(curves, n_images).savefig(figure, metadata={"Date": None})
     print(f"  Figure: {figure}")
 
@@ -399,7 +400,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="", help="groups whose title holds this, such as pixels")
     parser.add_argument(
-        "--figure", type=Path, default=ROOT / ".github" / "learning.svg", help="of the learning"
+        "--replace", action="store_true", help="replace the figure of docs/, not that of runs/"
     )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -408,7 +409,6 @@ def main() -> None:
         print(json.dumps(GROUPS[title][name](options.source, tuple(options.size))))
         return
 
-    sys.path.insert(0, str(ROOT))
     from wbc_helpers.data import sources
     from wbc_helpers.data.identity import identify
     from wbc_helpers.runs import recipes
@@ -437,7 +437,7 @@ def main() -> None:
             compare_learning(
                 {name: pd.Series(*each[0]["curve"][::-1]) for name, each in measured.items()},
                 measured[LENET][0]["validation images"],
-                options.figure,
+                ROOT / ("docs/images" if options.replace else "runs") / "learning.svg",
             )
     title = "The main job, one epoch, all processes together"
     if options.only in title:

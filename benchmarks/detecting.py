@@ -6,16 +6,12 @@ the test part of its own split. Prints scores with intervals over photographs, c
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
+import laboratories
 import pandas as pd
 
-from benchmarks import laboratories
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import classical
@@ -23,6 +19,8 @@ from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.runs import folders
+
+ROOT = Path(__file__).resolve().parents[1]
 
 AGREEMENT = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower", "upper"]
 

@@ -5,11 +5,7 @@ found cell hits one box. Prints the rate with its exact 95 % interval, and every
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from scipy.stats import binomtest
 
@@ -19,6 +15,8 @@ from wbc_helpers.pixels import (
     scale,
     white_cells,
 )
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:

@@ -1,22 +1,20 @@
 """Compare readings of what the paper leaves open, on one grouped validation fold of TRAIN.
 
-    python benchmarks/paper_readings.py --source ../shared/data/blood-cells.zip --epochs 16
+    python benchmarks/paper_readings.py --source blood-cells.zip --epochs 16
 
 Prints, for each reading: the accuracy on the training part after the last epoch, and on the
 validation photographs the mean and the range over the last five epochs. TEST is not touched.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from wbc_helpers.data import catalog, sources
 from wbc_helpers.pixels import images
 from wbc_helpers.runs import backend
+
+ROOT = Path(__file__).resolve().parents[1]
 
 READINGS = {
     "48×64, as chosen": ((48, 64), {}),

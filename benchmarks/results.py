@@ -1,23 +1,26 @@
-"""Print the README's table of results from finished runs, and draw its figure.
+"""Print the table of docs/results.md from finished runs, and draw its figure.
 
-    make results RUNS_DIR=runs
+    python benchmarks/results.py --runs-dir runs
 
 Runs that differ in nothing but their seed make one row: mean, and in brackets the lowest and the
-highest. Runs on drawn cells are left out.
+highest. Runs on drawn cells are left out. The figure
+goes below the runs' folder; `--replace` replaces that of docs/ instead.
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
+import numpy as np
 import pandas as pd
 
 from wbc_helpers import figures
 from wbc_helpers.runs import folders
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs" / "images"
 
 PAPERS_CLAIM = 0.90
 ALIKE = ("validation_fraction", "batch_size", "learning_rate")
@@ -58,12 +61,10 @@ def collect(runs_dir: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def spread(values: pd.Series) -> str:
-    """Mean, and the range over the seeds, in per cent."""
-    mean, low, high = (
-        f"{100 * value:.1f}" for value in (values.mean(), values.min(), values.max())
-    )
-    return mean if len(values) == 1 else f"{mean} ({low}–{high})"
+def spread(values: Sequence[float], form: str = ".1f", to: str = "–") -> str:
+    """Mean, and in brackets the lowest and the highest of several values, in per cent."""
+    mean, low, high = (format(100 * of(values), form) for of in (np.mean, np.min, np.max))
+    return mean if len(values) == 1 else f"{mean} ({low}{to}{high})"
 
 
 def table(results: pd.DataFrame) -> str:
@@ -88,20 +89,21 @@ def table(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs")
-    parser.add_argument("--figure", type=Path, default=ROOT / ".github" / "results.svg")
-    options = parser.parse_args()
+    parser.add_argument("--replace", action="store_true", help="replace the figure of docs/")
+    options = parser.parse_args(arguments)
     results = collect(options.runs_dir)
     if results.empty:
         sys.exit(f"{options.runs_dir} holds no finished run on real images; `make run` makes one.")
     print(table(results))
     figure = figures.validation_beside_test(results, PAPERS_CLAIM)
-    figure.savefig(options.figure, metadata={"Date": None})
+    path = (DOCS if options.replace else options.runs_dir) / "results.svg"
+    figure.savefig(path, metadata={"Date": None})
     first = results.iloc[0]
     print(f"\nn = {first['n']:,} TEST images of {first['n_photographs']} photographs.")
-    print(f"Figure: {options.figure}")
+    print(f"Figure: {path}")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,13 @@ def test_clean_leaves_data_and_runs(tmp_path):
         folder / name
         for name in ("build/d", "dist/e", "wbc_helpers/__pycache__/f", "tests/__pycache__/g")
     ]
-    for path in (*kept, *removed, folder / ".ci/run", folder / "notebooks/h.py"):
+    for path in (
+        *kept,
+        *removed,
+        folder / ".ci/run",
+        folder / "notebooks/h.py",
+        folder / "benchmarks/i.py",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     shutil.copy(ROOT / "Makefile", folder)
@@ -112,6 +118,7 @@ case "$*" in
 "-m venv "*)
     mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && touch "$3/pyvenv.cfg"
     echo venv >> log ;;
+*"-m pip install"*"[dev]") echo pip-dev >> log; exit "${PIP_STATUS:-0}" ;;
 *"-m pip install"*) echo pip >> log; exit "${PIP_STATUS:-0}" ;;
 *) exec "%s" "$@" ;;
 esac
@@ -131,12 +138,14 @@ def checkout(tmp_path) -> Path:
     return folder
 
 
-def set_up(folder: Path, *arguments: str, **environment: str) -> tuple[int, list[str], str]:
+def set_up(
+    folder: Path, *arguments: str, target: str = "setup", **environment: str
+) -> tuple[int, list[str], str]:
     """Exit status, what was done, and what was said."""
     log = folder / "log"
     log.unlink(missing_ok=True)
     python = str(folder.parent / "fake python")
-    done = make("setup", *(arguments or (f"PYTHON={python}",)), folder=folder, **environment)
+    done = make(target, *(arguments or (f"PYTHON={python}",)), folder=folder, **environment)
     return done.returncode, log.read_text().split() if log.exists() else [], done.stderr
 
 
@@ -154,12 +163,33 @@ def test_setup_installs_again_when_the_requirements_change(checkout):
     settings = checkout / "pyproject.toml"
     settings.write_text(settings.read_text().replace("owner/white-blood-cells", "a/b"))
     assert set_up(checkout)[:2] == (0, [])
-    settings.write_text(settings.read_text().replace('"pytest>=', '"tqdm",\n    "pytest>='))
+    settings.write_text(settings.read_text().replace("\nwbc = ", '\nw = "a:b"\nwbc = '))
     assert set_up(checkout)[:2] == (0, ["pip"])
     with (checkout / "requirements.txt").open("a") as requirements:
         requirements.write("one-more\n")
     assert set_up(checkout)[:2] == (0, ["pip"])
     assert set_up(checkout)[:2] == (0, [])
+
+
+@needs_make
+def test_setup_of_a_contributor_holds_that_of_a_user(checkout):
+    assert set_up(checkout)[:2] == (0, ["venv", "pip"])
+    assert set_up(checkout, target="setup-dev")[:2] == (0, ["pip-dev"])
+    assert set_up(checkout)[:2] == set_up(checkout, target="setup-dev")[:2] == (0, [])
+    settings = checkout / "pyproject.toml"
+    settings.write_text(settings.read_text().replace('"pytest>=', '"tqdm",\n    "pytest>='))
+    assert set_up(checkout)[:2] == (0, [])
+    assert set_up(checkout, target="setup-dev")[:2] == (0, ["pip-dev"])
+
+
+@needs_make
+def test_a_user_gets_no_tools_of_tests(checkout):
+    """`make run` sets up the package alone, `make test` the rest."""
+    recipe = make("-n", "run", folder=checkout).stdout
+    assert re.search(r"sh .ci/setup \S+ \S+$", recipe, re.M)
+    assert re.search(r"sh .ci/setup \S+ \S+ dev$", make("-n", "lint", folder=checkout).stdout, re.M)
+    names = {item.name for item in requirements(ROOT / "requirements.txt")}
+    assert names.isdisjoint({"jax", "playwright", "pre-commit", "pytest", "ruff", "mypy"})
 
 
 @needs_make
@@ -394,13 +424,7 @@ def test_everything_imported_is_required():
     missing = {}
     for path in sorted((ROOT / "wbc_helpers").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module]
-            else:
-                continue
-            for name in {name.partition(".")[0] for name in names}:
+            for name in {name.partition(".")[0] for name in imported_by(node)}:
                 here = {"wbc_helpers", *optional, *sys.stdlib_module_names}
                 found = {re.sub(r"[-_.]+", "-", home).lower() for home in homes.get(name, ())}
                 if name not in here and not found & reached:
@@ -438,22 +462,24 @@ def test_importing_the_package_is_quick_and_loads_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "module", sorted(path.stem for path in (ROOT / "wbc_helpers").glob("[a-z]*.py"))
-)
-def test_no_module_imports_tensorflow_at_its_top(module):
-    tree = ast.parse((ROOT / "wbc_helpers" / f"{module}.py").read_text(encoding="utf-8"))
-    at_top = {
-        alias.name.partition(".")[0]
-        for node in tree.body
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    } | {
-        (node.module or "").partition(".")[0]
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-    }
-    assert "tensorflow" not in at_top
+def imported_by(node: ast.AST) -> list[str]:
+    """Modules of others that a statement imports, by their full names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
+def test_no_module_imports_tensorflow_at_its_top():
+    modules = sorted((ROOT / "wbc_helpers").rglob("*.py"))
+    assert len(modules) > 40
+    at_top = [
+        path.relative_to(ROOT).as_posix()
+        for path in modules
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in imported_by(node)
+        if name.partition(".")[0] == "tensorflow"
+    ]
+    assert at_top == []
 
 
 # --- What must not be committed -------------------------------------------------------------------
@@ -466,10 +492,17 @@ def test_no_image_or_archive_is_committed():
     }
     # Tables of names and digests, which tell the data set again without holding any of it; and
     # weights of networks, a few numbers for each image that they were trained on.
-    ours = ("wbc_helpers/manifests/*.csv.gz", "wbc_helpers/weights/*.weights.h5")
+    ours = ("wbc_helpers/manifests/*.csv.gz", "wbc_helpers/weights/*.weights.h5", "docs/images/*")
     others = [name for name in tracked() if not any(map(PurePath(name).match, ours))]
     assert [name for name in others if Path(name).suffix.lower() in suffixes] == []
     assert [name for name in others if (ROOT / name).stat().st_size > 300 * 1024] == []
+
+
+def test_pictures_of_the_docs_are_small():
+    """They show drawn cells alone: `make pictures` makes them from the sample."""
+    for name in tracked("docs/images/*"):
+        assert Path(name).suffix in {".webp", ".png", ".svg"}
+        assert (ROOT / name).stat().st_size <= 150_000, name
 
 
 def test_weights_that_ship_are_small_and_hold_no_optimizer():

@@ -1,10 +1,9 @@
 """Simulated laboratories, on patches of known colour."""
 
+import laboratories
 import numpy as np
 import pytest
-
-from benchmarks import laboratories
-from benchmarks.laboratories import LABORATORIES, Laboratory
+from laboratories import LABORATORIES, Laboratory
 
 HALF = 127  # transmits half of the light: (127 + 1) / 256
 
