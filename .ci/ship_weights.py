@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from wbc_helpers.classify import classifier, training
-from wbc_helpers.evaluate import abstention, calibration, predictions
+from wbc_helpers.evaluate import abstention, calibration, classification
 from wbc_helpers.runs import folders
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     other = [key for key in ("recipe", "epochs", "image_size") if judged_by[key] != trained[key]]
     if other:
         sys.exit(f"{options.crossval} differs from {run.name} in {', '.join(other)}.")
-    out_of_fold = predictions.evaluate_table(told)
+    out_of_fold = classification.evaluate_table(told)
     fitted = calibration.fit_temperature(out_of_fold)
     scaled = calibration.with_temperature(out_of_fold, fitted.temperature)
     chosen = abstention.choose_threshold(scaled, options.wanted_error)

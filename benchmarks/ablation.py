@@ -31,7 +31,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import predictions, uncertainty
+from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels import images, scale, stain, white_cells
 from wbc_helpers.runs import recipes
@@ -123,7 +123,7 @@ def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
                 laboratories.simulate(images.read_image(path), laboratory) for path in rows["path"]
             ]
             told = networks.answer("compact", network, shown(taken, size))
-            answers.append(predictions.tabulate(rows, told).assign(laboratory=laboratory.name))
+            answers.append(classification.tabulate(rows, told).assign(laboratory=laboratory.name))
     return pd.concat(answers, ignore_index=True)
 
 
@@ -149,18 +149,20 @@ def as_it_lies(table: pd.DataFrame, folder: Path, kept: dict) -> pd.DataFrame:
     crop = inputs.decode("compact", table["path"], COMPACT.image_size, **kept)
     place = pd.Series(range(len(table)), index=table["file"])
     answers = [
-        predictions.tabulate(rows, networks.predict(network, crop[place[rows["file"]].to_numpy()]))
+        classification.tabulate(
+            rows, networks.predict(network, crop[place[rows["file"]].to_numpy()])
+        )
         for network, rows in held_out(table, folder)
     ]
     return pd.concat(answers, ignore_index=True)
 
 
 def balanced(table: pd.DataFrame) -> float:
-    return predictions.evaluate_table(table).balanced_accuracy
+    return classification.evaluate_table(table).balanced_accuracy
 
 
 def by_photograph(table: pd.DataFrame) -> Evaluation:
-    return predictions.by_photograph(predictions.evaluate_table(table), table["source_id"])
+    return classification.by_photograph(classification.evaluate_table(table), table["source_id"])
 
 
 def are_wrong(table: pd.DataFrame) -> np.ndarray:
@@ -171,14 +173,14 @@ def are_wrong(table: pd.DataFrame) -> np.ndarray:
 
 def together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """The mean answer of several networks to each image."""
-    columns, files = list(predictions.PROBABILITIES), tables[0]["file"]
+    columns, files = list(classification.PROBABILITIES), tables[0]["file"]
     told = [table.set_index("file").loc[files, columns].to_numpy() for table in tables]
-    return predictions.tabulate(tables[0], np.mean(told, axis=0))
+    return classification.tabulate(tables[0], np.mean(told, axis=0))
 
 
 def against(reference: pd.DataFrame, other: pd.DataFrame) -> str:
     """Difference in balanced accuracy by image, in points, with its interval."""
-    rows, first, second = predictions.align(reference, other)
+    rows, first, second = classification.align(reference, other)
     compared = uncertainty.compare(first, second, rows["source_id"]).loc["balanced_accuracy"]
     return (
         f"{100 * compared['difference']:+.1f} "
@@ -188,7 +190,7 @@ def against(reference: pd.DataFrame, other: pd.DataFrame) -> str:
 
 def elsewhere(folder: Path) -> pd.Series:
     """Balanced accuracy by laboratory."""
-    table = pd.read_csv(beside(folder, "elsewhere"), dtype=predictions.COLUMNS)
+    table = pd.read_csv(beside(folder, "elsewhere"), dtype=classification.COLUMNS)
     return table.groupby("laboratory", sort=False)[table.columns.tolist()].apply(balanced)
 
 
@@ -264,7 +266,7 @@ def report(options: argparse.Namespace) -> str:
         folder = folder_of(name, options)
         if not is_measured(folder):
             continue
-        told, there = predictions.read(folder), elsewhere(folder)
+        told, there = classification.read_predictions(folder), elsewhere(folder)
         seconds = [
             pd.read_csv(history)["seconds"].sum() for history in folder.glob("fold-*/history.csv")
         ]
@@ -278,7 +280,7 @@ def report(options: argparse.Namespace) -> str:
             f"| {100 * there.min():.1f} ({there.idxmin()}) | {np.mean(seconds):.0f} |"
         )
         if name == AS_IT_IS:
-            lying = pd.read_csv(beside(folder, "as-it-lies"), dtype=predictions.COLUMNS)
+            lying = pd.read_csv(beside(folder, "as-it-lies"), dtype=classification.COLUMNS)
             lines.append(
                 "| answers not averaged over turned and flipped crops "
                 f"| {100 * balanced(lying):.1f} | {against(reference, lying)} "
@@ -313,13 +315,15 @@ def of_several_seeds(options: argparse.Namespace) -> str:
         if len(measured) < 2:
             continue
         folders = [folder_of(name, options, seed) for seed in measured]
-        tables = [predictions.read(folder) for folder in folders]
+        tables = [classification.read_predictions(folder) for folder in folders]
         there = [elsewhere(folder) for folder in folders]
         scores = [balanced(table) for table in tables]
         references = [folder_of(AS_IT_IS, options, seed) for seed in measured]
         difference = ""
         if name != AS_IT_IS and all(map(is_measured, references)):
-            beyond = np.subtract(scores, [balanced(predictions.read(each)) for each in references])
+            beyond = np.subtract(
+                scores, [balanced(classification.read_predictions(each)) for each in references]
+            )
             difference = spread(beyond, "+.1f", " to ")
         mean = together(tables)
         lines.append(

@@ -55,7 +55,7 @@ from wbc_helpers import cells, colab, errors, figures
 from wbc_helpers.classify import explain, inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import abstention, calibration, classification, predictions, uncertainty
+from wbc_helpers.evaluate import abstention, calibration, classification, uncertainty
 from wbc_helpers.runs import backend, folders, recipes, recorder
 
 colab.prepare(root)
@@ -107,7 +107,7 @@ runs_folder = errors.check_folder("runs_dir", runs_dir, root)
 folders.check_name(run)
 errors.check_fraction("wanted_error", wanted_error)
 if compare_with:
-    predictions.read(folders.open_run(compare_with, runs_folder).folder)
+    classification.read_predictions(folders.open_run(compare_with, runs_folder).folder)
 
 # %% [markdown]
 # ## Data
@@ -283,9 +283,9 @@ intervals.round(3)
 # photographed twice, and TRAIN holds the other picture: those without them are *unseen*.
 
 # %%
-views = predictions.views(test, photograph, rows["TEST"].cell_in_train.fillna(False))
+views = classification.views(test, photograph, rows["TEST"].cell_in_train.fillna(False))
 shown = ["n_images", "accuracy", "balanced_accuracy", "macro_f1", "kappa"]
-pd.DataFrame({name: predictions.summary(each) for name, each in views.items()}).loc[shown]
+pd.DataFrame({name: classification.summary(each) for name, each in views.items()}).loc[shown]
 
 # %% [markdown]
 # ## Are the probabilities to be believed?
@@ -304,7 +304,7 @@ figures.reliability_diagram(
 
 # %%
 calibrated = {"before": calibration.summary(test), "after": calibration.summary(scaled)}
-calibration.write_calibration(this_run, fitted, test=calibrated)
+calibration.write_calibration(this_run.folder, fitted, test=calibrated)
 pd.DataFrame(calibrated).round(3)
 
 # %% [markdown]
@@ -360,12 +360,12 @@ figures.paper_beside_ours(named);
 summary = folders.summarise(this_run, answers, networks.count_trainable(model), seconds)
 summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "high"]].tolist()
 if rows["TEST"].source_id.notna().all():
-    summary["test"]["photographs"] = predictions.summary(views["photographs"])
+    summary["test"]["photographs"] = classification.summary(views["photographs"])
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], recorder.peak_memory_bytes())
 everything = {"validation": validation, **answers}
-predictions.write(
+classification.write_predictions(
     this_run.folder,
-    pd.concat(predictions.tabulate(rows[s], everything[s].probabilities) for s in everything),
+    pd.concat(classification.tabulate(rows[s], everything[s].probabilities) for s in everything),
 )
 # Last, because a run with this file counts as evaluated.
 folders.write_evaluation(this_run, summary);
@@ -380,8 +380,8 @@ folders.write_evaluation(this_run, summary);
 # %%
 if compare_with:
     other_run = folders.open_run(compare_with, runs_folder)
-    tables = [predictions.read(each.folder) for each in (other_run, this_run)]
-    compared_images, other, ours = predictions.align(
+    tables = [classification.read_predictions(each.folder) for each in (other_run, this_run)]
+    compared_images, other, ours = classification.align(
         *(table[table.split == "TEST"] for table in tables)
     )
     compared = uncertainty.compare(

@@ -9,7 +9,7 @@ from PIL import Image
 from wbc_helpers import cells
 from wbc_helpers.audit import labels
 from wbc_helpers.errors import DataMismatch, InvalidParameter
-from wbc_helpers.evaluate import predictions
+from wbc_helpers.evaluate import classification
 
 E, L, M, N = cells.NAMES
 
@@ -39,7 +39,7 @@ def answers(*photographs):
     table = pd.DataFrame({"source_id": pd.array(names, "string"), "cell_type": types})
     table["file"] = [f"TRAIN/{cell_type}/{i}.jpeg" for i, cell_type in enumerate(types)]
     table["split"] = "TRAIN"
-    return predictions.tabulate(table, np.concatenate(rows))
+    return classification.tabulate(table, np.concatenate(rows))
 
 
 def accurate_network(n_each, exchanged=(), jitter=0.0, seed=0):
@@ -204,10 +204,10 @@ def test_the_answers_are_left_as_they_are():
 
 def test_probabilities_in_half_precision_are_taken():
     out_of_fold = accurate_network(3)
-    out_of_fold[list(predictions.PROBABILITIES)] *= 1.009
+    out_of_fold[list(classification.PROBABILITIES)] *= 1.009
     assert labels.judge(out_of_fold).self_confidence.max() == pytest.approx(0.8)
     certain = answers(("a", E, sure_of(E, 1.0)), ("b", L, sure_of(L, 1.0)))
-    certain[list(predictions.PROBABILITIES)] *= 1.009
+    certain[list(classification.PROBABILITIES)] *= 1.009
     assert labels.judge(certain).self_confidence.tolist() == [1, 1]
 
 
@@ -222,7 +222,7 @@ def test_scores_with_and_without_by_hand():
     ]
     out_of_fold = answers(*photographs)
     # A mistake that casts no doubt, since the other image of c outvote it.
-    out_of_fold.loc[6, list(predictions.PROBABILITIES)] = two(L, 0.45, N)
+    out_of_fold.loc[6, list(classification.PROBABILITIES)] = two(L, 0.45, N)
     judged = labels.judge(out_of_fold)
     assert judged.source_id[judged.doubtful].tolist() == ["e"]
     scores = labels.scores_with_and_without(out_of_fold, judged)
@@ -247,7 +247,7 @@ def test_another_runs_answers_are_scored_by_the_same_doubts():
     judged = labels.judge(accurate_network(5, {"monocyte-0": E}))
     others = accurate_network(5, {"monocyte-0": E})
     # Another network, which calls everything a monocyte.
-    others[list(predictions.PROBABILITIES)] = sure_of(M)
+    others[list(classification.PROBABILITIES)] = sure_of(M)
     scores = labels.scores_with_and_without(others, judged)
     np.testing.assert_allclose(scores.loc["photographs"].accuracy, [4 / 20, 4 / 19])
     some = others[others.source_id.str.startswith("mono")]

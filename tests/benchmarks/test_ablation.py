@@ -9,7 +9,7 @@ import pytest
 
 from wbc_helpers import cells
 from wbc_helpers.classify import networks
-from wbc_helpers.evaluate import predictions
+from wbc_helpers.evaluate import classification
 from wbc_helpers.runs.recipes import RECIPES
 
 
@@ -38,10 +38,10 @@ def measured(options, name, seed, wrong):
         zip(catalog["cell_type"], catalog["source_id"], strict=True)
     ):
         told[row, (cells.NAMES.index(cell_type) + (source in wrong)) % 4] = 0.7
-    table = predictions.tabulate(catalog, told)
+    table = classification.tabulate(catalog, told)
     folder = ablation.folder_of(name, options, seed)
     folder.mkdir(parents=True)
-    predictions.write(folder, table)
+    classification.write_predictions(folder, table)
     (folder / "fold-0").mkdir()
     (folder / "fold-0" / "history.csv").write_text("epoch,seconds\n0,2\n1,3\n")
     for what in ("elsewhere", *(["as-it-lies"] if name == ablation.AS_IT_IS else [])):

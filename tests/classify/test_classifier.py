@@ -11,7 +11,7 @@ from PIL import Image
 from wbc_helpers import cells
 from wbc_helpers.classify import classifier, networks
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
-from wbc_helpers.evaluate import predictions
+from wbc_helpers.evaluate import classification
 from wbc_helpers.pixels import stain, white_cells
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -51,7 +51,7 @@ def test_answers_come_one_row_an_image(shipped, tmp_path):
     answers = shipped.classify([path, smear(), smear(nucleus=False)], red_cell=52)
     assert answers["file"].tolist() == [str(path), "", ""]
     assert answers["found"].tolist() == [True, True, False]
-    told = answers[list(predictions.PROBABILITIES)]
+    told = answers[list(classification.PROBABILITIES)]
     np.testing.assert_allclose(told[:2].sum(axis=1), 1, atol=1e-6)
     # File and array hold the same pixels.
     np.testing.assert_allclose(told.iloc[0], told.iloc[1], atol=1e-5)
@@ -78,7 +78,7 @@ def test_the_scale_is_told_from_the_red_cells_or_asked_for(shipped):
 def test_turning_the_image_does_not_change_the_answer(shipped):
     ways = [np.ascontiguousarray(np.rot90(smear(), quarter)) for quarter in range(4)]
     answers = shipped.classify([*ways, np.ascontiguousarray(smear()[:, ::-1])], red_cell=52)
-    told = answers[list(predictions.PROBABILITIES)].to_numpy()
+    told = answers[list(classification.PROBABILITIES)].to_numpy()
     # But for how the cell is resampled into its crop.
     np.testing.assert_allclose(told, np.broadcast_to(told[0], told.shape), atol=0.05)
 
@@ -191,7 +191,7 @@ def test_no_boxes_no_crops(cutter):
 
 def test_a_boxed_cell_is_named_as_the_same_cell_alone_would_be(shipped):
     (crop,) = shipped.cut_boxed(smear(), np.array([[100.0, 80, 200, 160]]), 52)
-    alone = shipped.classify([smear()], red_cell=52)[list(predictions.PROBABILITIES)]
+    alone = shipped.classify([smear()], red_cell=52)[list(classification.PROBABILITIES)]
     np.testing.assert_allclose(
         shipped.probabilities(crop[np.newaxis]), alone.to_numpy(float), atol=1e-5
     )
@@ -215,7 +215,7 @@ def test_a_run_can_be_asked_and_shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(classifier.resources, "files", lambda package: tmp_path)
     (tmp_path / "weights").symlink_to(tmp_path)
     after = classifier.load("other").classify([smear()], red_cell=52)
-    columns = list(predictions.PROBABILITIES)
+    columns = list(classification.PROBABILITIES)
     np.testing.assert_allclose(after[columns], before[columns], atol=1e-5)
 
 

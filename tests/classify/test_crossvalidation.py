@@ -10,7 +10,7 @@ from wbc_helpers import cells
 from wbc_helpers.classify import training
 from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, RunExists
-from wbc_helpers.evaluate import predictions
+from wbc_helpers.evaluate import classification
 from wbc_helpers.runs import recipes
 
 
@@ -22,7 +22,7 @@ def table_of(rows):
          "source_id": source, "group_id": source}
     )  # fmt: skip
     certain = np.eye(4)[[cells.NAMES.index(name) for name in told]]
-    return predictions.tabulate(images, certain)
+    return classification.tabulate(images, certain)
 
 
 def test_photographs_are_judged_by_the_mean_of_their_images():

@@ -9,7 +9,6 @@ from wbc_helpers import cells
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter
 from wbc_helpers.evaluate import calibration
 from wbc_helpers.evaluate.classification import evaluate
-from wbc_helpers.runs import folders
 
 NAMES = np.array(cells.NAMES)
 
@@ -22,11 +21,6 @@ def calibrated():
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     drawn = (generator.random((20_000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
     return evaluate(NAMES[np.minimum(drawn, 3)], probabilities)
-
-
-@pytest.fixture
-def run(tmp_path):
-    return folders.Run(tmp_path, {"training": {}})
 
 
 def sure(confidence, n_right, n):
@@ -117,21 +111,21 @@ def test_impossible_temperatures_are_refused(temperature):
         calibration.apply_temperature([[0.5, 0.5, 0, 0]], temperature)
 
 
-def test_calibration_is_kept_with_the_run(run):
+def test_calibration_is_kept_with_the_run(tmp_path):
     fitted = calibration.fit_temperature(sure(0.9, 6, 10), split="grouped")
     path = calibration.write_calibration(
-        run, fitted, test={"before": calibration.summary(sure(0.9, 1, 4))}
+        tmp_path, fitted, test={"before": calibration.summary(sure(0.9, 1, 4))}
     )
-    assert calibration.read_calibration(run) == fitted
+    assert calibration.read_calibration(tmp_path) == fitted
     content = json.loads(path.read_text())
     assert (content["split"], content["n_images"]) == ("grouped", 10)
     assert content["test"]["before"]["accuracy"] == 0.25
 
 
-def test_missing_and_damaged_calibration_is_named(run):
+def test_missing_and_damaged_calibration_is_named(tmp_path):
     with pytest.raises(DataNotFound, match="04_evaluate"):
-        calibration.read_calibration(run)
+        calibration.read_calibration(tmp_path)
     for text in ("{", "[]", '{"format": 99}', '{"format": 1, "temperature": 1.0}'):
-        (run.folder / "calibration.json").write_text(text)
+        (tmp_path / "calibration.json").write_text(text)
         with pytest.raises(BrokenRun, match="damaged"):
-            calibration.read_calibration(run)
+            calibration.read_calibration(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.evaluate import predictions, uncertainty
+from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.evaluate.classification import evaluate
 
 Z = 1.959964
@@ -38,7 +38,7 @@ def random_answers(n_images, n_photographs, seed=0, skill=1.0):
 def test_values_are_those_of_the_evaluation():
     evaluation, names = random_answers(300, 40)
     table = uncertainty.intervals(evaluation, names, n_resamples=50)
-    scores = predictions.summary(evaluation)
+    scores = classification.summary(evaluation)
     for name in uncertainty.POOLED:
         assert table.loc[name, "value"] == pytest.approx(scores[name], abs=1e-12)
     for name in cells.NAMES:
@@ -53,7 +53,7 @@ def test_areas_with_ties_are_those_of_scikit_learn():
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     evaluation = evaluate(np.array(cells.NAMES)[generator.integers(0, 4, 200)], probabilities)
     table = uncertainty.intervals(evaluation, np.arange(200), n_resamples=1)
-    scores = predictions.summary(evaluation)
+    scores = classification.summary(evaluation)
     for name in ("roc_auc", "average_precision"):
         assert table.loc[name, "value"] == pytest.approx(scores[name], abs=1e-12)
 
@@ -65,7 +65,7 @@ def test_resampled_areas_are_those_of_repeated_images():
     found = uncertainty._Judge(evaluation, types).scores(weights.astype(float))[0]
     repeated = np.repeat(np.arange(60), weights[0])
     drawn = evaluate(evaluation.true_types[repeated], evaluation.probabilities[repeated])
-    scores = predictions.summary(drawn)
+    scores = classification.summary(drawn)
     expected = [scores[name] for name in uncertainty.POOLED]
     np.testing.assert_allclose(found[: len(expected)], expected, atol=1e-12)
 

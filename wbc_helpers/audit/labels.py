@@ -15,9 +15,9 @@ import pandas as pd
 
 from wbc_helpers import cells
 from wbc_helpers.errors import DataMismatch, InvalidParameter
-from wbc_helpers.evaluate.classification import Evaluation
-from wbc_helpers.evaluate.predictions import (
+from wbc_helpers.evaluate.classification import (
     PROBABILITIES,
+    Evaluation,
     by_photograph,
     codes_of,
     evaluate_table,
@@ -54,7 +54,7 @@ def judge(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     out_of_fold : DataFrame
-        One row an image, columns `predictions.COLUMNS`; each answer from a network that was
+        One row an image, columns `classification.COLUMNS`; each answer from a network that was
         trained on no image of this photograph, nor of one that overlaps it. Answers for images
         that a network trained on would only repeat their labels.
 
@@ -129,7 +129,7 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     Parameters
     ----------
     predictions : DataFrame
-        One row an image, columns `predictions.COLUMNS`: the answers that were judged, or those
+        One row an image, columns `classification.COLUMNS`: the answers that were judged, or those
         of another run on the same photographs.
     judged : DataFrame
         As `judge` returns it.
@@ -139,7 +139,7 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     DataFrame
         Rows `images` and `photographs` (level `unit`), each `as published` and `without doubtful`
         (level `labels`); columns `n` and `SCORES`, NaN where undefined. A photograph under two
-        types counts under each, see `predictions.by_photograph`.
+        types counts under each, see `classification.by_photograph`.
 
     Raises
     ------
@@ -223,8 +223,9 @@ def _checked(predictions: pd.DataFrame) -> tuple[Evaluation, np.ndarray]:
     if missing or twice:
         found = f"lacks the columns {', '.join(missing)}" if missing else f"repeats {twice} files"
         raise InvalidParameter(
-            f"The table of predictions {found}. Expected one row an image, as predictions.tabulate "
-            "and predictions.read return them; of several cross-validations choose one."
+            f"The table of predictions {found}. Expected one row an image, as "
+            "classification.tabulate and read_predictions return them; of several "
+            "cross-validations choose one."
         )
     evaluation = evaluate_table(predictions)
     return evaluation, codes_of(evaluation, predictions["source_id"])

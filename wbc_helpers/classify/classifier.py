@@ -24,7 +24,7 @@ from tqdm import tqdm
 from wbc_helpers import cells, storage
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import calibration
-from wbc_helpers.evaluate.predictions import PROBABILITIES
+from wbc_helpers.evaluate.classification import PROBABILITIES
 from wbc_helpers.pixels import scale, stain, white_cells
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.runs import backend, folders
@@ -77,9 +77,9 @@ class Classifier:
         DataFrame
             One row an image. `file` (empty for an array), `found`: whether a white cell was found;
             if not, all else but `file` is missing. `cell_type`, the most probable, and
-            `probability`; one column for each of `predictions.PROBABILITIES`; `answered`: whether
-            the probability reaches the threshold below which the question is better left to a
-            haematologist.
+            `probability`; one column for each of `classification.PROBABILITIES`; `answered`:
+            whether the probability reaches the threshold below which the question is better left to
+            a haematologist.
 
         Raises
         ------
@@ -329,7 +329,7 @@ def of_run(run: folders.Run) -> Classifier:
             "whose recipe cuts the white cell out, such as compact."
         )
     try:
-        temperature = calibration.read_calibration(run).temperature
+        temperature = calibration.read_calibration(run.folder).temperature
     except DataNotFound:
         temperature = 1.0
     about = {

@@ -27,7 +27,7 @@ from wbc_helpers.data.catalog import find_images
 from wbc_helpers.data.identity import Identity
 from wbc_helpers.data.splits import add_provenance, grouped_folds
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExists
-from wbc_helpers.evaluate import predictions, uncertainty
+from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.views import draw
@@ -377,7 +377,7 @@ def cross_validate(
     Returns
     -------
     DataFrame
-        Out-of-fold answers, see `predictions.tabulate`.
+        Out-of-fold answers, see `classification.tabulate`.
 
     Raises
     ------
@@ -404,7 +404,7 @@ def cross_validate(
         train(rows, pixels, part, run, patches, in_use.n_devices, verbose)
         judged = rows[held_out]
         told = networks.answer(settings.recipe, networks.load(run), pixels[held_out.to_numpy()])
-        answers.append(predictions.tabulate(judged, told))
+        answers.append(classification.tabulate(judged, told))
         accuracy = (answers[-1]["predicted"] == answers[-1]["cell_type"]).mean()
         print(
             f"fold {number}: {len(judged):,} images of {judged['source_id'].nunique()} "
@@ -413,7 +413,7 @@ def cross_validate(
             flush=True,
         )
     table = pd.concat(answers, ignore_index=True)
-    predictions.write(folder, table)
+    classification.write_predictions(folder, table)
     told = {"training": described["training"], "data": described["data"], **summarise(table)}
     storage.write_json(folder / "crossval.json", folders.finite(told))
     return table
@@ -471,10 +471,10 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     Returns
     -------
     dict
-        `images` and `photographs`, each see `predictions.summary`, with `intervals`: 95 %, drawn
+        `images` and `photographs`, each see `classification.summary`, with `intervals`: 95 %, drawn
         by photograph.
     """
-    by_image = predictions.evaluate_table(table)
+    by_image = classification.evaluate_table(table)
     looks = {
         "images": (by_image, table["source_id"]),
         "photographs": _by_photograph(by_image, table["source_id"]),
@@ -482,7 +482,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     summary = {}
     for look, (judged, units) in looks.items():
         interval = uncertainty.intervals(judged, units)
-        summary[look] = predictions.summary(judged) | {
+        summary[look] = classification.summary(judged) | {
             "intervals": {
                 score: interval.loc[score, ["low", "high"]].tolist()
                 for score in ("accuracy", "balanced_accuracy", "macro_f1")
@@ -493,7 +493,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
 
 def _by_photograph(evaluation: Evaluation, source_ids: pd.Series) -> tuple[Evaluation, list[str]]:
     """Judge photographs, each a unit of its own."""
-    judged = predictions.by_photograph(evaluation, source_ids)
+    judged = classification.by_photograph(evaluation, source_ids)
     return judged, [str(number) for number in range(judged.n_images)]
 
 
@@ -567,4 +567,4 @@ def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) ->
         ) from error
     if data is not None:
         folders.check_data(folders.Run(folder, made), data)
-    return predictions.read(folder)
+    return classification.read_predictions(folder)

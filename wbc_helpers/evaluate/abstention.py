@@ -27,8 +27,7 @@ from numpy.typing import ArrayLike
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate.calibration import confidence_and_right
-from wbc_helpers.evaluate.classification import Evaluation
-from wbc_helpers.evaluate.predictions import codes_of
+from wbc_helpers.evaluate.classification import Evaluation, codes_of
 
 
 @dataclass(frozen=True, eq=False)

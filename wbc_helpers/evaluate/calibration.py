@@ -24,7 +24,6 @@ from scipy.optimize import minimize_scalar
 from wbc_helpers import cells, storage
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter
 from wbc_helpers.evaluate.classification import Evaluation, evaluate
-from wbc_helpers.runs import folders
 
 FORMAT = 1
 """Version of `calibration.json`."""
@@ -318,54 +317,29 @@ def _log_loss(logits: np.ndarray, types: np.ndarray, temperature: float) -> floa
     return float(np.abs(likelihood.mean()))
 
 
-def write_calibration(run: folders.Run, calibration: Calibration, **summaries: Any) -> Path:
+def write_calibration(folder: Path, calibration: Calibration, **summaries: Any) -> Path:
     """Write `calibration.json` into a run folder.
 
-    Parameters
-    ----------
-    run : Run
-        The run that was calibrated.
-    calibration : Calibration
-        See `fit_temperature`.
-    **summaries
-        More to keep beside it, of plain numbers, such as `test={"before": summary(…)}`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    NoSpaceLeft, ReadOnlyFolder
-        If it cannot be written.
+    `summaries` of plain numbers are kept beside it, such as `test={"before": summary(…)}`. Errors:
+    see `storage.write_json`.
     """
-    path = run.folder / "calibration.json"
-    content = {"format": FORMAT, "run": run.name, **asdict(calibration), **summaries}
+    path = folder / "calibration.json"
+    content = {"format": FORMAT, "run": folder.name, **asdict(calibration), **summaries}
     storage.write_json(path, content)
     return path
 
 
-def read_calibration(run: folders.Run) -> Calibration:
+def read_calibration(folder: Path) -> Calibration:
     """Read `calibration.json` of a run folder.
-
-    Parameters
-    ----------
-    run : Run
-        A run that was calibrated.
-
-    Returns
-    -------
-    Calibration
 
     Raises
     ------
     DataNotFound
-        If it was not.
+        If the run was not calibrated.
     BrokenRun
         If the file is damaged or of another version.
     """
-    path = run.folder / "calibration.json"
+    path = folder / "calibration.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -375,7 +349,7 @@ def read_calibration(run: folders.Run) -> Calibration:
             raise ValueError(f"temperature {calibration.temperature!r}")
     except FileNotFoundError as error:
         raise DataNotFound(
-            f"The run {run.name!r} has no calibration.json. Evaluate it with 04_evaluate first."
+            f"The run {folder.name!r} has no calibration.json. Evaluate it with 04_evaluate first."
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise BrokenRun(

@@ -25,8 +25,7 @@ from numpy.typing import ArrayLike
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.evaluate.classification import Evaluation
-from wbc_helpers.evaluate.predictions import codes_of, kappa
+from wbc_helpers.evaluate.classification import Evaluation, codes_of, kappa
 
 POOLED = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "roc_auc", "average_precision")
 """Scores of all types together; the last two are means over the types."""

@@ -1,4 +1,4 @@
-"""Scores against numbers worked out by hand."""
+"""Scores, photographs and tables of answers against numbers worked out by hand."""
 
 import json
 import math
@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import metrics
 
 from wbc_helpers import cells
-from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, InvalidParameter
+from wbc_helpers.evaluate import classification
 from wbc_helpers.evaluate.classification import evaluate, most_confident_mistakes, wilson_interval
 
 # Rows are true types. Ten images: 6 right; neutrophils are called monocytes once, and so on.
@@ -280,3 +282,196 @@ def test_bad_input_is_named(true_types, probabilities, complaint):
 def test_curves_need_a_known_type(ten_images, curve):
     with pytest.raises(InvalidParameter, match=r"'basophil'.*eosinophil"):
         getattr(ten_images, curve)("basophil")
+
+
+# Photographs
+
+
+NAMES = ["a", "a", "a", "b", "c"]
+
+
+@pytest.fixture
+def five_images():
+    """Photograph a is called right in two of three images, but rightly on average."""
+    return evaluate(
+        ["eosinophil"] * 3 + ["lymphocyte", "monocyte"],
+        [
+            [0.9, 0.1, 0, 0],
+            [0.8, 0.2, 0, 0],
+            [0.1, 0.9, 0, 0],
+            [0.6, 0.4, 0, 0],
+            [0, 0, 1, 0],
+        ],
+    )
+
+
+def test_photographs_are_judged_by_the_mean_of_their_images(five_images):
+    by_photograph = classification.by_photograph(five_images, NAMES)
+    assert by_photograph.n_images == 3
+    assert by_photograph.true_types.tolist() == ["eosinophil", "lymphocyte", "monocyte"]
+    np.testing.assert_allclose(by_photograph.probabilities[0], [0.6, 0.4, 0, 0])
+    assert (five_images.accuracy, by_photograph.accuracy) == (3 / 5, 2 / 3)
+
+
+def test_photograph_under_two_types_counts_under_each(five_images):
+    by_photograph = classification.by_photograph(five_images, ["a", "a", "a", "a", "c"])
+    assert by_photograph.true_types.tolist() == ["eosinophil", "lymphocyte", "monocyte"]
+    np.testing.assert_allclose(by_photograph.probabilities[1], [0.6, 0.4, 0, 0])
+
+
+def test_views_leave_out_what_train_shows(five_images):
+    looks = classification.views(five_images, NAMES, [True, True, True, False, False])
+    assert {name: each.n_images for name, each in looks.items()} == {
+        "images": 5,
+        "photographs": 3,
+        "images of unseen cells": 2,
+        "photographs of unseen cells": 2,
+    }
+    assert looks["photographs of unseen cells"].accuracy == 1 / 2
+    for seen in (None, [False] * 5, [True] * 5):
+        assert list(classification.views(five_images, NAMES, seen)) == ["images", "photographs"]
+
+
+def test_part_takes_the_catalogs_column(five_images):
+    chosen = pd.Series([True, False, False, False, True], dtype="boolean")
+    assert classification.part(five_images, chosen).accuracy == 1
+
+
+@pytest.mark.parametrize("chosen", [[True] * 4, [True, None, True, True, True], [False] * 5])
+def test_part_refuses_an_unclear_choice(five_images, chosen):
+    with pytest.raises(InvalidParameter):
+        classification.part(five_images, chosen)
+
+
+@pytest.mark.parametrize("names", [["a"] * 4, ["a", None, "b", "c", "d"], ["a", pd.NA, *"bcd"]])
+def test_unknown_photographs_are_refused(five_images, names):
+    with pytest.raises(InvalidParameter, match="photographs"):
+        classification.by_photograph(five_images, names)
+
+
+def test_kappa_by_hand():
+    # Agreement 0.7; by chance 0.5 · 0.6 + 0.5 · 0.4 = 0.5; so 0.2 / 0.5.
+    confusion = np.zeros((4, 4))
+    confusion[:2, :2] = [[20, 5], [10, 15]]
+    assert classification.kappa(confusion) == pytest.approx(0.4)
+    # Perfect; guessing; always wrong among two of equal size.
+    three = np.zeros((3, 4, 4))
+    three[0] = np.eye(4)
+    three[1] = 3
+    three[2, [0, 1], [1, 0]] = 5
+    np.testing.assert_allclose(classification.kappa(three), [1, 0, -1], atol=1e-12)
+    assert np.isnan(classification.kappa(np.diag([7, 0, 0, 0])))
+
+
+def test_kappa_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    true, predicted = generator.integers(0, 4, (2, 200))
+    confusion = metrics.confusion_matrix(true, predicted)
+    expected = metrics.cohen_kappa_score(true, predicted)
+    assert classification.kappa(confusion) == pytest.approx(expected)
+
+
+def test_summary_holds_plain_numbers(five_images):
+    scores = classification.summary(five_images)
+    # Lymphocyte 0.4 against 0.1, 0.2, 0.9 and 0: above three of the four.
+    lymphocyte = scores["per_class"]["lymphocyte"]
+    assert lymphocyte["roc_auc"] == pytest.approx(3 / 4)
+    assert lymphocyte["average_precision"] == pytest.approx(1 / 2)
+    assert scores["per_class"]["neutrophil"]["roc_auc"] is None
+    assert scores["per_class"]["neutrophil"]["average_precision"] is None
+    # Eosinophils 0.9, 0.8, 0.1 against 0.6, 0: five of six pairs.
+    assert scores["roc_auc"] == pytest.approx((5 / 6 + 3 / 4 + 1) / 3)
+    assert scores["kappa"] == pytest.approx((3 / 5 - (3 * 3 + 1 + 1) / 25) / (1 - 11 / 25))
+    assert scores["accuracy"] == five_images.accuracy
+
+
+def test_summary_of_one_type_has_no_kappa():
+    scores = classification.summary(evaluate(["monocyte"], [np.eye(4)[2]]))
+    assert scores["kappa"] is None
+    assert scores["roc_auc"] is None
+    assert scores["average_precision"] == 1
+    assert set(cells.NAMES) == set(scores["per_class"])
+
+
+# Tables of answers
+
+
+@pytest.fixture
+def rows():
+    table = pd.DataFrame(
+        {
+            "path": list("abcd"),
+            "file": [f"TEST/{name.upper()}/_0_1.jpeg" for name in cells.NAMES],
+            "split": pd.Categorical(["TEST"] * 4),
+            "cell_type": pd.Categorical(cells.NAMES),
+            "source_id": pd.array(["BloodImage_00001", pd.NA, "x", "y"], "string"),
+        },
+        index=[7, 3, 9, 1],
+    )
+    return table
+
+
+@pytest.fixture
+def probabilities():
+    scores = np.random.default_rng(0).random((4, 4), np.float32)
+    return scores / scores.sum(axis=1, keepdims=True)
+
+
+def test_table_comes_back_as_it_was(rows, probabilities, tmp_path):
+    table = classification.tabulate(rows, probabilities)
+    assert list(table.columns) == list(classification.COLUMNS)
+    classification.write_predictions(tmp_path, table)
+    again = classification.read_predictions(tmp_path)
+    read = again[list(classification.PROBABILITIES)].to_numpy(np.float32)
+    np.testing.assert_array_equal(read, probabilities)
+    others = [name for name in table if name not in classification.PROBABILITIES]
+    pd.testing.assert_frame_equal(again[others], table[others])
+    assert again["source_id"].isna().tolist() == [False, True, False, False]
+    assert again["group_id"].isna().all()
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_prediction_is_the_most_probable_type(rows):
+    table = classification.tabulate(rows, np.eye(4)[[0, 2, 2, 1]])
+    expected = ["eosinophil", "monocyte", "monocyte", "lymphocyte"]
+    assert table["predicted"].tolist() == expected
+    assert classification.evaluate_table(table).accuracy == 0.5
+
+
+def test_half_a_catalog_is_refused(rows, probabilities):
+    with pytest.raises(InvalidParameter, match="split"):
+        classification.tabulate(rows.drop(columns="split"), probabilities)
+    with pytest.raises(InvalidParameter, match="twice"):
+        classification.tabulate(rows.assign(file="a"), probabilities)
+
+
+def test_missing_and_damaged_tables_are_named(rows, probabilities, tmp_path):
+    with pytest.raises(DataNotFound, match="04_evaluate"):
+        classification.read_predictions(tmp_path)
+    path = classification.write_predictions(tmp_path, classification.tabulate(rows, probabilities))
+    whole = path.read_text()
+    for text in ("", "file\na\n", whole.replace("lymphocyte", "ghost"), whole[:-60]):
+        path.write_text(text)
+        with pytest.raises(BrokenRun, match="damaged"):
+            classification.read_predictions(tmp_path)
+
+
+def test_two_runs_are_brought_into_one_order(rows, probabilities):
+    first = classification.tabulate(rows, np.eye(4))
+    second = classification.tabulate(rows, probabilities).iloc[::-1]
+    images, one, other = classification.align(first, second)
+    assert images["file"].tolist() == first["file"].tolist()
+    assert one.true_types.tolist() == other.true_types.tolist() == list(cells.NAMES)
+    np.testing.assert_array_equal(other.probabilities, probabilities)
+
+
+def test_runs_on_other_images_cannot_be_aligned(rows, probabilities):
+    first = classification.tabulate(rows, probabilities)
+    fewer = first.iloc[:3]
+    renamed = first.assign(file=first["file"] + "x")
+    relabelled = first.assign(cell_type=first["cell_type"].to_numpy()[::-1])
+    for second in (fewer, renamed, relabelled):
+        with pytest.raises(DataMismatch, match="same"):
+            classification.align(first, second)
+        with pytest.raises(DataMismatch, match="same"):
+            classification.align(second, first)
