@@ -15,7 +15,7 @@ from wbc_helpers.count.training import DetectorSettings, SmearBatches
 from wbc_helpers.data import annotations, smear_identity
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.pixels import views
+from wbc_helpers.pixels import scale, views
 from wbc_helpers.pixels.views import SmearViews
 from wbc_helpers.runs import backend, folders
 from wbc_helpers.runs.recorder import Recorder
@@ -70,11 +70,11 @@ def scores(run):
 
 
 def test_red_cells_inside_the_frame_give_the_scale(boxed):
-    assert training.red_cell_in(boxed, PARTS.index) == 50
+    assert scale.boxed_red_cell(boxed.boxes) == 50
     cut = boxed.boxes.copy()
     cut.loc[cut["kind"] == "RBC", "x_max"] = SMALL[1]
     with pytest.raises(InvalidParameter, match="RBC"):
-        training.red_cell_in(Annotations(cut, boxed.problems, boxed.photographs), PARTS)
+        scale.boxed_red_cell(cut)
 
 
 def test_validation_shows_each_photograph_once_as_it_is(boxed):

@@ -1,16 +1,12 @@
 """Cells found and named where both networks are stand-ins that know what they are shown."""
 
-import cv2
-import numpy as np
 import plain_smears
 import pytest
-from PIL import Image
 from plain_smears import photograph, reader_of
 
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
-from wbc_helpers.pixels import scale
 
 KNOWN = {
     10: [("RBC", 0, 0, 0.9), ("WBC", 20, 10, 0.95), ("WBC", 40, 40, 0.9)],
@@ -99,51 +95,6 @@ def test_one_answer_does_not_depend_on_what_else_is_asked():
 
 
 # The scale
-
-
-def drawn_smear(zoom=1):
-    smear = np.full((240, 320, 3), (225, 215, 228), np.uint8)
-    for x in range(30, 320, 65):
-        for y in (30, 95, 160, 215):
-            cv2.circle(smear, (x, y), 26, (205, 130, 140), -1, cv2.LINE_AA)
-    return cv2.resize(smear, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
-
-
-@pytest.fixture
-def smears(tmp_path):
-    """Save drawn smears of some magnifications; 0 stands for a file that is none."""
-
-    def save(*zooms):
-        paths = [tmp_path / f"{place}.png" for place in range(len(zooms))]
-        for path, zoom in zip(paths, zooms, strict=True):
-            if zoom:
-                Image.fromarray(drawn_smear(zoom)).save(path)
-            else:
-                path.write_bytes(b"nothing")
-        return paths
-
-    return save
-
-
-def test_the_scale_is_the_median_of_what_the_photographs_tell(smears):
-    once, twice = (scale.red_cell_diameter(drawn_smear(zoom)) for zoom in (1, 2))
-    assert twice > 1.8 * once
-    assert detector.estimate_scale(smears(1, 2, 1)) == (once, 3)
-    assert detector.estimate_scale(smears(2, 1, 2)) == (twice, 3)
-
-
-def test_files_that_tell_nothing_about_the_scale_are_passed_over(smears, tmp_path):
-    once = scale.red_cell_diameter(drawn_smear())
-    Image.fromarray(photograph(200)).save(tmp_path / "empty field.png")
-    paths = [*smears(0, 1, 0), tmp_path / "nowhere.png", tmp_path / "empty field.png"]
-    assert detector.estimate_scale(paths) == (once, 1)
-    assert detector.estimate_scale(paths[3:]) == (None, 0)
-    assert detector.estimate_scale([]) == (None, 0)
-
-
-def test_the_scale_is_told_from_some_photographs_spread_evenly(smears):
-    once = scale.red_cell_diameter(drawn_smear())
-    assert detector.estimate_scale(smears(1, 2, 2, 2, 1), n_photographs=2) == (once, 2)
 
 
 def test_photographs_smaller_than_a_red_cell_are_refused():

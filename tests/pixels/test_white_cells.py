@@ -6,10 +6,10 @@ import xml.etree.ElementTree as ElementTree
 import cv2
 import numpy as np
 import pytest
+from drawn_fields import draw_field
 
-from benchmarks import laboratories
 from wbc_helpers.pixels import images, white_cells
-from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter, red_cell_diameter_of
+from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
 
 SMEAR = (220, 180, 190)
 
@@ -93,57 +93,7 @@ def test_lobes_of_one_nucleus_count_once():
     assert white_cells.find_nuclei(smear).max() == 2
 
 
-# Where cells are, and how large the red ones
-
-
-def draw_field(red_cell, nuclei, width=640, height=480, touching=False):
-    """A field of red cells on a lattice, and round nuclei at given places (x, y, radius)."""
-    field = np.full((height, width, 3), (225, 220, 228), np.uint8)
-    step = red_cell * (1.0 if touching else 1.35)
-    for y in np.arange(red_cell, height - red_cell / 2, step):
-        for x in np.arange(red_cell, width - red_cell / 2, step):
-            centre = (round(x), round(y))
-            if all(np.hypot(x - nx, y - ny) > radius + red_cell for nx, ny, radius in nuclei):
-                cv2.circle(field, centre, round(red_cell / 2), (205, 130, 140), -1, cv2.LINE_AA)
-                cv2.circle(field, centre, round(red_cell / 8), (215, 165, 170), -1, cv2.LINE_AA)
-    for x, y, radius in nuclei:
-        cv2.circle(field, (x, y), radius, (110, 70, 180), -1, cv2.LINE_AA)
-    return field
-
-
-@pytest.mark.parametrize("red_cell", [30, 52, 104])
-def test_the_red_cells_give_the_scale(red_cell):
-    field = draw_field(red_cell, [(320, 240, red_cell // 2)])
-    # Drawn cells have sharp edges, which the factor, measured on blurred ones, does not know.
-    assert red_cell_diameter(field) == pytest.approx(red_cell * 1.2, rel=0.12)
-
-
-def test_estimates_of_one_field_at_two_magnifications_differ_by_the_magnification():
-    field = draw_field(70, [(320, 240, 40)])
-    half = cv2.resize(field, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    ratio = red_cell_diameter(field) / red_cell_diameter(half)
-    assert ratio == pytest.approx(2, rel=0.05)
-
-
-@pytest.mark.parametrize("laboratory", laboratories.LABORATORIES, ids=lambda each: each.name)
-def test_another_laboratory_does_not_hide_the_scale(laboratory):
-    field = draw_field(52, [(320, 240, 40)])
-    there = red_cell_diameter(laboratories.simulate(field, laboratory))
-    here = red_cell_diameter(field)
-    assert there == pytest.approx(here * laboratory.magnification, rel=0.1)
-
-
-def test_no_red_cells_no_scale():
-    empty = np.full((240, 320, 3), SMEAR, np.uint8)
-    black = np.zeros((240, 320, 3), np.uint8)
-    assert np.isnan(red_cell_diameter(empty))
-    assert np.isnan(red_cell_diameter(black))
-    assert red_cell_diameter_of([empty, black]) == RED_CELL
-    assert red_cell_diameter_of([], default=70) == 70
-    # One good image among empty ones gives the scale.
-    field = draw_field(52, [])
-    alone = red_cell_diameter(field)
-    assert red_cell_diameter_of([empty, field, black]) == alone
+# Where cells are
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 2.5])

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,6 @@ from wbc_helpers.runs.recipes import RECIPES
 
 AT_A_TIME = 256
 """Images that are held in memory at once."""
-
-SMALLEST_RED_CELL, LARGEST_RED_CELL = 10, 1_000
-"""Pixels. Below, no nucleus can be told; above, a photograph shows less than a cell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +90,7 @@ class Classifier:
                 "into a list."
             )
         images = [each if isinstance(each, str | Path) else checked(each) for each in images]
-        red_cell = red_cell_of(images, red_cell)
+        red_cell = scale.red_cell_of(images, red_cell)
         tables = []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
@@ -194,44 +190,6 @@ class Classifier:
         unknown = ["cell_type", "probability", *PROBABILITIES, "answered"]
         table.loc[~found, unknown] = pd.NA
         return table
-
-
-def red_cell_of(images: list[str | Path | np.ndarray], red_cell: float | None) -> float:
-    """Take the diameter of the red cells as given, or estimate it.
-
-    Parameters
-    ----------
-    images : list of path, or of (height, width, 3) ndarray of uint8
-        RGB images of one magnification.
-    red_cell : float or None
-        The diameter, in pixels; None estimates it.
-
-    Returns
-    -------
-    float
-        In pixels.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is no usable number, or too few red cells are seen to estimate it.
-    """
-    if red_cell is None:
-        red_cell = scale.red_cell_diameter_of(images, default=np.nan) if images else 52
-        if np.isnan(red_cell):
-            raise InvalidParameter(
-                f"Too few red cells are seen in {len(images)} images to tell their scale. "
-                "Expected at least three in one of them; else give their diameter in pixels "
-                "as red_cell."
-            )
-    is_number = isinstance(red_cell, Real) and not isinstance(red_cell, bool)
-    if not is_number or not SMALLEST_RED_CELL <= red_cell <= LARGEST_RED_CELL:
-        raise InvalidParameter(
-            f"red_cell={red_cell!r} is not usable. Expected the diameter of a red cell in "
-            f"pixels, {SMALLEST_RED_CELL} to {LARGEST_RED_CELL}, such as 52 for the published "
-            "images of 320×240; None estimates it."
-        )
-    return red_cell
 
 
 def checked(image: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ import pandas as pd
 from wbc_helpers import cells, errors, storage
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
-from wbc_helpers.classify.classifier import LARGEST_RED_CELL, SMALLEST_RED_CELL, Classifier
+from wbc_helpers.classify.classifier import Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale, stain
@@ -124,7 +124,7 @@ class Detector:
         if red_cell is None:
             # Of files, only the names are held.
             images = list(images)
-        red_cell = classifier.red_cell_of(images, red_cell)
+        red_cell = scale.red_cell_of(images, red_cell)
         waiting: list[tuple[str, tuple[int, int], np.ndarray]] = []
         for place, image in enumerate(images):
             named = isinstance(image, str | Path)
@@ -332,10 +332,6 @@ UNSURE = 0.05
 """A box whose score is no further than this from the threshold of its kind is unsure: it is worth a
 look whether it was rightly counted, or rightly not."""
 
-N_FOR_SCALE = 24
-"""Photographs from which the diameter of the red cells is estimated: that of so many is known to
-2 or 3 % (standard deviation; 12 % by one alone)."""
-
 READ_COLUMNS = [
     "kind",
     "cell_type",
@@ -371,7 +367,7 @@ class SmearReader:
         photographs : sequence of (height, width, 3) ndarray of uint8
             RGB, of one magnification; all are held in memory.
         red_cell : float
-            Diameter of the red cells in pixels, see `estimate_scale`.
+            Diameter of the red cells in pixels, see `scale.estimate_scale`.
 
         Returns
         -------
@@ -446,36 +442,6 @@ def load_reader(ways: int | None = None) -> SmearReader:
     return SmearReader(found, classifier.load())
 
 
-def estimate_scale(
-    paths: Sequence[str | Path], n_photographs: int = N_FOR_SCALE
-) -> tuple[float | None, int]:
-    """Estimate how many pixels wide the red cells are, from photographs of one microscope.
-
-    Parameters
-    ----------
-    paths : sequence of path
-        Files that cannot be read, or show too few red cells, tell nothing and are passed over.
-    n_photographs : int
-        So many of them, spread evenly, are looked at.
-
-    Returns
-    -------
-    red_cell : float or None
-        The median over the photographs, in pixels; None where none tells anything.
-    n_seen : int
-        Photographs that told something.
-    """
-    estimates = []
-    chosen = np.linspace(0, len(paths) - 1, min(n_photographs, len(paths))).round().astype(int)
-    for place in chosen:
-        try:
-            estimates.append(scale.red_cell_diameter(read_image(paths[place])))
-        except UnreadableImage:
-            continue
-    known = [each for each in estimates if SMALLEST_RED_CELL <= each <= LARGEST_RED_CELL]
-    return (float(np.median(known)), len(known)) if known else (None, 0)
-
-
 def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
     """Refuse a photograph in which no cell could be told.
 
@@ -494,7 +460,7 @@ def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
         If the scale is not known.
     """
     height, width = photograph.shape[:2]
-    if min(height, width) < (red_cell or SMALLEST_RED_CELL):
+    if min(height, width) < (red_cell or scale.SMALLEST_RED_CELL):
         raise UnreadableImage(
             f"{width}×{height} pixels are less than a red cell"
             + (f", which is {red_cell:.0f} pixels wide here" if red_cell else "")

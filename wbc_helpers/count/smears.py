@@ -28,6 +28,7 @@ from wbc_helpers.count.differential import Differential
 from wbc_helpers.data.catalog import IMAGE_SUFFIXES
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
 from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.scale import check_red_cell, estimate_scale
 
 CELLS, COUNTS, FAILURES = "cells.csv", "counts.csv", "failures.csv"
 CELL_COLUMNS = ["file", "kind", "cell_type", *BOX, "score", "type_probability", "answered"]
@@ -239,7 +240,7 @@ def count_folder(
     reader : SmearReader
         See `detector.load_reader`.
     red_cell : float, optional
-        Diameter of the red cells in pixels; by default estimated from `detector.N_FOR_SCALE`
+        Diameter of the red cells in pixels; by default estimated from `scale.N_FOR_SCALE`
         of the photographs.
     only : iterable of str, optional
         Names of the photographs to count, with or without suffix; by default all.
@@ -260,10 +261,8 @@ def count_folder(
     ReadOnlyFolder, NoSpaceLeft
         If the results cannot be written.
     """
-    from wbc_helpers.classify.classifier import red_cell_of
-
     if red_cell is not None:
-        red_cell_of([], red_cell)
+        check_red_cell(red_cell)
     folder = Path(folder).expanduser().absolute()
     images, passed_over = find_photographs(folder, out)
     if only is not None:
@@ -272,7 +271,7 @@ def count_folder(
     kept = open_folder(out, _described(folder, reader, red_cell))
     if red_cell is None and kept["estimated_red_cell"] is None:
         paths = [folder / image for image in images]
-        kept["estimated_red_cell"], kept["photographs_for_scale"] = detector.estimate_scale(paths)
+        kept["estimated_red_cell"], kept["photographs_for_scale"] = estimate_scale(paths)
         storage.write_json(out / SETTINGS, kept)
     scale = red_cell or kept["estimated_red_cell"]
     done = read_stamps(out)

@@ -3,7 +3,7 @@
 Choosing how a detector's maps are read, and judging what it finds and counts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.detection import BoxMatches, DetectionScores
 from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.images import read_image
-from wbc_helpers.pixels.scale import RED_CELL
+from wbc_helpers.pixels.scale import RED_CELL, boxed_red_cell
 from wbc_helpers.pixels.views import STILL, SmearViews, draw_smear
 from wbc_helpers.runs import backend, folders, recipes
 from wbc_helpers.runs.recorder import Recorder, finish, restore, warm_cosine
@@ -232,7 +232,7 @@ def train(
         run.folder / "split.csv",
         pd.DataFrame({"file": names, "part": part.fillna("")}).to_csv(index=False),
     )
-    scale = RED_CELL / red_cell_in(boxed, in_training["photograph"])
+    scale = RED_CELL / boxed_red_cell(_truth(boxed, in_training["photograph"]))
     batches = SmearBatches(boxed, in_training, scale, chosen["batch_size"], SmearViews(),
                            chosen["seed"])  # fmt: skip
     validation = None
@@ -259,39 +259,6 @@ def train(
     )
     finish(model, run)
     return run
-
-
-def red_cell_in(boxed: Annotations, photographs: Iterable[str]) -> float:
-    """Diameter of the red cells as they are boxed, in pixels.
-
-    Parameters
-    ----------
-    boxed : Annotations
-        Of photographs of one magnification.
-    photographs : iterable of str
-        Names of those to look at.
-
-    Returns
-    -------
-    float
-        Median over the photographs of the median side of boxes inside the frame.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such box.
-    """
-    boxes = boxed.boxes[boxed.boxes["photograph"].isin(set(photographs))]
-    inside = (boxes[["x_min", "y_min"]] > 2).all(axis=1)
-    inside &= (boxes["x_max"] < boxes["width"] - 2) & (boxes["y_max"] < boxes["height"] - 2)
-    red = boxes[inside & (boxes["kind"] == "RBC")]
-    if red.empty:
-        raise InvalidParameter(
-            "No red cell is boxed in the training photographs, from which to take the scale. "
-            "Expected RBC boxes that do not touch the frame."
-        )
-    sides = (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
-    return float(sides.groupby(red["photograph"]).median().median())
 
 
 class SmearBatches(keras.utils.PyDataset):

@@ -1,11 +1,18 @@
-"""How many pixels wide the red cells of an image are: the scale of everything else."""
+"""How many pixels wide the red cells of an image are: the scale of everything else.
 
-from collections.abc import Iterable
+One image tells it to 12 % (standard deviation), two dozen of one microscope to 2 or 3 %.
+"""
+
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.pixels.images import is_fill, pixels_of, resample
 
 RED_CELL = 52.0
@@ -13,17 +20,143 @@ RED_CELL = 52.0
 annotated photographs, at half size, the boxes of red cells inside the frame measure 52.0 (median
 of the photographs' medians, standard deviation 3.1)."""
 
-_TOUCH_PERCENTILE, _RADIUS_PER_DIAMETER = 80, 0.395
-"""Peaks of the distance to the nearest background are radii of red cells, less what the blurred
-edge takes off and what clumps and halves add. On the 364 photographs their 80th percentile is
-0.395 of the annotated diameter (standard deviation 0.049; of their median it is 0.074)."""
+SMALLEST_RED_CELL, LARGEST_RED_CELL = 10, 1_000
+"""Pixels. Below, no nucleus can be told; above, a photograph shows less than a cell."""
+
+N_FOR_SCALE = 24
+"""Photographs that `estimate_scale` looks at."""
 
 
-# The red cells around, whose size is the scale
+def red_cell_of(images: Sequence[str | Path | np.ndarray], red_cell: float | None = None) -> float:
+    """Take the diameter of the red cells as given, or estimate it, in pixels.
+
+    Parameters
+    ----------
+    images : sequence of path, or of (height, width, 3) ndarray of uint8
+        Of one magnification; without any, `RED_CELL` is as good as another.
+    red_cell : float, optional
+        The diameter, see `check_red_cell`; by default it is estimated.
+
+    Raises
+    ------
+    InvalidParameter
+        If it is no usable number, or too few red cells are seen to estimate it.
+
+    Examples
+    --------
+    >>> red_cell_of(["a.jpg", "b.jpg"], red_cell=104)
+    104
+    """
+    if red_cell is None:
+        red_cell = red_cell_diameter_of(images, default=np.nan) if images else RED_CELL
+        if np.isnan(red_cell):
+            raise InvalidParameter(
+                f"Too few red cells are seen in {len(images)} images to tell their scale. "
+                "Expected at least three in one of them; else give their diameter in pixels "
+                "as red_cell."
+            )
+    return check_red_cell(red_cell)
+
+
+def check_red_cell(red_cell: Any) -> float:
+    """Refuse (InvalidParameter) a diameter outside `SMALLEST_RED_CELL` to `LARGEST_RED_CELL`."""
+    is_number = isinstance(red_cell, Real) and not isinstance(red_cell, bool)
+    if not is_number or not SMALLEST_RED_CELL <= red_cell <= LARGEST_RED_CELL:
+        raise InvalidParameter(
+            f"red_cell={red_cell!r} is not usable. Expected the diameter of a red cell in "
+            f"pixels, {SMALLEST_RED_CELL} to {LARGEST_RED_CELL}, such as 52 for the published "
+            "images of 320×240; None estimates it."
+        )
+    return red_cell
+
+
+def red_cell_diameter_of(
+    images: Iterable[str | Path | np.ndarray], n_images: int = 64, default: float = RED_CELL
+) -> float:
+    """Estimate the diameter of the red cells of many images of one microscope, in pixels.
+
+    Parameters
+    ----------
+    images : iterable of path, or of (height, width, 3) ndarray of uint8
+        All taken at one magnification.
+    n_images : int
+        So many of them, spread evenly, are looked at; the median counts.
+    default : float
+        What to return where too few red cells are seen.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file is not a complete image.
+    """
+    estimates = [red_cell_diameter(pixels_of(image)) for image in _spread(list(images), n_images)]
+    finite = [estimate for estimate in estimates if np.isfinite(estimate)]
+    return float(np.median(finite)) if finite else default
+
+
+def estimate_scale(
+    paths: Sequence[str | Path], n_photographs: int = N_FOR_SCALE
+) -> tuple[float | None, int]:
+    """Estimate the diameter of the red cells in a folder of which some files may be no smears.
+
+    Files that cannot be read, or show too few red cells, are passed over.
+
+    Returns
+    -------
+    red_cell : float or None
+        The median over `n_photographs` of them, spread evenly, in pixels; None where none tells
+        anything.
+    n_telling : int
+        Photographs that told something.
+    """
+    estimates = []
+    for path in _spread(paths, n_photographs):
+        try:
+            estimates.append(red_cell_diameter(pixels_of(path)))
+        except UnreadableImage:
+            continue
+    usable = [each for each in estimates if SMALLEST_RED_CELL <= each <= LARGEST_RED_CELL]
+    return (float(np.median(usable)), len(usable)) if usable else (None, 0)
+
+
+def _spread(images: Sequence, n_images: int) -> list:
+    """Choose so many, spread evenly from the first to the last."""
+    places = np.linspace(0, len(images) - 1, min(n_images, len(images))).round().astype(int)
+    return [images[place] for place in places]
+
+
+def boxed_red_cell(boxes: pd.DataFrame) -> float:
+    """Diameter of the red cells as people boxed them, in pixels.
+
+    Parameters
+    ----------
+    boxes : DataFrame
+        Of photographs of one magnification, see `annotations.Annotations.boxes`.
+
+    Returns
+    -------
+    float
+        Median over the photographs of the median side of boxes inside the frame.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no such box.
+    """
+    inside = (boxes[["x_min", "y_min"]] > 2).all(axis=1)
+    inside &= (boxes["x_max"] < boxes["width"] - 2) & (boxes["y_max"] < boxes["height"] - 2)
+    red = boxes[inside & (boxes["kind"] == "RBC")]
+    if red.empty:
+        raise InvalidParameter(
+            "No red cell is boxed in the training photographs, from which to take the scale. "
+            "Expected RBC boxes that do not touch the frame."
+        )
+    sides = (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
+    return float(sides.groupby(red["photograph"]).median().median())
 
 
 def red_cell_diameter(image: np.ndarray) -> float:
-    """Estimate how many pixels wide the red cells of an image are.
+    """Estimate the diameter of the red cells of one image, in pixels.
 
     The smear is told from the background by Otsu's threshold in green, which haemoglobin absorbs;
     pale centres are filled, nuclei left out; the distance to the nearest background peaks at the
@@ -37,8 +170,7 @@ def red_cell_diameter(image: np.ndarray) -> float:
     Returns
     -------
     float
-        Pixels; NaN where fewer than three red cells are seen. On single photographs it errs by
-        12 % (standard deviation): take the median of several, see `red_cell_diameter_of`.
+        NaN where fewer than three red cells are seen.
     """
     height, width = image.shape[:2]
     # As many pixels as the published images have; where a field is so wide that its red cells are
@@ -56,7 +188,14 @@ def red_cell_diameter(image: np.ndarray) -> float:
     return diameter
 
 
+_TOUCH_PERCENTILE, _RADIUS_PER_DIAMETER = 80, 0.395
+"""Peaks of the distance to the nearest background are radii of red cells, less what the blurred
+edge takes off and what clumps and halves add. On the 364 photographs their 80th percentile is
+0.395 of the annotated diameter (standard deviation 0.049; of their median it is 0.074)."""
+
+
 def _diameter(image: np.ndarray) -> float:
+    """Estimate it in an image whose red cells are about `RED_CELL` pixels wide."""
     blurred = cv2.GaussianBlur(image, (0, 0), 1)
     red, green, blue = np.moveaxis(blurred.astype(np.int16), 2, 0)
     smear = ~is_fill(image)
@@ -86,35 +225,5 @@ def _diameter(image: np.ndarray) -> float:
 
 
 def _grown(chromatin: np.ndarray) -> np.ndarray:
+    """Widen a mask by four pixels."""
     return cv2.dilate(chromatin.astype(np.uint8), np.ones((9, 9))) > 0
-
-
-def red_cell_diameter_of(
-    images: Iterable[str | Path | np.ndarray], n_images: int = 64, default: float = RED_CELL
-) -> float:
-    """Estimate the diameter of the red cells of many images of one microscope.
-
-    Parameters
-    ----------
-    images : iterable of path, or of (height, width, 3) ndarray of uint8
-        All taken at one magnification.
-    n_images : int
-        So many of them, spread evenly, are looked at.
-    default : float
-        What to return where too few red cells are seen.
-
-    Returns
-    -------
-    float
-        The median over the images, in pixels.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
-    """
-    images = list(images)
-    chosen = np.unique(np.linspace(0, len(images) - 1, n_images).round().astype(int))
-    estimates = [red_cell_diameter(pixels_of(images[i])) for i in chosen if len(images)]
-    known = [estimate for estimate in estimates if np.isfinite(estimate)]
-    return float(np.median(known)) if known else default

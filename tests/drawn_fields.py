@@ -1,0 +1,19 @@
+"""Fields of a smear whose red cells and nuclei lie where they are drawn."""
+
+import cv2
+import numpy as np
+
+
+def draw_field(red_cell, nuclei, width=640, height=480, touching=False):
+    """A field of red cells on a lattice, and round nuclei at given places (x, y, radius)."""
+    field = np.full((height, width, 3), (225, 220, 228), np.uint8)
+    step = red_cell * (1.0 if touching else 1.35)
+    for y in np.arange(red_cell, height - red_cell / 2, step):
+        for x in np.arange(red_cell, width - red_cell / 2, step):
+            centre = (round(x), round(y))
+            if all(np.hypot(x - nx, y - ny) > radius + red_cell for nx, ny, radius in nuclei):
+                cv2.circle(field, centre, round(red_cell / 2), (205, 130, 140), -1, cv2.LINE_AA)
+                cv2.circle(field, centre, round(red_cell / 8), (215, 165, 170), -1, cv2.LINE_AA)
+    for x, y, radius in nuclei:
+        cv2.circle(field, (x, y), radius, (110, 70, 180), -1, cv2.LINE_AA)
+    return field
