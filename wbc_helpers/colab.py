@@ -16,8 +16,8 @@ from pathlib import Path
 
 from wbc_helpers.errors import InstallationFailed, InvalidParameter
 
-WORKSHOP = ("jupytext", "papermill", "nbval", "nbconvert", "ipykernel")
-"""Requirements that make, run and test notebooks from outside; no notebook imports them."""
+WORKSHOP = ("papermill", "nbconvert", "ipykernel")
+"""Requirements that run notebooks from outside; no notebook imports them."""
 
 KAGGLE_SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 """Names under which Colab's Secrets may hold a Kaggle account: a token, or a name with its key."""
