@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import cv2
 import keras
 import laboratories
 import numpy as np
@@ -130,9 +129,7 @@ def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def shown(taken: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """What the recipe's network is shown of images in memory, see `inputs.decode`."""
     if RECIPES["compact"].sees == "image":
-        return np.stack(
-            [cv2.resize(each, size[::-1], interpolation=cv2.INTER_AREA) for each in taken]
-        )
+        return np.stack([images.resize(each, size) for each in taken])
     red_cell = scale.red_cell_diameter_of(taken)
     return np.stack(
         [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wbc_helpers.pixels.images import is_fill
+from wbc_helpers.pixels.images import is_fill, resize, scaled_size
 from wbc_helpers.pixels.stain import ABSORBANCE
 
 
@@ -80,6 +80,4 @@ def simulate(image: np.ndarray, laboratory: Laboratory) -> np.ndarray:
     taken[is_fill(image)] = 0
     if laboratory.magnification == 1:
         return taken
-    size = [round(side * laboratory.magnification) for side in image.shape[1::-1]]
-    smaller = laboratory.magnification < 1
-    return cv2.resize(taken, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    return resize(taken, scaled_size(image.shape, laboratory.magnification))

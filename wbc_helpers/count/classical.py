@@ -55,7 +55,7 @@ def find_cells(photograph: np.ndarray) -> pd.DataFrame:
         cells.
     """
     height, width = photograph.shape[:2]
-    half = cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    half = images.resample(photograph, 0.5)
     azure = find_azure(half)
     # Above the plain slide and red cells, which make up most of any photograph.
     azure = np.clip(azure.astype(np.int16) - int(np.median(azure)), 0, None)

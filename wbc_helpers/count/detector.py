@@ -30,7 +30,7 @@ from wbc_helpers.classify.classifier import Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale, stain
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.images import read_image, resize
 from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.runs import backend, folders
 
@@ -216,9 +216,7 @@ def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
         `DEEPEST` divides both sides.
     """
     height, width = _scaled(pixels.shape[:2], red_cell)
-    smaller = red_cell > RED_CELL
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    resampled = cv2.resize(pixels, (width, height), interpolation=interpolation)
+    resampled = resize(pixels, (height, width))
     return cv2.copyMakeBorder(
         stain.balance(resampled), 0, -height % DEEPEST, 0, -width % DEEPEST,
         cv2.BORDER_CONSTANT, value=(stain.WHITE,) * 3,

@@ -24,7 +24,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.count import differential
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.images import read_image, resize, scaled_size
 from wbc_helpers.report import rendering
 
 PER_PAGE = 48
@@ -142,8 +142,7 @@ def _pictures(path: Path) -> tuple[str | None, str | None]:
 def _encode(photograph: np.ndarray, longest: int) -> str:
     scale = longest / max(photograph.shape[:2])
     if scale < 1:
-        size = [max(round(side * scale), 1) for side in photograph.shape[1::-1]]
-        photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+        photograph = resize(photograph, scaled_size(photograph.shape, scale))
     # Written anew, it carries nothing of what a camera notes beside the pixels.
     _, encoded = cv2.imencode(
         ".jpg", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]

@@ -21,12 +21,11 @@ MAX_PIXELS = 50_000_000
 claims hundreds is a decompression bomb or a mistake, and would fill the memory."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 16, 1024
-"""Pixels."""
-
-_AT_A_TIME = 64
-"""Images that a thread takes at once; handing out single ones costs as much as decoding them."""
+"""Pixels. Recipes halve an image up to four times; larger ones fit no memory by the thousand."""
 
 _FORMAT_OF_SUFFIX = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}
+_WHAT_TO_DO = "Expected a complete colour JPEG or PNG; restore the file or take it out of the data."
+_AT_A_TIME = 64  # that a thread takes; handing out single images costs as much as decoding them
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,7 @@ class PixelStatistics:
 
 
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read one colour image, whole or not at all.
+    """Read one colour image, whole or not at all: RGB, (height, width, 3) uint8.
 
     Parameters
     ----------
@@ -56,11 +55,6 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
     size : (height, width), optional
         Resample to this size in pixels, averaging over areas. For JPEG files the decoder's own
         1/2, 1/4 or 1/8 scaling does most of it, which saves most of the decoding.
-
-    Returns
-    -------
-    ndarray, (height, width, 3) uint8
-        RGB.
 
     Raises
     ------
@@ -76,44 +70,35 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
             if size is not None:
                 # Pillow knows sizes as (width, height).
                 image.draft("RGB", (size[1], size[0]))
-            image = image.convert("RGB")
-            if size is not None and image.size != (size[1], size[0]):
-                image = image.resize((size[1], size[0]), Image.Resampling.BOX)
+            pixels = image.convert("RGB")
+            if size is not None and pixels.size != (size[1], size[0]):
+                pixels = pixels.resize((size[1], size[0]), Image.Resampling.BOX)
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path} is too large: {error}. {_WHAT_TO_DO}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} does not exist. {_WHAT_TO_DO}") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise UnreadableImage(f"{path} {_describe(path, error)}. {_WHAT_TO_DO}") from error
-    return np.asarray(image)
-
-
-_WHAT_TO_DO = "Expected a complete colour JPEG or PNG; restore the file or take it out of the data."
+    return np.asarray(pixels)
 
 
 def check_size(size: object) -> tuple[int, int]:
-    """Check an image size that a person gave.
-
-    Parameters
-    ----------
-    size : object
-        Expected: (height, width), two whole numbers from 16 to 1,024 pixels. The recipes halve an
-        image up to four times, and larger ones than 1,024 fit no memory by the thousand.
-
-    Returns
-    -------
-    (height, width)
-        As a tuple.
+    """Check an image size that a person gave: two whole numbers of pixels, as a tuple.
 
     Raises
     ------
     InvalidParameter
-        If it is anything else.
+        If it is no (height, width) from `SMALLEST_SIDE` to `LARGEST_SIDE`.
+
+    Examples
+    --------
+    >>> check_size([60, 80])
+    (60, 80)
     """
     if isinstance(size, list | tuple) and len(size) == 2:
-        whole = all(isinstance(side, int) and not isinstance(side, bool) for side in size)
-        if whole and all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
-            return tuple(size)
+        height, width = size
+        if all(type(side) is int and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in size):
+            return height, width
     raise InvalidParameter(
         f"image_size={size!r} is not usable. Expected (height, width) in pixels, two whole numbers "
         f"from {SMALLEST_SIDE} to {LARGEST_SIDE:,}, such as (60, 80)."
@@ -157,16 +142,16 @@ def decode(
     read: Callable[[Path, tuple[int, int]], np.ndarray] = read_image,
     kind: str = "",
 ) -> np.ndarray:
-    """Decode images once into one array.
+    """Decode images once into one array of RGB, (n_images, height, width, 3) uint8.
 
-    With a cache folder the array is kept on disk and memory-mapped, so that it is decoded once
-    for all runs and takes no more memory than the pages in use. It is found again by what the
-    files contain, not by their names or dates.
+    With a cache folder the array is kept on disk and memory-mapped (read-only), so that it is
+    decoded once for all runs and takes no more memory than the pages in use. It is found again by
+    what the files contain, not by their names or dates.
 
     Parameters
     ----------
     paths : iterable of path
-        Image files.
+        Image files, in the order of the array.
     size : (height, width)
         Size in pixels to which each image is resampled (area averaging).
     cache_folder : path, optional
@@ -178,11 +163,6 @@ def decode(
     kind : str
         Stands for `read` in the name of the cached file; whatever changes its result must be in it.
 
-    Returns
-    -------
-    ndarray, (n_images, height, width, 3) uint8
-        RGB, in the order of `paths`; read-only when memory-mapped.
-
     Raises
     ------
     UnreadableImage
@@ -192,23 +172,23 @@ def decode(
     NoSpaceLeft, ReadOnlyFolder
         If the cache cannot be written.
     """
-    paths = [Path(path) for path in paths]
-    if not paths or min(size) < 1:
+    files = [Path(path) for path in paths]
+    if not files or min(size) < 1:
         raise InvalidParameter(
-            f"Cannot decode {len(paths)} images to {size[0]}×{size[1]} pixels. Expected at least "
+            f"Cannot decode {len(files)} images to {size[0]}×{size[1]} pixels. Expected at least "
             "one image and a positive size."
         )
-    shape = (len(paths), *size, 3)
+    shape = (len(files), *size, 3)
     if cache_folder is None:
         pixels = np.empty(shape, np.uint8)
-        _decode_into(pixels, paths, size, progress, read)
+        _decode_into(pixels, files, size, progress, read)
         return pixels
     cache_folder = storage.make_folder(cache_folder)
-    cached = cache_folder / f"{_content_key(paths)}-{size[0]}x{size[1]}{kind}.npy"
+    cached = cache_folder / f"{_content_key(files)}-{size[0]}x{size[1]}{kind}.npy"
     if not cached.exists():
         with storage.atomic_file(cached, n_bytes=int(np.prod(shape))) as partial:
             pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            _decode_into(pixels, paths, size, progress, read)
+            _decode_into(pixels, files, size, progress, read)
             pixels.flush()
             del pixels
     return np.load(cached, mmap_mode="r")
@@ -222,6 +202,7 @@ def _content_key(paths: list[Path]) -> str:
 
 
 def _file_digest(path: Path) -> bytes:
+    """SHA-256 of a file."""
     try:
         return hashlib.sha256(path.read_bytes()).digest()
     except OSError as error:
@@ -237,7 +218,7 @@ def _decode_into(
 ) -> None:
     """Fill an array with images, on all cores, and name every file that cannot be read."""
 
-    def decode_some(start: int) -> list[str]:
+    def decode_from(start: int) -> list[str]:
         messages = []
         for index in range(start, min(start + _AT_A_TIME, len(paths))):
             try:
@@ -255,7 +236,7 @@ def _decode_into(
         ) as bar,
     ):
         starts = range(0, len(paths), _AT_A_TIME)
-        for start, messages in zip(starts, pool.map(decode_some, starts), strict=True):
+        for start, messages in zip(starts, pool.map(decode_from, starts), strict=True):
             failures += messages
             bar.update(min(_AT_A_TIME, len(paths) - start))
     if failures:
@@ -278,11 +259,6 @@ def mean_and_std_image(
     size : (height, width), optional
         Size in pixels to which image files are resampled (area averaging).
 
-    Returns
-    -------
-    PixelStatistics
-        Of float32 arrays in 0–255 units.
-
     Raises
     ------
     UnreadableImage
@@ -293,8 +269,15 @@ def mean_and_std_image(
     References
     ----------
     .. [1] B. P. Welford, Technometrics 4(3), 419–420 (1962).
+
+    Examples
+    --------
+    >>> black, white = np.zeros((2, 2, 3)), np.full((2, 2, 3), 255.0)
+    >>> float(mean_and_std_image([black, white]).mean[0, 0, 0])
+    127.5
     """
-    n_images, mean, squares = 0, 0.0, 0.0
+    n_images = 0
+    mean, squares = np.zeros(()), np.zeros(())
     for image in images:
         if isinstance(image, str | Path):
             image = read_image(image, size)
@@ -310,11 +293,11 @@ def mean_and_std_image(
     if not n_images:
         raise InvalidParameter("There are no images to average; at least one was expected.")
     std = np.sqrt(squares / n_images)
-    return PixelStatistics(np.float32(mean), np.float32(std), n_images)
+    return PixelStatistics(mean.astype(np.float32), std.astype(np.float32), n_images)
 
 
 def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
-    """Brightness and colour of every image.
+    """Brightness and colour of every image of a catalog.
 
     Parameters
     ----------
@@ -344,11 +327,6 @@ def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
 def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
     """Count the sizes and colour modes that image files have, reading their headers only.
 
-    Parameters
-    ----------
-    paths : iterable of path
-        Image files.
-
     Returns
     -------
     DataFrame
@@ -372,31 +350,45 @@ def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
 
 
 def is_fill(image: np.ndarray) -> np.ndarray:
-    """Tell the black fill around a rotated image from the smear.
+    """Tell the black fill around a rotated image from the smear: bool, (...) for (..., 3) uint8.
 
-    Parameters
-    ----------
-    image : ndarray, (..., 3) uint8
-        RGB.
+    True where all three channels are below 16: JPEG leaves the fill not quite at zero, and no
+    stain is that dark in every channel.
 
-    Returns
-    -------
-    ndarray, (...) bool
-        True where all three channels are below 16: JPEG leaves the fill not quite at zero, and
-        no stain is that dark in every channel.
+    Examples
+    --------
+    >>> is_fill(np.uint8([[[0, 15, 3], [0, 16, 3]]]))
+    array([[ True, False]])
     """
     # OpenCV compares all three channels in one pass, several times as fast as NumPy.
     flat = np.ascontiguousarray(image).reshape(-1, 1, 3)
     return cv2.inRange(flat, (0, 0, 0), (15, 15, 15)).reshape(image.shape[:-1]) > 0
 
 
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resample an image to (height, width): over areas to shrink it, linearly to enlarge it."""
+    smaller = size[0] * size[1] < image.shape[0] * image.shape[1]
+    return cv2.resize(
+        image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+
+
+def scaled_size(size: tuple[int, ...], scale: float) -> tuple[int, int]:
+    """(height, width), or an image's shape, times a factor: whole pixels, at least one."""
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
 def resample(image: np.ndarray, scale: float) -> np.ndarray:
-    """Resample an image by a factor: over areas to shrink it, linearly to enlarge it."""
-    if abs(scale - 1) < 0.01:
-        return image
-    height, width = image.shape[:2]
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    """Resample an image by a factor; one within 1 % of 1 leaves it alone."""
+    return image if abs(scale - 1) < 0.01 else resize(image, scaled_size(image.shape, scale))
+
+
+def warp(image: np.ndarray, affine: np.ndarray, size: tuple[int, int], beyond: int) -> np.ndarray:
+    """Map an image by an affine map, (2, 3), to (height, width); `beyond` it lies one grey."""
+    return cv2.warpAffine(
+        image, affine, size[::-1], flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT, borderValue=(beyond,) * 3,
+    )  # fmt: skip
 
 
 def pixels_of(image: str | Path | np.ndarray) -> np.ndarray:

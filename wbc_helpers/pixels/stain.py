@@ -13,19 +13,27 @@ RED_CELL_ABSORBANCE = (0.098, 0.238, 0.201)
 366 photographs of the known data set, whose standard deviations are 0.019, 0.031 and 0.041. No
 label has a part in it."""
 
-_ABSORBANCE = -np.log((np.arange(256) + 1) / 256)  # of each grey level, to the base e
+
+def absorbance(levels: np.ndarray | float) -> np.ndarray:
+    """Absorbance of grey levels, to the base e (Beer and Lambert), in their precision."""
+    return -np.log((levels + 1) / 256)
+
+
+ABSORBANCE = absorbance(np.arange(256, dtype=np.float32))
+"""Of each grey level."""
+
 _GAINS = (0.5, 2.0)  # beyond them, what was taken for red cells is something else
-_USUAL_BACKGROUND = (220.0, 215.0, 225.0)  # where an image shows none
+_USUAL_BACKGROUND = np.array((220, 215, 225), np.float32)  # where an image shows none
 _FEWEST, _FEWEST_OF_RED_CELLS = 20, 150  # pixels whose median is worth anything
 
 
 def background(image: np.ndarray) -> np.ndarray:
-    """Estimate the colour of the empty background of a smear.
+    """Estimate the colour of the empty background of a smear, black fill left out.
 
     Parameters
     ----------
     image : ndarray, (height, width, 3) uint8
-        RGB; black fill is left out.
+        RGB.
 
     Returns
     -------
@@ -36,12 +44,12 @@ def background(image: np.ndarray) -> np.ndarray:
     sampled = np.ascontiguousarray(image[::3, ::3])
     smear = sampled[~is_fill(sampled)]
     if len(smear) < _FEWEST:
-        return np.float32(_USUAL_BACKGROUND)
+        return _USUAL_BACKGROUND
     green = np.ascontiguousarray(smear[:, 1])
     otsu, _ = cv2.threshold(green.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     bright = smear[green > otsu]
     if len(bright) < _FEWEST:
-        return np.float32(_USUAL_BACKGROUND)
+        return _USUAL_BACKGROUND
     return np.median(bright, axis=0).astype(np.float32)
 
 
@@ -51,24 +59,25 @@ def balance(image: np.ndarray) -> np.ndarray:
     Each channel's light is multiplied by one number, as a colour filter in front of the lamp would
     do, then its absorbance by another, as a longer or shorter bath in the dye would do.
 
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB.
-
     Returns
     -------
     ndarray, (height, width, 3) uint8
-        RGB, the background at `WHITE` in all channels, red cells of `RED_CELL_ABSORBANCE`. Where
-        no red cells are seen, the stain is left as it is.
+        RGB, as was given, the background at `WHITE` in all channels, red cells of
+        `RED_CELL_ABSORBANCE`. Where no red cells are seen, the stain is left as it is.
+
+    Examples
+    --------
+    >>> balance(np.full((48, 64, 3), (230, 200, 215), np.uint8))[0, 0].tolist()
+    [235, 235, 235]
     """
     # Transmitted light, as a part of what the background transmits.
     light = np.outer(np.arange(256) + 1, 1 / (background(image) + 1))
     levels = _levels(light)
-    seen = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
-    if len(seen):
-        found = np.median(_ABSORBANCE[seen], axis=0) - _ABSORBANCE[WHITE]
-        gains = np.clip(RED_CELL_ABSORBANCE / np.maximum(found, 0.02), *_GAINS)
+    red_cells = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
+    if len(red_cells):
+        # To the bit: gains move grey levels.
+        strength = np.median(absorbance(red_cells.astype(float)), axis=0) - absorbance(WHITE)
+        gains = np.clip(RED_CELL_ABSORBANCE / np.maximum(strength, 0.02), *_GAINS)
         levels = _levels(light**gains)
     balanced = cv2.LUT(image, levels)
     # JPEG speckles the smear along the fill's edge.
@@ -90,25 +99,22 @@ def _red_cells(balanced: np.ndarray) -> np.ndarray:
     smear = ~is_fill(balanced)
     # Red cells are redder than blue, as a rule. Under another stain it takes a second look, at what
     # is not a nucleus, where blue far exceeds green and which may draw the threshold to itself.
-    reddish = ~_grown(cv2.add(blue, 5) > red)
+    reddish = ~_grown(cv2.add(blue, np.full_like(blue, 5)) > red)
     no_nucleus = smear & ~_grown(cv2.subtract(blue, green) > 30)
     for compared, allowed in ((smear, smear & reddish), (no_nucleus, no_nucleus)):
         if allowed.sum() < _FEWEST_OF_RED_CELLS:
             continue
         levels = green[compared].reshape(1, -1)
         otsu, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-        seen = blurred[allowed & (green <= otsu) & (green < WHITE - 5)]
-        if len(seen) >= _FEWEST_OF_RED_CELLS:
-            return seen
+        red_cells = blurred[allowed & (green <= otsu) & (green < WHITE - 5)]
+        if len(red_cells) >= _FEWEST_OF_RED_CELLS:
+            return red_cells
     return blurred[:0, 0]
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:
+    """Widen a mask by two pixels."""
     return cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
-
-
-ABSORBANCE = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-"""Of each grey level, to the base e (Beer and Lambert)."""
 
 
 def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -119,7 +125,7 @@ def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> n
     view : ndarray, (height, width, 3) uint8
         RGB.
     strength : float
-        See `Views.stain`.
+        See `views.Views.stain`.
     rng : numpy.random.Generator
         The same state gives the same colours.
 
@@ -133,5 +139,5 @@ def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> n
     gains = rng.normal(0, 0.175 * strength, 3) + rng.normal(0, 0.3 * strength)
     mixing = np.diag(np.exp(gains)) + rng.normal(0, 0.12 * strength, (3, 3))
     tint = np.abs(rng.normal(0, 0.12 * strength, 3)) * (rng.random() < 0.7)
-    absorbance = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
-    return np.clip(256 * np.exp(-absorbance) - 1, 0, 255)
+    mixed = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
+    return np.clip(256 * np.exp(-mixed) - 1, 0, 255)

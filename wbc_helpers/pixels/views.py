@@ -1,14 +1,10 @@
-"""New views of a white cell, drawn from its photograph while the network trains.
+"""New views drawn while a network trains: of a white cell, and of a whole smear with its boxes.
 
 A cell can lie in any direction, at either side of the glass, a little off the middle, cut by the
 edge of the frame, out of focus, under another stain, lamp or camera. Each view is drawn from the
-photograph itself, not from an image that was augmented before.
-
-New views of a whole smear with its boxes, drawn while a detector trains.
-
-A smear may lie in any of eight ways on the stage, be magnified more or less, be cut anywhere by
-the frame, be out of focus, or under another stain, lamp or camera. All of these leave the edges of
-boxes upright, so that boxes stay as exact as the hand that drew them.
+photograph itself, not from an image that was augmented before. Of a smear only what leaves the
+edges of boxes upright is drawn, eight ways of lying on the stage among it, so that boxes stay as
+exact as the hand that drew them.
 """
 
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from wbc_helpers.pixels.images import warp
 from wbc_helpers.pixels.stain import WHITE, vary_stain
 
 MARGIN = 1.9
@@ -65,7 +62,7 @@ def patch_size(size: int) -> int:
 
 
 def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
-    """Draw one view of a white cell.
+    """Draw one view of a white cell, (size, size, 3) uint8.
 
     Parameters
     ----------
@@ -78,22 +75,38 @@ def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -
     rng : numpy.random.Generator
         The same state gives the same view.
 
-    Returns
-    -------
-    ndarray, (size, size, 3) uint8
+    Examples
+    --------
+    >>> patch = np.full((patch_size(64),) * 2 + (3,), WHITE, np.uint8)
+    >>> draw(patch, 64, Views(), np.random.default_rng(0)).shape
+    (64, 64, 3)
     """
-    view = _warp(patch, size, views, rng)
+    view = _turn(patch, size, views, rng)
     if rng.random() < views.cut:
         view[_beyond_an_edge(size, rng)] = WHITE
-    view = vary_stain(view, views.stain * rng.random() ** 2, rng)
+    strength = views.stain * rng.random() ** 2
+    return _expose(view, strength, views, 1.3, size / 64, rng)
+
+
+def _expose(
+    view: np.ndarray,
+    strength: float,
+    views: "Views | SmearViews",
+    most: float,
+    unit: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Vary stain, focus (a blur of up to `most` units of so many pixels) and noise."""
+    view = vary_stain(view, strength, rng)
     if rng.random() < views.blur:
-        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.3) * size / 64)
-    spread = np.float32(rng.uniform(0, views.noise))
-    view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
+        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, most) * unit)
+    if views.noise:
+        spread = np.float32(rng.uniform(0, views.noise))
+        view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
     return np.clip(view, 0, 255).astype(np.uint8)
 
 
-def _warp(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
+def _turn(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
     """Turn, flip, shear, zoom and shift: the map from patch to view."""
     angle = rng.uniform(0, 2 * np.pi)
     shear, aspect = rng.uniform(-views.shear, views.shear, 2)
@@ -106,10 +119,7 @@ def _warp(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) 
     linear = scale * turned @ sheared @ flipped
     middle = (np.array(patch.shape[:2]) - 1) / 2
     offset = (size - 1) / 2 + rng.normal(0, views.shift, 2) * size - linear @ middle
-    return cv2.warpAffine(
-        patch, np.column_stack([linear, offset]), (size, size), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(WHITE,) * 3,
-    )  # fmt: skip
+    return warp(patch, np.column_stack([linear, offset]), (size, size), WHITE)
 
 
 def _beyond_an_edge(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -121,7 +131,7 @@ def _beyond_an_edge(size: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SmearViews:
-    """How far views may differ from the photograph.
+    """How far views of a smear may differ from the photograph.
 
     Attributes
     ----------
@@ -176,10 +186,8 @@ def draw_smear(
         Of the view.
     scale : float
         Pixels of a view per pixel of the photograph, before zooming.
-    views : SmearViews
-        What is drawn from.
-    rng : numpy.random.Generator
-        The same state gives the same view.
+    views, rng
+        See `draw`.
     turned : bool
         Exchange rows and columns, which with flips makes quarter turns.
 
@@ -196,18 +204,8 @@ def draw_smear(
     linear, offset = _place_smear(photograph.shape[:2], size, scale, views, rng, turned)
     # OpenCV counts from the middle of the upper left pixel, boxes from its corner.
     moved = offset + linear.sum(axis=1) / 2 - 0.5
-    view = cv2.warpAffine(
-        photograph, np.column_stack([linear, moved]), size[::-1], flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(WHITE,) * 3,
-    )  # fmt: skip
-    view = vary_stain(view, views.stain * rng.random(), rng)
-    if rng.random() < views.blur:
-        view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, 1.2))
-    if views.noise:
-        spread = np.float32(rng.uniform(0, views.noise))
-        view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
-    view = np.clip(view, 0, 255).astype(np.uint8)
-
+    view = warp(photograph, np.column_stack([linear, moved]), size, WHITE)
+    view = _expose(view, views.stain * rng.random(), views, 1.2, 1, rng)
     points = np.asarray(corners, float).reshape(-1, 2, 2) @ linear.T + offset
     whole = np.hstack([points.min(axis=1), points.max(axis=1)])
     cut = np.clip(whole, 0, np.tile(np.array(size[::-1], float), 2))
@@ -240,4 +238,5 @@ def _place_smear(
 
 
 def _area(corners: np.ndarray) -> np.ndarray:
+    """Areas of boxes, 0 where edges have passed each other."""
     return np.clip(corners[:, 2:] - corners[:, :2], 0, None).prod(axis=1)

@@ -1,19 +1,13 @@
-"""Finding the white cells of an image by the colour of their nuclei.
+"""White cells found by the colour of their nuclei, and crops around them, alike whatever the slide.
 
-All lengths are tied to the red cells around: an image is first resampled so that a red cell is
-`RED_CELL` pixels wide, as in the published images of 320×240, whatever microscope and camera took
-it.
-
-Crops around white cells, alike in scale, light and stain whatever slide they come from.
-
-The red cells around are the reference. The side of a crop is counted in their diameters, so that
-magnification drops out and the size of the white cell, which tells a lymphocyte from a monocyte,
-stays. The background is made white, so that the lamp and the camera's white balance drop out; then
-each channel's absorbance is scaled so that red cells have their usual one, and the stain drops out,
-too, but for how nucleus and granules differ from red cells, which tells an eosinophil.
+The red cells around are the reference. An image is resampled so that a red cell is `RED_CELL`
+pixels wide, as in the published images of 320×240, before nuclei are looked for. The side of a crop
+is counted in red cells, so that magnification drops out and the size of the white cell, which tells
+a lymphocyte from a monocyte, stays. Light and stain drop out by `stain.balance`, but for how
+nucleus and granules differ from red cells, which tells an eosinophil.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +15,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from wbc_helpers.pixels.images import is_fill, pixels_of, read_image, resample
+from wbc_helpers.pixels.images import (
+    is_fill,
+    pixels_of,
+    read_image,
+    resample,
+    resize,
+    scaled_size,
+    warp,
+)
 from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.pixels.stain import WHITE, balance
 
@@ -37,7 +39,7 @@ share 80 % of their union on average; with 9 or 15 pixels, 80 and 76 %."""
 
 @dataclass(frozen=True)
 class WhiteCell:
-    """A white cell that was found in an image.
+    """A white cell of an image.
 
     Attributes
     ----------
@@ -66,15 +68,8 @@ class WhiteCell:
 def find_azure(image: np.ndarray) -> np.ndarray:
     """Tell how strongly each pixel is stained by azure dye, which chromatin and platelets take up.
 
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, a red cell about `RED_CELL` pixels wide.
-
-    Returns
-    -------
-    ndarray, (height, width) uint8
-        By how much blue exceeds green, where it is not far below red as in red cells.
+    By how much blue exceeds green, where it is not far below red as in red cells: (height, width)
+    uint8, of an RGB image whose red cells are about `RED_CELL` pixels wide.
     """
     red, green, blue = np.moveaxis(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.int16), 2, 0)
     return np.clip(np.minimum(blue - green, blue - red + 30), 0, 255).astype(np.uint8)
@@ -114,31 +109,27 @@ def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarr
 
 
 def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
-    """Find the white cells of an image.
+    """Find the white cells of an image, the largest nucleus first.
 
     Parameters
     ----------
     image : ndarray, (height, width, 3) uint8
         RGB, of any size.
     red_cell : float
-        Diameter of its red cells in pixels; the published images' by default, see
-        `red_cell_diameter` for others.
+        Diameter of its red cells in pixels, see `scale`; by default that of the published images.
 
-    Returns
-    -------
-    list of WhiteCell
-        The largest nucleus first; empty where none was found.
+    Examples
+    --------
+    >>> smear = np.full((240, 320, 3), (225, 220, 228), np.uint8)
+    >>> nucleus = cv2.circle(smear, (200, 90), 24, (110, 70, 180), -1)
+    >>> [(round(cell.x), round(cell.y)) for cell in locate(smear)]
+    [(200, 90)]
     """
     return _locate(image, RED_CELL / red_cell, SMALLEST_NUCLEUS)
 
 
 def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell, bool]:
-    """Find the white cell of an image that is known to show one, at least in part.
-
-    Parameters
-    ----------
-    image, red_cell
-        See `locate`.
+    """Find the white cell of an image that is known to show one, at least in part; see `locate`.
 
     Returns
     -------
@@ -159,21 +150,20 @@ def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell
 
 
 def _locate(image: np.ndarray, scale: float, smallest: int) -> list[WhiteCell]:
+    """Find them in an image that this scale brings to red cells of `RED_CELL` pixels."""
     height, width = image.shape[:2]
     resampled = resample(image, scale)
     nuclei = find_nuclei(resampled, smallest)
     # Scale of each axis as it came out in whole pixels.
     across, down = resampled.shape[1] / width, resampled.shape[0] / height
-    outside = np.pad(np.zeros(nuclei.shape, np.uint8), 1, constant_values=1)
+    outside: np.ndarray = np.pad(np.zeros(nuclei.shape, np.uint8), 1, constant_values=1)
     outside[1:-1, 1:-1] = cv2.dilate(is_fill(resampled).astype(np.uint8), np.ones((3, 3)))
-    outside = cv2.dilate(outside, np.ones((3, 3)))[1:-1, 1:-1] > 0
-    found = []
-    for number in range(1, int(nuclei.max(initial=0)) + 1):
-        nucleus = nuclei == number
-        hull = cv2.convexHull(cv2.findNonZero(nucleus.astype(np.uint8)))
+    outside = cv2.dilate(outside, np.ones((3, 3)))[1:-1, 1:-1]
+    cells = []
+    for nucleus, hull in _hulls(nuclei):
         x, y = _centre(hull)
         left, top, hull_width, hull_height = cv2.boundingRect(hull)
-        found.append(
+        cells.append(
             WhiteCell(
                 x=(x + 0.5) / across - 0.5,
                 y=(y + 0.5) / down - 0.5,
@@ -182,10 +172,17 @@ def _locate(image: np.ndarray, scale: float, smallest: int) -> list[WhiteCell]:
                 x_max=min((left + hull_width + CYTOPLASM) / across, float(width)),
                 y_max=min((top + hull_height + CYTOPLASM) / down, float(height)),
                 nucleus_area=float(nucleus.sum() / (across * down)),
-                cut=bool((nucleus & outside).any()),
+                cut=bool(outside[nucleus].any()),
             )
         )
-    return sorted(found, key=lambda cell: -cell.nucleus_area)
+    return sorted(cells, key=lambda cell: -cell.nucleus_area)
+
+
+def _hulls(nuclei: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of each numbered nucleus where it is, (height, width) bool, and its convex hull."""
+    for number in range(1, int(nuclei.max(initial=0)) + 1):
+        nucleus = nuclei == number
+        yield nucleus, cv2.convexHull(cv2.findNonZero(nucleus.astype(np.uint8)))
 
 
 def _centre(hull: np.ndarray) -> tuple[float, float]:
@@ -193,44 +190,23 @@ def _centre(hull: np.ndarray) -> tuple[float, float]:
     moments = cv2.moments(hull)
     if moments["m00"] > 0:
         return moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
-    return tuple(hull.reshape(-1, 2).mean(axis=0))
-
-
-# Masks, for pictures and for occlusion
+    x, y = hull.reshape(-1, 2).mean(axis=0)
+    return x, y
 
 
 def outline(image: np.ndarray, red_cell: float = RED_CELL) -> np.ndarray:
-    """Mark the white cells of an image.
+    """Mark the white cells of an image: (height, width) bool, all False where none was found.
 
     Each nucleus is filled to its convex hull, and grown by the usual breadth of the cytoplasm:
-    an outline of the cell that is right to some pixels, not a segmentation.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, of any size.
-    red_cell : float
-        Diameter of its red cells in pixels.
-
-    Returns
-    -------
-    ndarray, (height, width) bool
-        True on white cells; all False where none was found.
+    an outline of the cell that is right to some pixels, not a segmentation. For the parameters see
+    `locate`.
     """
     nuclei = find_nuclei(resample(image, RED_CELL / red_cell))
     hulls = np.zeros(nuclei.shape, np.uint8)
-    for number in range(1, int(nuclei.max(initial=0)) + 1):
-        points = cv2.findNonZero((nuclei == number).astype(np.uint8))
-        cv2.fillConvexPoly(hulls, cv2.convexHull(points), 255)
+    for _, hull in _hulls(nuclei):
+        cv2.fillConvexPoly(hulls, hull, 255)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * CYTOPLASM + 1,) * 2)
-    return resize_mask(cv2.dilate(hulls, disc), image.shape[:2])
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resample a mask of 0 and 255, (height, width) uint8, to a bool one of another size."""
-    smaller = size[0] < mask.shape[0]
-    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return cv2.resize(mask, size[::-1], interpolation=interpolation) > 127
+    return resize(cv2.dilate(hulls, disc), image.shape[:2]) > 127
 
 
 def outlines(
@@ -256,16 +232,11 @@ def outlines(
     -------
     ndarray, (n, height, width) bool
         `masks.any(axis=(1, 2))` tells in which images a cell was found.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
     """
     masks = []
     for image in tqdm(images, desc="white cells", unit="image", disable=not progress):
         marked = outline(pixels_of(image), red_cell)
-        masks.append(resize_mask(marked.astype(np.uint8) * 255, size))
+        masks.append(resize(marked.astype(np.uint8) * 255, size) > 127)
     return np.array(masks, bool).reshape(-1, *size)
 
 
@@ -280,12 +251,14 @@ SIDE = 3.1
 def cut_out(
     image: np.ndarray, cell: WhiteCell, size: int, red_cell: float = RED_CELL, side: float = SIDE
 ) -> np.ndarray:
-    """Cut a square around a white cell out of a balanced image.
+    """Cut a square around a white cell out of a balanced image, (size, size, 3) uint8.
+
+    What lies beyond the image's edge is background.
 
     Parameters
     ----------
     image : ndarray, (height, width, 3) uint8
-        RGB, see `balance`.
+        RGB, see `stain.balance`.
     cell : WhiteCell
         Its centre becomes that of the crop.
     size : int
@@ -294,24 +267,12 @@ def cut_out(
         Diameter of the image's red cells in pixels.
     side : float
         Side of the crop in diameters of a red cell.
-
-    Returns
-    -------
-    ndarray, (size, size, 3) uint8
-        What lies beyond the image's edge is background.
     """
-    scale = size / (side * red_cell)
-    height, width = image.shape[:2]
-    shape = (max(round(width * scale), 1), max(round(height * scale), 1))
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resampled = cv2.resize(image, shape, interpolation=interpolation)
-    x = (cell.x + 0.5) * shape[0] / width - 0.5
-    y = (cell.y + 0.5) * shape[1] / height - 0.5
-    moved = np.float32([[1, 0, (size - 1) / 2 - x], [0, 1, (size - 1) / 2 - y]])
-    return cv2.warpAffine(
-        resampled, moved, (size, size), flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT, borderValue=(WHITE,) * 3,
-    )  # fmt: skip
+    resampled = resize(image, scaled_size(image.shape, size / (side * red_cell)))
+    x = (cell.x + 0.5) * resampled.shape[1] / image.shape[1] - 0.5
+    y = (cell.y + 0.5) * resampled.shape[0] / image.shape[0] - 0.5
+    moved = np.array([[1, 0, (size - 1) / 2 - x], [0, 1, (size - 1) / 2 - y]], np.float32)
+    return warp(resampled, moved, (size, size), WHITE)
 
 
 def read_crop(
@@ -327,10 +288,6 @@ def read_crop(
         Pixels of the crop, both alike.
     red_cell, side : float
         See `cut_out`.
-
-    Returns
-    -------
-    ndarray, (height, width, 3) uint8
 
     Raises
     ------
