@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from wbc_helpers.audit import overlaps
-from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
+from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import detection
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -29,11 +30,11 @@ def main() -> None:
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
     parser.add_argument("--dry", action="store_true", help="validation only; nothing is written")
     options = parser.parse_args()
-    folder = smear_sources.fetch_smears(options.source, options.data_dir)
+    folder = sources.fetch(options.source, options.data_dir, holds="photographs")
     boxed = annotations.read_annotations(folder)
     run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
     data = run.settings["data"]
-    if data["digest"] != smear_identity.identify_smears(folder).digest:
+    if data["digest"] != identify(folder, holds="photographs").digest:
         sys.exit(f"{run.name} was trained on other data than {options.source}.")
     backend.choose()
     from wbc_helpers.count import detector, training

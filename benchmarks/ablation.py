@@ -243,7 +243,7 @@ def main() -> None:
     )  # fmt: skip
     options = parser.parse_args()
     identity = identify(sources.fetch(options.source, options.data_dir))
-    print(sources.banner(identity), flush=True)
+    print(sources.banner(identity.source), flush=True)
     table = splits.add_provenance(catalog.find_images(identity.folder))
     for name in options.only or VARIANTS:
         measure(name, options, identity, table)

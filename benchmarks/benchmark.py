@@ -226,10 +226,10 @@ def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
     """Time the cells of whole photographs, from file to boxes, one by one and many together."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     from wbc_helpers.count import classical, detector
-    from wbc_helpers.data import smear_identity
+    from wbc_helpers.data import catalog
     from wbc_helpers.pixels import images, scale
 
-    root = smear_identity.smears_folder(folder) / "JPEGImages"
+    root = catalog.smears_folder(folder) / "JPEGImages"
     paths = sorted(root.glob("*.jp*g"))[:100]
     red_cell = scale.estimate_scale(paths)[0]
     reader = None if what == "classical" else detector.load_reader(1 if what == "fast" else None)

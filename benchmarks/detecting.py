@@ -15,7 +15,8 @@ import pandas as pd
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import classical
-from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
+from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.runs import folders
@@ -32,8 +33,8 @@ def main() -> None:
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
     options = parser.parse_args()
-    folder = smear_sources.fetch_smears(options.source, options.data_dir)
-    print(smear_sources.smear_banner(smear_identity.identify_smears(folder)))
+    folder = sources.fetch(options.source, options.data_dir, holds="photographs")
+    print(sources.banner(identify(folder, holds="photographs").source))
     boxed = annotations.read_annotations(folder)
     print(boxed)
 

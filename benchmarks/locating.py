@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from wbc_helpers.data import annotations, smear_sources
+from wbc_helpers.data import annotations, sources
 from wbc_helpers.pixels import (
     images,
     scale,
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     options = parser.parse_args()
     boxed = annotations.read_annotations(
-        smear_sources.fetch_smears(options.source, options.data_dir)
+        sources.fetch(options.source, options.data_dir, holds="photographs")
     )
     red_cell = scale.red_cell_diameter_of(boxed.photographs["path"])
     white = boxed.boxes[boxed.boxes["kind"] == "WBC"]

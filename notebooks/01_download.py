@@ -95,7 +95,7 @@ print(images_folder)
 
 # %%
 identity = identify(folder)
-display(Markdown(sources.banner(identity, markdown=True)))
+display(Markdown(sources.banner(identity.source, markdown=True)))
 print(f"{identity.source.title}: {identity.n_images:,} images, digest {identity.digest[:16]}…")
 print("\n".join(identity.deviations) or "No deviation: every file is what was published.")
 

@@ -90,7 +90,7 @@ data_folder = errors.check_folder("data_dir", data_dir, root)
 # %%
 folder = sources.fetch(source, data_folder)
 identity = identify(folder)
-display(Markdown(sources.banner(identity, markdown=True)))
+display(Markdown(sources.banner(identity.source, markdown=True)))
 all_images = catalog.find_images(folder)
 training_images = all_images[all_images.split == "TRAIN"]
 

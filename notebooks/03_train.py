@@ -134,7 +134,7 @@ pd.Series(asdict(training_settings), name="setting").to_frame()
 # %%
 folder = sources.fetch(source, data_folder)
 identity = identify(folder)
-display(Markdown(sources.banner(identity, markdown=True)))
+display(Markdown(sources.banner(identity.source, markdown=True)))
 all_images = splits.add_provenance(catalog.find_images(folder))
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 

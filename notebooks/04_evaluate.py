@@ -117,7 +117,7 @@ if compare_with:
 # %%
 folder = sources.fetch(source, data_folder)
 identity = identify(folder)
-display(Markdown(sources.banner(identity, markdown=True)))
+display(Markdown(sources.banner(identity.source, markdown=True)))
 all_images = splits.add_provenance(catalog.find_images(folder))
 
 # %% [markdown]

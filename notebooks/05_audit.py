@@ -122,7 +122,7 @@ if crossval_run:
 # %%
 folder = sources.fetch(source, data_folder)
 identity = identify(folder)
-display(Markdown(sources.banner(identity, markdown=True)))
+display(Markdown(sources.banner(identity.source, markdown=True)))
 all_images = splits.add_provenance(catalog.find_images(folder))
 origins.require_photographs(all_images)
 

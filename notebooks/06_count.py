@@ -58,7 +58,8 @@ from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier
 from wbc_helpers.count import detector, pages, smears, training
 from wbc_helpers.count.classical import find_cells_in
-from wbc_helpers.data import annotations, smear_identity, smear_sources, splits
+from wbc_helpers.data import annotations, catalog, sources, splits
+from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import detection
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -121,9 +122,9 @@ chosen = training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
 # Found or fetched. Every box that is odd is named here, with what is done about it.
 
 # %%
-folder = smear_sources.fetch_smears(source, data_folder)
-identity = smear_identity.identify_smears(folder)
-display(Markdown(smear_sources.smear_banner(identity, markdown=True)))
+folder = sources.fetch(source, data_folder, holds="photographs")
+identity = identify(folder, holds="photographs")
+display(Markdown(sources.banner(identity.source, markdown=True)))
 boxed = annotations.read_annotations(folder)
 print(boxed)
 
@@ -260,7 +261,7 @@ own = photographs
 if upload:
     own = colab.upload_photographs(runs_folder / "uploaded")
 reader = detector.SmearReader(found, classifier.load())
-counted_folder = own or smear_identity.smears_folder(folder) / "JPEGImages"
+counted_folder = own or catalog.smears_folder(folder) / "JPEGImages"
 counts = smears.count_folder(
     counted_folder, out / (f"counts-{Path(own).name}" if own else "counts"), reader,
     red_cell or None, None if own else part["test"], progress=False,

@@ -14,7 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from wbc_helpers import cells
 from wbc_helpers.classify import inputs
-from wbc_helpers.data import catalog, sample, smear_sources, sources
+from wbc_helpers.data import catalog, sample, sources
 from wbc_helpers.pixels import views
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +55,7 @@ def real_bccd(tmp_path_factory) -> Path:
     archives = sorted(folder.glob("BCCD_Dataset-*"))
     if not archives:
         pytest.skip("WBC_REAL_DATA names no folder with the archive of BCCD_Dataset")
-    return smear_sources.fetch_smears(archives[0], tmp_path_factory.mktemp("bccd"), progress=False)
+    return sources.fetch(archives[0], tmp_path_factory.mktemp("bccd"), False, "photographs")
 
 
 @pytest.fixture(scope="session")

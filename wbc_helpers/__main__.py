@@ -136,7 +136,7 @@ def _crossval(options: argparse.Namespace) -> int:
     from wbc_helpers.runs import backend
 
     identity = identify(sources.fetch(options.source, options.data_dir))
-    print(sources.banner(identity), flush=True)
+    print(sources.banner(identity.source), flush=True)
 
     print(backend.choose(), flush=True)
     # It imports Keras, which asks for its backend then.
@@ -168,7 +168,7 @@ def _count(options: argparse.Namespace) -> int:
     reader = detector.load_reader(_whole("ways", options.ways))
     only = None if options.list is None else smears.read_list(options.list)
     found = smears.count_folder(options.folder, options.out, reader, red_cell, only)
-    drawn = any(sample.is_sample(place) for place in [found.folder, *found.folder.parents][:5])
+    drawn = sample.enclosing(found.folder) is not None
     page = pages.render_counts(found, drawn)
     told = f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}"
     # A folder's name may hold bytes that are no UTF-8.

@@ -66,7 +66,7 @@ def execute(
         folders.folder_of(run, runs_dir)
     folder = sources.fetch(source, data_dir)
     identity = identify(folder)
-    print(sources.banner(identity), flush=True)
+    print(sources.banner(identity.source), flush=True)
     run = run or default_name(settings, identity.source.name)
     run_folder = folders.folder_of(run, runs_dir)
     wanted = describe(settings, {"digest": identity.digest}, runtime=None)
@@ -84,7 +84,7 @@ def execute(
 
     report = rendering.render_run(run_folder)
     overview = rendering.render_overview(runs_dir)
-    print(sources.banner(identity))
+    print(sources.banner(identity.source))
     if went_through:
         print(scores(run_folder))
     print(f"\nReport of this run:  {report}\nAll runs:            {overview}", flush=True)

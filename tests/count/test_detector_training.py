@@ -12,8 +12,9 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
 from wbc_helpers.count.maps import N_KINDS, find_boxes
 from wbc_helpers.count.training import DetectorSettings, SmearBatches
-from wbc_helpers.data import annotations, smear_identity
+from wbc_helpers.data import annotations
 from wbc_helpers.data.annotations import Annotations
+from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import scale, views
 from wbc_helpers.pixels.views import SmearViews
@@ -197,7 +198,7 @@ def test_settings_out_of_range_are_named(name, value):
 @pytest.mark.slow
 def test_a_minute_of_training_finds_most_drawn_cells(sample_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "FRAME", (240, 320))
-    identity = smear_identity.identify_smears(sample_folder)
+    identity = identify(sample_folder, holds="photographs")
     chosen = DetectorSettings(epochs=25, batch_size=4, filters=(8, 16, 32, 48))
     run = training.train_new(chosen, identity, "drawn", tmp_path, verbose=0)
     assert run.folder.parent.name == folders.DETECTORS

@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import annotations, sample, smear_identity
+from wbc_helpers.data import annotations, catalog, sample, sources
 from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
@@ -184,7 +184,7 @@ def test_drawn_sample_has_no_problems(sample_folder):
 def test_real_annotations(real_bccd):
     """What the table in the package says was annotated, and the two clicks among it."""
     read = read_annotations(real_bccd)
-    published = smear_identity.SMEAR_SOURCES["bccd"].boxes
+    published = sources.SOURCES["photographs", "bccd"].boxes
     assert len(read.photographs) == 364
     assert read.problems[["photograph", "box", "problem"]].to_numpy().tolist() == [
         ["BloodImage_00338", 13, "no area"],

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from wbc_helpers import cells
-from wbc_helpers.data import catalog, identity, sample
+from wbc_helpers.data import archives, catalog, identity, sample
+from wbc_helpers.data.sources import SOURCES
 from wbc_helpers.errors import DataMismatch, UnreadableImage
 
 COUNTS = {"TRAIN": 5, "TEST": 2, "TEST_SIMPLE": 1}
@@ -42,34 +43,34 @@ def known(tmp_path, monkeypatch):
     photographs = {"JPEGImages/BloodImage_00000.jpg": b"photograph", "labels.csv": b"Category"}
     write(folder, photographs | {"Annotations/BloodImage_00000.xml": b"<annotation/>"})
     identity.write_manifest(folder, tmp_path / "manifest.csv.gz")
-    monkeypatch.setattr(identity, "MANIFEST", tmp_path / "manifest.csv.gz")
     found = identity.identify(folder)
     published = dataclasses.replace(
-        identity.SOURCES["kaggle"],
+        SOURCES["images", "kaggle"],
         counts={split: dict.fromkeys(cells.NAMES, n_images) for split, n_images in COUNTS.items()},
         digest=found.digest,
         photographs_digest=found.photographs_digest,
+        manifest=tmp_path / "manifest.csv.gz",
     )
-    monkeypatch.setitem(identity.SOURCES, "kaggle", published)
+    monkeypatch.setitem(SOURCES, ("images", "kaggle"), published)
     return folder
 
 
 def test_table_holds_the_published_counts():
-    counts = identity.SOURCES["kaggle"].counts
+    counts = SOURCES["images", "kaggle"].counts
     assert {split: sum(row.values()) for split, row in counts.items()} == {
         "TRAIN": 9957,
         "TEST": 2487,
         "TEST_SIMPLE": 71,
     }
     assert counts["TEST_SIMPLE"]["neutrophil"] == 48
-    assert identity.SOURCES["kaggle"].licence == "MIT"
-    assert [source.drawn for source in identity.SOURCES.values()] == [False, True, False]
+    assert SOURCES["images", "kaggle"].licence == "MIT"
+    assert [source.drawn for source in SOURCES.values()] == 2 * [False, True, False]
 
 
 def test_shipped_manifest_agrees_with_the_table():
-    manifest = identity.read_manifest(identity.MANIFEST)
+    manifest = catalog.read_manifest(SOURCES["images", "kaggle"].manifest)
     counts = identity._count(file for file in manifest if file.startswith("T"))
-    assert counts.T.to_dict() == identity.SOURCES["kaggle"].counts
+    assert counts.T.to_dict() == SOURCES["images", "kaggle"].counts
     assert sum(file.startswith("JPEGImages/") for file in manifest) == 366
     assert sum(file.startswith("Annotations/") for file in manifest) == 343
     assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in manifest.values())
@@ -105,9 +106,9 @@ def test_what_systems_leave_behind_does_not_count(known):
 
 def test_known_data_set_has_no_deviations(known):
     found = identity.verify(known)
-    assert found.source is identity.SOURCES["kaggle"]
+    assert found.source is SOURCES["images", "kaggle"]
     assert not found.drawn
-    assert found.digest == identity.SOURCES["kaggle"].digest
+    assert found.digest == SOURCES["images", "kaggle"].digest
     assert found.deviations == ()
 
 
@@ -157,7 +158,7 @@ def test_half_of_the_images_make_it_the_known_data_set(n_own, name, known):
 def test_own_images_have_no_deviations(known, tmp_path):
     mine = write(tmp_path / "mine", own_images())
     found = identity.verify(mine)
-    assert found.source is identity.SOURCES["local"]
+    assert found.source is SOURCES["images", "local"]
     assert (found.n_images, found.deviations) == (32, ())
 
 
@@ -167,7 +168,7 @@ def test_what_came_from_kaggle_stays_that_however_damaged(below, known, tmp_path
     folder = write(tmp_path / "fetched", changed)
     assert identity.identify(folder).source.name == "local"
     marker = {"format": 1, "source": "kaggle", "archive": {"name": "x.zip"}, "n_files": 32}
-    write(folder, {identity.MARKER: json.dumps(marker).encode()})
+    write(folder, {archives.MARKER: json.dumps(marker).encode()})
     with pytest.raises(DataMismatch, match="32 files are changed"):
         identity.verify(folder)
     assert identity.identify(catalog.images_folder(folder)).source.name == "kaggle"
@@ -178,9 +179,9 @@ def test_what_came_from_kaggle_stays_that_however_damaged(below, known, tmp_path
     ["", "[]", "{", '{"format": 2, "archive": {"name": "x"}, "n_files": 1}', '{"format": 1}'],
 )
 def test_marker_that_is_not_ours_counts_for_nothing(text, tmp_path):
-    write(tmp_path, {identity.MARKER: text.encode()})
-    assert identity.read_marker(tmp_path) == {}
-    assert not identity.came_from_kaggle(tmp_path)
+    write(tmp_path, {archives.MARKER: text.encode()})
+    assert archives.read_marker(tmp_path) == {}
+    assert archives.source_of(tmp_path) == ""
 
 
 def test_drawn_cells_are_told_by_their_mark_from_any_depth(tmp_path):
@@ -189,7 +190,7 @@ def test_drawn_cells_are_told_by_their_mark_from_any_depth(tmp_path):
     assert not identity.identify(folder).drawn
     write(folder, {"sample.json": b'{"version": 1, "seed": 0}'})
     for place in (folder, catalog.images_folder(folder)):
-        assert identity.identify(place).source is identity.SOURCES["sample"]
+        assert identity.identify(place).source is SOURCES["images", "sample"]
 
 
 def test_description_for_a_run(known):
@@ -207,7 +208,7 @@ def test_description_for_a_run(known):
 @pytest.mark.slow
 def test_sample_is_identified(sample_folder):
     found = identity.verify(sample_folder)
-    assert found.source is identity.SOURCES["sample"]
+    assert found.source is SOURCES["images", "sample"]
     assert found.drawn
     assert found.deviations == ()
     assert found.n_images == sample.N_IMAGES
@@ -234,7 +235,7 @@ def test_manifest_is_the_same_bytes_each_time(known, tmp_path, capsys):
     lines = gzip.decompress((tmp_path / "again.csv.gz").read_bytes()).decode().splitlines()
     digest = hashlib.sha256(b"TEST eosinophil 0 ").hexdigest()
     assert lines[:2] == ["file,sha256", f"TEST/EOSINOPHIL/_0_0.jpeg,{digest[:16]}"]
-    assert f"digest={identity.SOURCES['kaggle'].digest}" in capsys.readouterr().out
+    assert f"digest={SOURCES['images', 'kaggle'].digest}" in capsys.readouterr().out
 
 
 # The real archive
@@ -243,7 +244,7 @@ def test_manifest_is_the_same_bytes_each_time(known, tmp_path, capsys):
 @pytest.mark.real_data
 def test_real_archive_is_the_published_one(real_folder):
     found = identity.verify(real_folder)
-    published = identity.SOURCES["kaggle"]
+    published = SOURCES["images", "kaggle"]
     assert found.source is published
     assert found.n_images == 12_515
     assert found.counts.T.to_dict() == published.counts

@@ -1,7 +1,6 @@
 """Fetching boxed photographs: once, whole, and told apart by their annotations."""
 
 import dataclasses
-import gzip
 import io
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wbc_helpers import cells
-from wbc_helpers.data import archives, downloads, identity, sample, smear_identity, smear_sources
+from wbc_helpers.data import archives, catalog, downloads, identity, sample, sources
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -22,6 +21,7 @@ from wbc_helpers.errors import (
     InvalidParameter,
 )
 
+PUBLISHED = sources.SOURCES["photographs", "bccd"]
 WRAPPED = "BCCD_Dataset-master/BCCD"
 
 
@@ -68,7 +68,7 @@ def below(folder, with_times=False):
 
 
 def fetch(source, data_dir):
-    return smear_sources.fetch_smears(source, data_dir, progress=False)
+    return sources.fetch(source, data_dir, progress=False, holds="photographs")
 
 
 @pytest.fixture(autouse=True)
@@ -76,16 +76,18 @@ def known(tmp_path_factory, monkeypatch):
     """The known data set is `contents()`, and there is no network."""
     folder = write_folder(tmp_path_factory.mktemp("known"), contents())
     manifest = folder / "manifest.csv.gz"
-    smear_identity.write_smear_manifest(folder, manifest)
-    monkeypatch.setattr(smear_identity, "MANIFEST", manifest)
+    identity.write_manifest(folder, manifest, "photographs")
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     # Port 9 of this machine refuses connections.
     away = dataclasses.replace(
-        smear_identity.SMEAR_SOURCES["bccd"], archive="http://127.0.0.1:9/master.zip"
+        PUBLISHED,
+        archive="http://127.0.0.1:9/master.zip",
+        manifest=manifest,
+        digest=identity.identify(folder, holds="photographs").digest,
     )
-    monkeypatch.setitem(smear_identity.SMEAR_SOURCES, "bccd", away)
+    monkeypatch.setitem(sources.SOURCES, ("photographs", "bccd"), away)
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_archive_is_unpacked_once(pack, data_dir, tmp_path, monkeypatch):
     folder = fetch(archive, data_dir)
     assert folder == data_dir / "mine"
     assert {name: data for name, data in below(folder).items() if name[0] != "."} == contents()
-    assert smear_identity.smears_folder(folder) == (folder / WRAPPED).resolve()
+    assert catalog.smears_folder(folder) == (folder / WRAPPED).resolve()
     before = below(data_dir, with_times=True)
     monkeypatch.setattr(archives, "unpack", pytest.fail)
     assert fetch(str(archive), str(data_dir)) == folder
@@ -146,8 +148,8 @@ def test_folder_is_used_where_it_is(outer, data_dir, tmp_path):
     folder = write_folder(tmp_path / "mine", contents(wrapped=outer))
     before = below(folder, with_times=True)
     assert fetch(folder, data_dir) == folder
-    assert smear_identity.smears_folder(folder) == (folder / outer).resolve()
-    found = smear_identity.verify_smears(folder)
+    assert catalog.smears_folder(folder) == (folder / outer).resolve()
+    found = identity.verify(folder, holds="photographs")
     assert (found.source.name, found.n_photographs, found.n_annotations) == ("bccd", 3, 3)
     assert below(folder, with_times=True) == before
     assert not data_dir.exists()
@@ -268,7 +270,7 @@ def test_no_network_says_what_to_do(data_dir):
 def test_auto_without_network_draws_and_says_so(data_dir, quick_sample, capfd):
     assert fetch("auto", data_dir) == data_dir / "sample"
     said = capfd.readouterr().err
-    assert smear_sources.SMEAR_BANNER in said
+    assert sources.banner(sources.SOURCES["photographs", "sample"]) in said
     assert "no connection" in said
 
 
@@ -289,34 +291,34 @@ def test_auto_takes_what_is_there(archive, data_dir, quick_sample, tmp_path, cap
 
 
 def test_deviations_name_the_files(archive, data_dir):
-    root = smear_identity.smears_folder(fetch(archive, data_dir))
+    root = catalog.smears_folder(fetch(archive, data_dir))
     (root / "JPEGImages/BloodImage_00000.jpg").unlink()
     (root / "Annotations/BloodImage_00002.xml").write_bytes(b"changed")
     (root / "Annotations/BloodImage_00009.xml").write_bytes(b"new")
-    found = smear_identity.identify_smears(root)
+    found = identity.identify(root, holds="photographs")
     assert found.deviations == (
         "1 file is missing: JPEGImages/BloodImage_00000.jpg.",
         "1 file is no part of the data set: Annotations/BloodImage_00009.xml.",
         "1 file is changed: Annotations/BloodImage_00002.xml.",
     )
     with pytest.raises(DataMismatch, match=r"not BCCD Dataset as published.*00009.*364"):
-        smear_identity.verify_smears(root)
-    assert smear_identity.verify_smears(root, strict=False).source.name == "bccd"
+        identity.verify(root, holds="photographs")
+    assert identity.verify(root, strict=False, holds="photographs").source.name == "bccd"
 
 
 def test_other_annotations_of_the_same_photographs_are_another_data_set(tmp_path):
     folder = write_folder(tmp_path / "mine", contents("red cells only"))
-    found = smear_identity.verify_smears(folder)
+    found = identity.verify(folder, holds="photographs")
     assert (found.source.name, found.deviations, found.drawn) == ("local", (), False)
-    assert smear_sources.smear_banner(found) == ""
+    assert sources.banner(found.source) == ""
 
 
 def test_drawn_smears_are_announced(data_dir, quick_sample):
-    found = smear_identity.identify_smears(fetch("sample", data_dir))
+    found = identity.identify(fetch("sample", data_dir), holds="photographs")
     assert found.drawn
     assert found.to_dict()["source"] == "sample"
-    assert smear_sources.smear_banner(found) == smear_sources.SMEAR_BANNER
-    markdown = smear_sources.smear_banner(found, markdown=True)
+    assert "THESE SMEARS ARE DRAWN" in sources.banner(found.source)
+    markdown = sources.banner(found.source, markdown=True)
     assert all(line.startswith("> ") for line in markdown.splitlines())
 
 
@@ -325,10 +327,10 @@ def test_digest_is_that_of_sorted_files(tmp_path):
         tmp_path / "mine",
         {"JPEGImages/a.jpg": b"1", "Annotations/a.xml": b"2", "Annotations/.hidden": b"3"},
     )
-    expected = identity.digest_of(
-        identity.digest_files(folder, ["Annotations/a.xml", "JPEGImages/a.jpg"], False)
+    expected = catalog.digest_of(
+        catalog.digest_files(folder, ["Annotations/a.xml", "JPEGImages/a.jpg"], False)
     )
-    assert smear_identity.identify_smears(folder).digest == expected
+    assert identity.identify(folder, holds="photographs").digest == expected
 
 
 def test_holds_asks_about_paths_with_slashes_at_both_ends(archive):
@@ -341,9 +343,7 @@ def test_holds_asks_about_paths_with_slashes_at_both_ends(archive):
 
 
 def test_shipped_manifest_agrees_with_the_table():
-    packed = Path(smear_identity.__file__).parents[1] / "manifests" / "bccd.csv.gz"
-    files = [line.split(",")[0] for line in gzip.decompress(packed.read_bytes()).decode().split()]
-    source = smear_identity.SMEAR_SOURCES["bccd"]
+    source, files = PUBLISHED, catalog.read_manifest(PUBLISHED.manifest)
     assert sum(file.startswith("JPEGImages/") for file in files) == source.n_photographs == 364
     assert sum(file.startswith("Annotations/") for file in files) == 364
     assert sum(file.startswith("ImageSets/Main/") for file in files) == 4
@@ -353,8 +353,7 @@ def test_shipped_manifest_agrees_with_the_table():
 
 @pytest.mark.real_data
 def test_real_archive_is_as_published(real_bccd, monkeypatch):
-    packed = Path(smear_identity.__file__).parents[1] / "manifests" / "bccd.csv.gz"
-    monkeypatch.setattr(smear_identity, "MANIFEST", packed)
-    source = smear_identity.SMEAR_SOURCES["bccd"]
-    found = smear_identity.verify_smears(real_bccd)
+    monkeypatch.setitem(sources.SOURCES, ("photographs", "bccd"), PUBLISHED)
+    source = PUBLISHED
+    found = identity.verify(real_bccd, holds="photographs")
     assert (found.source.name, found.deviations, found.digest) == ("bccd", (), source.digest)

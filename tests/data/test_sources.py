@@ -191,7 +191,7 @@ def test_killed_unpacking_is_redone(archive, data_dir):
         "    n.append(1)\n"
         "    return os._exit(9) if len(n) == 7 else content(*arguments)\n"
         "archives._content = killed\n"
-        "sources._fetch_archive(sources.Path(sys.argv[1]), sources.Path(sys.argv[2]), 'local', 0)\n"
+        "sources.fetch(sys.argv[1], sys.argv[2], False)\n"
     )
     root = Path(sources.__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", program, archive, data_dir], cwd=root)
@@ -327,7 +327,7 @@ def test_auto_without_network_draws_the_sample_and_says_so(data_dir, quick_sampl
         assert time.monotonic() - started < 3
         assert folder == data_dir / "sample"
         said = capfd.readouterr().err
-        assert sources.SAMPLE_BANNER in said
+        assert sources.banner(sources.SOURCES["images", "sample"]) in said
         assert "http://127.0.0.1:9 cannot be reached" in said
 
 
@@ -362,7 +362,7 @@ def test_auto_prefers_kaggle_then_others_then_archives_then_the_sample(
     mine = write_folder(data_dir / "aa own", contents("own"))
     assert auto() == mine
     other = write_zip(tmp_path / "zz.zip", contents("kaggle"))
-    fetched = sources._fetch_archive(other, data_dir, "kaggle", False)
+    fetched = sources._unpack(other, data_dir, "kaggle", sources.LAYOUTS["images"], False)
     assert auto() == fetched == data_dir / "zz"
 
 
@@ -408,21 +408,24 @@ def test_real_sample_is_found_again(sample_folder, data_dir):
 
 def test_banner_for_drawn_cells_only(data_dir, quick_sample, tmp_path):
     drawn = identity.identify(sources.fetch("sample", data_dir, progress=False))
-    assert sources.banner(drawn) == sources.SAMPLE_BANNER
-    assert "THESE CELLS ARE DRAWN" in sources.SAMPLE_BANNER
-    markdown = sources.banner(drawn, markdown=True)
+    assert "THESE CELLS ARE DRAWN" in sources.banner(drawn.source)
+    markdown = sources.banner(drawn.source, markdown=True)
     assert markdown.startswith("> # ⚠️ These cells are drawn\n")
     assert all(line.startswith("> ") for line in markdown.splitlines())
     photographed = identity.identify(write_folder(tmp_path / "mine", contents()))
-    assert sources.banner(photographed) == sources.banner(photographed, markdown=True) == ""
+    assert (
+        sources.banner(photographed.source)
+        == sources.banner(photographed.source, markdown=True)
+        == ""
+    )
 
 
 def test_manifest_from_the_command_line(tmp_path, monkeypatch, capsys):
     folder = write_folder(tmp_path / "known", contents())
     target = tmp_path / "manifest.csv.gz"
-    arguments = ["sources", "--write-manifest", str(folder), "--target", str(target)]
+    arguments = ["identity", "--write-manifest", str(folder), "--target", str(target)]
     monkeypatch.setattr(sys, "argv", arguments)
-    sources.main()
+    identity.main()
     assert len(gzip.decompress(target.read_bytes()).splitlines()) == 1 + len(contents())
     assert f"digest={identity.identify(folder).digest}" in capsys.readouterr().out
 

@@ -23,7 +23,6 @@ References
 .. [2] J.-Y. Bouguet, Pyramidal implementation of the Lucas Kanade feature tracker, Intel (2000).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +33,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers.data import identity, sample, splits
-from wbc_helpers.data.smear_identity import smears_folder
+from wbc_helpers.data import sample, sources, splits
+from wbc_helpers.data.catalog import (
+    digest_files,
+    find_photographs,
+    read_manifest,
+    smears_folder,
+)
 from wbc_helpers.errors import DataNotFound
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import SMALLEST_NUCLEUS, find_nuclei
@@ -50,7 +54,7 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     Parameters
     ----------
     folder : path
-        As `smear_sources.fetch_smears` returns it.
+        As `sources.fetch` returns it.
     progress : bool
         Show progress bars.
     workers : int
@@ -68,14 +72,12 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
         See `read_photographs`.
     """
     root = smears_folder(folder)
-    drawn = next((place for place in [root, *root.parents][:4] if sample.is_sample(place)), None)
+    drawn = sample.enclosing(root)
     if drawn is not None:
-        about = json.loads((drawn / "sample.json").read_text(encoding="utf-8"))
-        pairs = [pair["photographs"] for pair in about["overlaps"]]
         # Its fields are photographed twice so that both show the white cell.
-        return pd.DataFrame(pairs, columns=["first", "second"]).assign(same_cell=True)
-    published = identity.read_manifest(identity.MANIFEST)
-    digests = identity.digest_files(root, ["JPEGImages"], progress=False)
+        return sample.overlaps(drawn).assign(same_cell=True)
+    published = read_manifest(sources.SOURCES["images", "kaggle"].manifest)
+    digests = digest_files(root, ["JPEGImages"])
     if all(published.get(file) == digest[:16] for file, digest in digests.items()):
         names = {Path(file).stem for file in digests}
         pairs = splits.shipped_overlaps()
@@ -125,11 +127,7 @@ def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.
     UnreadableImage
         If one of them is not a complete image.
     """
-    paths = sorted(
-        path
-        for path in (Path(folder) / "JPEGImages").glob("*")
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png") and not path.name.startswith(".")
-    )
+    paths = find_photographs(folder)
     if not paths:
         raise DataNotFound(
             f"{folder} holds no photographs. Expected JPEG files in its folder JPEGImages, as in "

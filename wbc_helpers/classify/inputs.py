@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers.data.catalog import photographs_folder
+from wbc_helpers.data.catalog import find_photographs, photographs_folder
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
 from wbc_helpers.runs.recipes import RECIPES
@@ -229,7 +229,7 @@ def _photographs_at_hand(folder: str | Path) -> dict[str, str]:
     photographs = photographs_folder(folder)
     if photographs is None:
         return {}
-    return {path.stem: str(path) for path in sorted((photographs / "JPEGImages").iterdir())}
+    return {path.stem: str(path) for path in find_photographs(photographs)}
 
 
 def balanced_weights(table: pd.DataFrame) -> np.ndarray:

@@ -20,8 +20,9 @@ from wbc_helpers.classify.training import n_workers
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.maps import draw_maps
-from wbc_helpers.data import annotations, smear_identity, splits
+from wbc_helpers.data import annotations, catalog, splits
 from wbc_helpers.data.annotations import Annotations
+from wbc_helpers.data.identity import Identity
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.detection import BoxMatches, DetectionScores
@@ -113,7 +114,7 @@ def describe(
 
 def train_new(
     chosen: DetectorSettings,
-    identity: smear_identity.SmearIdentity,
+    identity: Identity,
     name: str,
     runs_dir: str | Path,
     parts: pd.Series | None = None,
@@ -125,7 +126,7 @@ def train_new(
     ----------
     chosen : DetectorSettings
         What to train.
-    identity : smear_identity.SmearIdentity
+    identity : Identity
         The data set.
     name : str
         Name of the run; one that exists with the same settings is gone on with.
@@ -164,7 +165,7 @@ def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
     Parameters
     ----------
     folder : path
-        As `smear_sources.fetch_smears` returns it.
+        As `sources.fetch` returns it.
     boxed : Annotations
         Of that folder.
 
@@ -173,7 +174,7 @@ def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
     Series of str
         `splits.PARTS` by photograph.
     """
-    lists = smear_identity.smears_folder(folder) / "ImageSets" / "Main"
+    lists = catalog.smears_folder(folder) / "ImageSets" / "Main"
     if lists.is_dir():
         return splits.read_lists(folder)
     return splits.split_photographs(boxed, overlaps.find_smear_pairs(folder, progress=False))

@@ -33,8 +33,7 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data.catalog import IMAGE_SUFFIXES
-from wbc_helpers.data.smear_identity import smears_folder
+from wbc_helpers.data.catalog import find_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
 _BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
@@ -85,7 +84,7 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
     Parameters
     ----------
     folder : path
-        As `smear_sources.fetch_smears` returns it.
+        As `sources.fetch` returns it.
     kinds : sequence of str
         Names of the boxes to read. Each must occur.
 
@@ -102,13 +101,11 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
         If a kind never occurs: a detector would learn that its cells are background.
     """
     root = smears_folder(folder)
-    paths = {
-        path.stem: path
-        for path in _visible(root / "JPEGImages")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    }
+    paths = {path.stem: path for path in find_photographs(root)}
     files = {
-        path.stem: path for path in _visible(root / "Annotations") if path.suffix.lower() == ".xml"
+        path.stem: path
+        for path in sorted((root / "Annotations").iterdir())
+        if path.suffix.lower() == ".xml" and not path.name.startswith(".")
     }
     boxes, problems, photographs = [], [], []
     for name in sorted(paths | files):
@@ -140,10 +137,6 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
         pd.DataFrame(problems, columns=_PROBLEM_COLUMNS).astype({"box": "Int64"}),
         pd.DataFrame(photographs, columns=["photograph", "path", "width", "height"]),
     )
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _first(problems: list[tuple]) -> str:

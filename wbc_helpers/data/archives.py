@@ -9,6 +9,7 @@ set comes from the internet, and a name or a size in it may be wrong or meant to
 import errno
 import gzip
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,12 +25,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from wbc_helpers import storage
-from wbc_helpers.data.identity import MARKER, read_marker
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -38,6 +38,9 @@ from wbc_helpers.errors import (
     ReadOnlyFolder,
     UnsafeArchive,
 )
+
+MARKER = ".fetched.json"
+"""File in a fetched folder that says what it was unpacked from."""
 
 _ARCHIVE_SUFFIX = re.compile(r"\.(zip|tgz|tar\.gz)$", re.IGNORECASE)
 
@@ -129,6 +132,20 @@ def fetched_folders(data_dir: Path) -> list[Path]:
     if not data_dir.is_dir():
         return []
     return [folder for folder in sorted(data_dir.iterdir()) if read_marker(folder)]
+
+
+def read_marker(folder: Path) -> dict[str, Any]:
+    """Read what was noted when the folder was fetched; empty if it was not fetched."""
+    try:
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return marker if marker["format"] == 1 and marker["archive"] and marker["n_files"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def source_of(folder: Path) -> str:
+    """Name of the source that a folder was fetched from, whatever is in it by now; or nothing."""
+    return read_marker(folder).get("source", "")
 
 
 def require_whole(folder: Path) -> Path:

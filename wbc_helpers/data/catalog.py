@@ -1,19 +1,30 @@
-"""The catalog: which images there are, one row each, and how they are split for training.
+"""What a folder of data holds: where it begins, which files there are, and their digests.
 
-The layout is that of the Kaggle archive: `TRAIN/EOSINOPHIL/_0_1.jpeg` and so on, somewhere
-below the folder that a user unpacked.
+Images of cells lie as in the Kaggle archive (`TRAIN/EOSINOPHIL/_0_1.jpeg`), photographs of smears
+as in VOC (`JPEGImages`, `Annotations`), each somewhere below the folder that a user unpacked.
+
+The digest of a data set is the SHA-256, in hexadecimal, of one line a file, sorted by path: the
+path relative to where the data begin, a NUL character, the SHA-256 of the file in hexadecimal, a
+line feed; in UTF-8. What operating systems leave behind does not count, see `is_junk`.
 """
 
+import csv
+import gzip
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from wbc_helpers import cells
-from wbc_helpers.errors import DataMismatch, DataNotFound
+from wbc_helpers.errors import DataMismatch, DataNotFound, UnreadableImage
 
 SPLITS = ("TRAIN", "TEST", "TEST_SIMPLE")
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-
 
 # The archive nests its folders twice; people also unpack it once or copy only the inner part.
 _IMAGE_FOLDERS = (".", "images", "dataset2-master/images", "dataset2-master/dataset2-master/images")
@@ -21,17 +32,7 @@ _PHOTOGRAPH_FOLDERS = (".", "dataset-master", "dataset-master/dataset-master")
 
 
 def images_folder(folder: str | Path) -> Path:
-    """Find the folder that holds `TRAIN` and `TEST`.
-
-    Parameters
-    ----------
-    folder : path
-        What a user unpacked: the folder itself, or up to three levels above it.
-
-    Returns
-    -------
-    Path
-        Absolute path of the folder with the split folders.
+    """Find the folder that holds `TRAIN` and `TEST`: the one given, or up to three levels below.
 
     Raises
     ------
@@ -48,42 +49,16 @@ def images_folder(folder: str | Path) -> Path:
         candidate = (folder / below).resolve()
         if (candidate / "TRAIN").is_dir() and (candidate / "TEST").is_dir():
             return candidate
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+    entries = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
     raise DataNotFound(
-        f"{folder} holds no TRAIN and TEST folders (found: {found}). Expected them there, or in "
+        f"{folder} holds no TRAIN and TEST folders (found: {entries}). Expected them there, or in "
         "images/, dataset2-master/images/ or dataset2-master/dataset2-master/images/ below it. "
         "Point the source at the folder that was unpacked from the blood-cells archive."
     )
 
 
-def photographs_folder(folder: str | Path) -> Path | None:
-    """Find the folder that holds `JPEGImages` and `Annotations`.
-
-    Parameters
-    ----------
-    folder : path
-        What a user unpacked.
-
-    Returns
-    -------
-    Path or None
-        The folder, or None where the copy has class folders only.
-    """
-    folder = Path(folder).expanduser().resolve()
-    for below in _PHOTOGRAPH_FOLDERS:
-        candidate = (folder / below).resolve()
-        if (candidate / "JPEGImages").is_dir():
-            return candidate
-    return None
-
-
 def find_images(folder: str | Path) -> pd.DataFrame:
-    """List every image of a data set.
-
-    Parameters
-    ----------
-    folder : path
-        What a user unpacked, see `images_folder`.
+    """List every image of a data set, wherever `images_folder` finds it.
 
     Returns
     -------
@@ -135,18 +110,148 @@ def find_images(folder: str | Path) -> pd.DataFrame:
 
 
 def count_images(catalog: pd.DataFrame) -> pd.DataFrame:
-    """Count the images by split and cell type.
+    """Count images by split (rows) and cell type (columns), with totals `all`.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        As `find_images` returns it.
-
-    Returns
-    -------
-    DataFrame
-        Rows are splits, columns cell types, values int; with row and column totals `all`.
+    Examples
+    --------
+    >>> images = pd.DataFrame({"split": ["TRAIN", "TRAIN"], "cell_type": ["monocyte", "monocyte"]})
+    >>> int(count_images(images).loc["TRAIN", "monocyte"])
+    2
     """
     return pd.crosstab(
         catalog["split"], catalog["cell_type"], margins=True, margins_name="all", dropna=False
     )
+
+
+def photographs_folder(folder: str | Path) -> Path | None:
+    """Find the `JPEGImages` that come with images of cells: the folder around it, or None."""
+    folder = Path(folder).expanduser().resolve()
+    for below in _PHOTOGRAPH_FOLDERS:
+        candidate = (folder / below).resolve()
+        if (candidate / "JPEGImages").is_dir():
+            return candidate
+    return None
+
+
+SMEARS = (
+    "folder with JPEGImages and Annotations in it. Expected photographs of smears with a VOC XML "
+    "file each, such as the archive of https://github.com/Shenggan/BCCD_Dataset"
+)
+"""What to say of data without it."""
+
+_DEEPEST = 3
+"""Folders above JPEGImages that people and archives wrap it in, at most."""
+
+
+def smears_folder(folder: str | Path) -> Path:
+    """Find the folder that holds `JPEGImages` and `Annotations`, up to three levels below.
+
+    Raises
+    ------
+    DataNotFound
+        If there is no such folder, or more than one at the same depth.
+    """
+    folder = Path(folder).expanduser().resolve()
+    if not folder.is_dir():
+        raise DataNotFound(f"There is no folder {folder}. Expected a {SMEARS}.")
+    for depth in range(_DEEPEST + 1):
+        candidates = [
+            images.parent
+            for images in sorted(folder.glob("*/" * depth + "JPEGImages"))
+            if images.is_dir() and (images.parent / "Annotations").is_dir()
+        ]
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            names = ", ".join(str(place.relative_to(folder)) for place in candidates[:5])
+            raise DataNotFound(
+                f"{folder} holds {len(candidates)} sets of photographs ({names}). Give the path "
+                "of the one that is meant."
+            )
+    entries = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+    raise DataNotFound(f"{folder} (holding {entries}) has no {SMEARS}.")
+
+
+def find_photographs(root: str | Path) -> list[Path]:
+    """List the photographs in the `JPEGImages` of a folder, by name; none if there is none."""
+    return sorted(
+        path
+        for path in (Path(root) / "JPEGImages").glob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def folders_above(folder: str | Path) -> list[Path]:
+    """Where marks of fetching and drawing may lie: the folder, and the four around it.
+
+    So deep do archives nest the images, wrapped in one more folder.
+    """
+    folder = Path(folder).expanduser().absolute()
+    return [folder, *folder.parents][:5]
+
+
+def is_junk(name: str) -> bool:
+    """Tell whether a file or folder of this name is what operating systems leave behind."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def digest_files(root: Path, names: Iterable[str], progress: bool = False) -> dict[str, str]:
+    """SHA-256 of each file in these files and folders of `root`, by relative path, sorted.
+
+    Raises
+    ------
+    UnreadableImage
+        If a file cannot be read; the message names it.
+    """
+    files = sorted(_files(root, names))
+    digests = digest_paths([root / file for file in files], progress)
+    return dict(zip(files, digests, strict=True))
+
+
+def digest_paths(paths: Sequence[str | Path], progress: bool = False) -> list[str]:
+    """SHA-256 of each file, in hexadecimal; raises as `digest_files`."""
+    with ThreadPoolExecutor(2) as pool:
+        digests = pool.map(_digest, paths)
+        return list(
+            tqdm(
+                digests,
+                total=len(paths),
+                desc="checking",
+                unit="file",
+                disable=not progress,
+                mininterval=0.5,
+            )
+        )
+
+
+def _digest(path: str | Path) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UnreadableImage(
+            f"{path} cannot be read ({error.strerror}). Restore the file, or take it out of the "
+            "data."
+        ) from error
+
+
+def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
+    """List the files in these files and folders of `root`, by relative path."""
+    for name in names:
+        if (root / name).is_file():
+            yield name
+        for folder, subfolders, files in os.walk(root / name, followlinks=True):
+            subfolders[:] = [entry for entry in subfolders if not is_junk(entry)]
+            below = Path(folder).relative_to(root).as_posix()
+            yield from (f"{below}/{file}" for file in files if not is_junk(file))
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Digest of a data set, see the module, from those of its files."""
+    lines = "".join(f"{file}\0{digests[file]}\n" for file in sorted(digests))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_manifest(manifest: Traversable) -> dict[str, str]:
+    """Read the first 16 digits of the SHA-256 of each file of a data set, by relative path."""
+    with manifest.open("rb") as packed, gzip.open(packed, "rt", encoding="utf-8") as lines:
+        return {row["file"]: row["sha256"] for row in csv.DictReader(lines)}

@@ -79,11 +79,15 @@ def download(
             storage.make_folder(target.parent)
             _receive(answer, target, largest, progress)
     except (requests.RequestException, _TooMuch) as error:
-        raise DownloadFailed(
-            f"{address} could not be downloaded: {_reason(error)}. Expected a public file. "
-            f"{what_else}"
-        ) from error
+        raise failure(address, _reason(error), what_else) from error
     return target
+
+
+def failure(address: str, reason: str, what_else: str) -> DownloadFailed:
+    """Make the error that says why a download failed, and what else there is to do."""
+    return DownloadFailed(
+        f"{address} could not be downloaded: {reason}. Expected a public file. {what_else}"
+    )
 
 
 class _TooMuch(Exception):
@@ -181,9 +185,9 @@ def download_from_kaggle(
     if _is_whole(archive):
         return archive
     if reason := _why_unreachable():
-        raise failure(dataset, f"{ADDRESS} cannot be reached ({reason})")
+        raise kaggle_failure(dataset, f"{ADDRESS} cannot be reached ({reason})")
     if importlib.util.find_spec("kaggle") is None:
-        raise failure(dataset, "its client is not installed (pip install kaggle)")
+        raise kaggle_failure(dataset, "its client is not installed (pip install kaggle)")
     archives.require_space(archive.parent, 2 * n_bytes, dataset)
     storage.make_folder(archive.parent)
     reasons = []
@@ -201,11 +205,11 @@ def download_from_kaggle(
                 "run again: the download is continued."
             )
         reasons.append(f"{f'with {account}' if account else 'without an account'}: {answer}")
-    raise failure(dataset, "; ".join(reasons))
+    raise kaggle_failure(dataset, "; ".join(reasons))
 
 
-def failure(dataset: str, reason: str) -> DownloadFailed:
-    """Make the error that says why a download failed, and what else there is to do."""
+def kaggle_failure(dataset: str, reason: str) -> DownloadFailed:
+    """`failure` of a data set on Kaggle."""
     return DownloadFailed(
         f"{dataset} could not be downloaded from Kaggle: {reason}. Expected access to a "
         "public data set. Either run it again (a download cut off is continued); or log in at "

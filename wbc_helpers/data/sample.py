@@ -27,6 +27,7 @@ from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 from wbc_helpers import cells, storage
+from wbc_helpers.data import catalog
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
 WIDTH, HEIGHT = 640, 480
@@ -474,6 +475,18 @@ def draw_sample(folder: str | Path, seed: int = 0, progress: bool = False) -> Pa
 def is_sample(folder: str | Path) -> bool:
     """Whether a folder carries the marker of a drawn sample, of whatever version."""
     return (Path(folder).expanduser() / _MARKER).is_file()
+
+
+def enclosing(folder: str | Path) -> Path | None:
+    """Find the drawn sample that a folder is, or lies in; None if the cells are photographed."""
+    return next(filter(is_sample, catalog.folders_above(folder)), None)
+
+
+def overlaps(folder: str | Path) -> pd.DataFrame:
+    """Pairs of photographs (`first`, `second`) of one field, of a drawn sample."""
+    about = json.loads((Path(folder) / _MARKER).read_text(encoding="utf-8"))
+    pairs = [pair["photographs"] for pair in about["overlaps"]]
+    return pd.DataFrame(pairs, columns=["first", "second"])
 
 
 def truth(folder: str | Path) -> pd.DataFrame:

@@ -1,25 +1,21 @@
-"""Getting the images: downloaded, unpacked or drawn, once, and without touching what is there.
+"""Where data come from: one table of sources, and fetching any of them once.
 
-The table of sources and what tells one from another stand in `identity`; their names are reached
-from here as well.
+A new source is a further row of `SOURCES`. What it holds, images of cells or photographs of smears
+with every cell boxed, decides how a folder or an archive of it is looked at (`LAYOUTS`).
 """
 
-import argparse
 import re
 import shutil
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal
 
-from wbc_helpers import storage
+from wbc_helpers import cells, storage
 from wbc_helpers.data import archives, catalog, downloads, sample
-from wbc_helpers.data.identity import (
-    MANIFEST,
-    SOURCES,
-    Identity,
-    came_from_kaggle,
-    is_junk,
-    write_manifest,
-)
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -28,166 +24,233 @@ from wbc_helpers.errors import (
     InvalidParameter,
 )
 
-SAMPLE_BANNER = "\n".join(
-    (
-        "=" * 78,
-        "THESE CELLS ARE DRAWN. This is the embedded sample, not photographs of blood:",
-        "the scores say nothing about blood cells, only that the notebooks run.",
-        "For real images give SOURCE=kaggle, or SOURCE=<path of the archive downloaded",
-        "from https://www.kaggle.com/datasets/paultimothymooney/blood-cells>.",
-        "=" * 78,
-    )
-)
-"""Shown by the terminal, every notebook and every page; see `banner`."""
+Holds = Literal["images", "photographs"]
 
 
-def banner(identity: Identity, markdown: bool = False) -> str:
-    """Say that cells are drawn, in a way that cannot be overlooked.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A place where data come from, and what is known about them; empty or 0 where unknown.
 
-    Parameters
+    Attributes
     ----------
-    identity : Identity
-        Of the data in use.
-    markdown : bool
-        For a notebook instead of a terminal.
-
-    Returns
-    -------
-    str
-        Empty for photographs.
+    name : str
+        As given to `fetch`.
+    holds : str
+        `images` of single cells in class folders, or `photographs` of smears with boxes.
+    title, address, licence, citation : str
+        For people.
+    kaggle : str
+        `owner/name` on Kaggle.
+    archive, archive_name : str
+        Address of an archive elsewhere, and what to call it.
+    archive_names : str
+        Regular expression of the names under which people save the archive.
+    counts : mapping
+        Number of images by split, then cell type.
+    n_photographs : int
+    boxes, lists : mapping
+        Number of boxes of each kind as annotated, and of photographs in each published list.
+    digest, photographs_digest : str
+        See `catalog`; the second is of photographs that come with images.
+    manifest : file
+        Of all its files, see `identity.write_manifest`.
+    n_bytes : int
+        When unpacked.
+    drawn : bool
+        True if the cells are drawn: scores then say nothing about blood.
     """
-    if not identity.drawn:
-        return ""
-    if markdown:
-        return (
-            "> # ⚠️ These cells are drawn\n"
-            "> This is the embedded sample, not photographs of blood: the scores say nothing about "
-            "blood cells, only that the notebooks run. For real images give `source` as `kaggle`, "
-            f"or as the path of the archive downloaded from <{SOURCES['kaggle'].address}>."
-        )
-    return SAMPLE_BANNER
+
+    name: str
+    holds: Holds
+    title: str
+    address: str = ""
+    licence: str = ""
+    citation: str = ""
+    kaggle: str = ""
+    archive: str = ""
+    archive_name: str = ""
+    archive_names: str = ""
+    counts: Mapping[str, Mapping[str, int]] | None = None
+    n_photographs: int = 0
+    boxes: Mapping[str, int] | None = None
+    lists: Mapping[str, int] | None = None
+    digest: str = ""
+    photographs_digest: str = ""
+    manifest: Traversable | None = None
+    n_bytes: int = 0
+    drawn: bool = False
 
 
-_KAGGLE = SOURCES["kaggle"]
-_ARCHIVE_NAMES = re.compile(r"(blood-cells|archive)( ?\(\d+\))?\.zip")
+def _by_split(**splits: tuple[int, int, int, int]) -> dict[str, dict[str, int]]:
+    return {split: dict(zip(cells.NAMES, row, strict=True)) for split, row in splits.items()}
+
+
+_MANIFESTS = resources.files("wbc_helpers") / "manifests"
+_DRAWN = {
+    "title": "Drawn sample",
+    "licence": "MIT, as this project",
+    "citation": "Drawn by wbc_helpers.data.sample; these are no photographs of blood.",
+}
+
+SOURCES: dict[tuple[str, str], Source] = {
+    (source.holds, source.name): source
+    for source in (
+        Source(
+            "kaggle",
+            "images",
+            title="Blood Cell Images",
+            address="https://www.kaggle.com/datasets/paultimothymooney/blood-cells",
+            licence="MIT",
+            citation=(
+                "P. Mooney, Blood Cell Images, Kaggle (2018), made by augmentation from: "
+                "Shenggan and Cosmicad, BCCD Dataset, https://github.com/Shenggan/BCCD_Dataset "
+                "(MIT). The network: I. Singh, N. P. Singh, H. Singh, S. Bawankar, A. Ngom, Blood "
+                "Cell Types Classification Using CNN, IWBBIO 2020, LNCS 12108, 727-738 (2020)."
+            ),
+            kaggle="paultimothymooney/blood-cells",
+            archive_names=r"(blood-cells|archive)( ?\(\d+\))?\.zip",
+            counts=_by_split(
+                TRAIN=(2497, 2483, 2478, 2499),
+                TEST=(623, 620, 620, 624),
+                TEST_SIMPLE=(13, 6, 4, 48),
+            ),
+            digest="c610387f4840442e6846012358d604a5b8898d387f900a59a451ac9a7a5ba154",
+            photographs_digest="60a6233eae9ac2771515fb26d0169305376b0b0650f40e2b41bad439861f99d5",
+            manifest=_MANIFESTS / "blood-cells.csv.gz",
+            n_bytes=113_567_876,
+        ),
+        Source("sample", "images", **_DRAWN, counts=sample.COUNTS, drawn=True),
+        Source("local", "images", title="Own images"),
+        Source(
+            "bccd",
+            "photographs",
+            title="BCCD Dataset",
+            address="https://github.com/Shenggan/BCCD_Dataset",
+            licence="MIT",
+            citation=(
+                "Shenggan, BCCD Dataset, https://github.com/Shenggan/BCCD_Dataset (2017), MIT "
+                "licence; photographs and annotations by cosmicad and akshaylamba."
+            ),
+            archive="https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip",
+            archive_name="BCCD_Dataset-master.zip",
+            archive_names=r"(?i)BCCD_Dataset-\w+( ?\(\d+\))?\.(zip|tgz|tar\.gz)",
+            n_photographs=364,
+            boxes={"RBC": 4155, "WBC": 372, "Platelets": 361},
+            lists={"train": 205, "val": 87, "test": 72},
+            digest="0bb479c7ed1c5f1e410e8e3c1b9a1565ee37feeb8e6375f6c93534deebf720c1",
+            manifest=_MANIFESTS / "bccd.csv.gz",
+            n_bytes=8_862_476,
+        ),
+        Source("sample", "photographs", **_DRAWN, n_photographs=sample.N_PHOTOGRAPHS, drawn=True),
+        Source("local", "photographs", title="Own photographs"),
+    )
+}
+"""Every source, by what it holds and its name. The first row of a kind is what `auto` downloads."""
 
 
 def fetch(
-    source: str | Path = "auto", data_dir: str | Path = "data", progress: bool = True
+    source: str | Path = "auto",
+    data_dir: str | Path = "data",
+    progress: bool = True,
+    holds: Holds = "images",
 ) -> Path:
-    """Get the data, once: a second call finds what the first one fetched.
+    """Get data, once: a second call finds what the first one fetched.
 
     Parameters
     ----------
     source : str or path
-        `kaggle` downloads the real images; `sample` draws the embedded sample; a path is that of
-        a downloaded archive, or of an unpacked folder, which is used where it is. `auto` takes
-        the real images in `data_dir` (those from Kaggle before others, then an archive lying
-        there), else downloads them, else takes the sample, and then says why. A sample drawn
-        earlier does not keep it from trying Kaggle again.
+        Name of a row of `SOURCES`: `kaggle` or `bccd` downloads the real data, `sample` draws the
+        embedded sample. A path is that of a downloaded archive, or of an unpacked folder, which is
+        used where it is. `auto` takes the real data in `data_dir` (of images first those from
+        Kaggle, then others; of photographs only the published ones; then an archive lying there),
+        else downloads them, else takes the sample, and then says why. A sample drawn earlier does
+        not keep it from trying the download again.
     data_dir : path
         Where data are kept; made if needed. Nothing in it is overwritten.
     progress : bool
         Show progress bars.
+    holds : str
+        `images` or `photographs`, see `Source`.
 
     Returns
     -------
     Path
-        The folder of the data set, absolute, see `catalog.images_folder`.
+        The folder of the data set, absolute, see `catalog.images_folder` and `smears_folder`.
 
     Raises
     ------
     InvalidParameter
         If the source is none of these.
     DataNotFound
-        If there is nothing at the path, or no class folders in it.
+        If there is nothing at the path, or no such data in it.
     DownloadFailed
-        If Kaggle was asked for by name and did not give the data.
+        If a source was asked for by name and did not give the data.
     DataMismatch
         If files were removed from what was fetched.
     BrokenArchive, UnsafeArchive, NoSpaceLeft, ReadOnlyFolder
         See `archives.unpack`.
     """
+    if holds not in LAYOUTS:
+        raise InvalidParameter(f"holds={holds!r} is unknown. Expected one of {list(LAYOUTS)}.")
+    layout = LAYOUTS[holds]
+    names = [name for kind, name in SOURCES if kind == holds and name != "local"]
+    expected = (
+        f"Expected 'auto', {', '.join(map(repr, names))}, or the path of a downloaded archive or "
+        f"of {layout.folder}."
+    )
     if not isinstance(source, str | Path) or not str(source).strip():
-        raise InvalidParameter(f"source={source!r} is unknown. {_EXPECTED}")
+        raise InvalidParameter(f"source={source!r} is unknown. {expected}")
     if not isinstance(data_dir, str | Path) or not str(data_dir).strip():
         raise InvalidParameter(f"data_dir={data_dir!r} is no folder. Expected its path.")
     data_dir = Path(data_dir).expanduser().absolute()
     path = Path(source).expanduser().absolute()
     if source == "auto":
-        return _fetch_any(data_dir, progress)
-    if source == "kaggle":
-        return _fetch_kaggle(data_dir, progress)
+        return _fetch_any(layout, data_dir, progress)
     if source == "sample":
-        return _fetch_sample(data_dir, progress)
+        return _draw(data_dir, progress)
+    if source in names:
+        return _download(SOURCES[holds, str(source)], data_dir, progress)
     if path.is_dir():
-        return _with_images(path)
+        return layout.locate(path)
     if path.is_file():
-        return _fetch_archive(path, data_dir, "local", progress)
+        return _unpack(path, data_dir, "local", layout, progress)
     if isinstance(source, str) and re.fullmatch(r"\w+", source):
-        raise InvalidParameter(f"source={source!r} is unknown. {_EXPECTED}")
-    raise DataNotFound(f"There is nothing at {path}. {_EXPECTED}")
+        raise InvalidParameter(f"source={source!r} is unknown. {expected}")
+    raise DataNotFound(f"There is nothing at {path}. {expected}")
 
 
-_EXPECTED = (
-    "Expected 'auto', 'kaggle', 'sample', or the path of a downloaded archive or of an unpacked "
-    "folder."
-)
+@dataclass(frozen=True)
+class Layout:
+    """How data of one kind look, in a folder and in an archive.
 
+    `locate` gives the folder to hand out, `root` where the data begin in it, and both raise
+    `DataNotFound`; `is_real` tells whether `auto` may take it; `is_archive` gets the names of an
+    archive's members, a slash around each; `digested` are the parts that make the digest,
+    `telling` how the paths begin by which the data are known.
+    """
 
-def _fetch_any(data_dir: Path, progress: bool) -> Path:
-    """Fetch what `auto` stands for."""
-    entries = sorted(data_dir.iterdir()) if data_dir.is_dir() else []
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    folders = [entry for entry in visible if entry.is_dir() and _has_images(entry)]
-    real = [folder for folder in folders if not sample.is_sample(_with_images(folder))]
-    if real:
-        return _complete(min(real, key=lambda folder: not came_from_kaggle(folder)))
-    if data_dir.is_dir() and _has_images(data_dir, below=False):
-        return data_dir
-    for file in visible:
-        named_so = _ARCHIVE_NAMES.fullmatch(file.name) and file.is_file()
-        if named_so and archives.holds(file, _are_classes):
-            return _fetch_archive(file, data_dir, "local", progress)
-    try:
-        return _fetch_kaggle(data_dir, progress)
-    except DownloadFailed as error:
-        folder = _fetch_sample(data_dir, progress)
-        print(f"{SAMPLE_BANNER}\nWhy the sample: {error}", file=sys.stderr, flush=True)
-        return folder
+    holds: Holds
+    folder: str
+    wanted: str
+    locate: Callable[[Path], Path]
+    root: Callable[[Path], Path]
+    is_real: Callable[[Path], bool]
+    is_archive: Callable[[list[str]], bool]
+    digested: tuple[str, ...]
+    telling: str
 
+    @property
+    def published(self) -> list[Source]:
+        """Sources of this kind that can be told by their content, the first one first."""
+        return [row for row in SOURCES.values() if row.holds == self.holds and row.manifest]
 
-def _has_images(folder: Path, below: bool = True) -> bool:
-    try:
-        _with_images(folder) if below else catalog.images_folder(folder)
-    except (DataNotFound, PermissionError):
-        return False
-    return True
-
-
-def _fetch_sample(data_dir: Path, progress: bool) -> Path:
-    storage.make_folder(data_dir)
-    try:
-        return sample.draw_sample(data_dir / "sample", progress=progress)
-    except DataMismatch:
-        # Somebody's own folder has that name, or it is the sample of another version.
-        return sample.draw_sample(data_dir / f"sample-{sample.VERSION}", progress=progress)
-
-
-def _fetch_archive(archive: Path, data_dir: Path, origin: str, progress: bool) -> Path:
-    """Unpack an archive below `data_dir`, unless that was done before."""
-    wanted = f"TRAIN and TEST folders. Expected the blood-cells archive of {_KAGGLE.address}"
-    folder = archives.unpack_once(archive, data_dir, origin, _are_classes, wanted, progress)
-    return _complete(folder)
-
-
-def _are_classes(names: list[str]) -> bool:
-    return all(any(f"/{split}/" in name for name in names) for split in ("TRAIN", "TEST"))
-
-
-def _complete(folder: Path) -> Path:
-    """Refuse what was fetched once and is no longer whole."""
-    return _with_images(archives.require_whole(folder))
+    def is_at(self, folder: Path) -> bool:
+        """Tell whether such data are in a folder; one that may not be read counts as without."""
+        try:
+            self.locate(folder)
+        except (DataNotFound, PermissionError):
+            return False
+        return True
 
 
 def _with_images(folder: Path) -> Path:
@@ -196,7 +259,9 @@ def _with_images(folder: Path) -> Path:
         catalog.images_folder(folder)
     except DataNotFound:
         subfolders = [
-            entry for entry in folder.iterdir() if entry.is_dir() and not is_junk(entry.name)
+            entry
+            for entry in folder.iterdir()
+            if entry.is_dir() and not catalog.is_junk(entry.name)
         ]
         if len(subfolders) != 1:
             raise
@@ -205,34 +270,218 @@ def _with_images(folder: Path) -> Path:
     return folder
 
 
-def _fetch_kaggle(data_dir: Path, progress: bool) -> Path:
-    for folder in archives.fetched_folders(data_dir):
-        if came_from_kaggle(folder):
-            return _complete(folder)
-    source = _KAGGLE
-    download_folder = data_dir / ".kaggle-download"
-    archive = downloads.download_from_kaggle(
-        source.kaggle, download_folder, source.n_bytes, progress
-    )
-    try:
-        folder = _fetch_archive(archive, data_dir, "kaggle", progress)
-    except BrokenArchive as error:
-        shutil.rmtree(download_folder, ignore_errors=True)
-        raise downloads.failure(
-            source.kaggle, "the archive was damaged on its way and was removed"
-        ) from error
-    shutil.rmtree(download_folder, ignore_errors=True)
+def _with_smears(folder: Path) -> Path:
+    catalog.smears_folder(folder)
     return folder
 
 
-def main() -> None:
-    """Write the manifest of a known data set: `python -m wbc_helpers.data.sources --help`."""
-    parser = argparse.ArgumentParser(description="Write the manifest of the blood-cells data set.")
-    parser.add_argument("--write-manifest", metavar="FOLDER", required=True, type=Path)
-    parser.add_argument("--target", type=Path, default=Path(str(MANIFEST)))
-    arguments = parser.parse_args()
-    write_manifest(arguments.write_manifest, arguments.target)
+def _is_photographed(folder: Path) -> bool:
+    return sample.enclosing(_with_images(folder)) is None
 
 
-if __name__ == "__main__":
-    main()
+def _is_published(folder: Path) -> bool:
+    """Tell published photographs from other boxed ones, such as Kaggle's, with red cells only."""
+    return bool(recognise(folder, "photographs", _digests(folder, "photographs")).manifest)
+
+
+def _are_classes(names: list[str]) -> bool:
+    return all(any(f"/{split}/" in name for name in names) for split in ("TRAIN", "TEST"))
+
+
+def _are_smears(names: list[str]) -> bool:
+    """Tell whether one folder of an archive holds both photographs and annotations."""
+    around = [
+        {name.partition(part)[0] for name in names if part in name}
+        for part in ("/JPEGImages/", "/Annotations/")
+    ]
+    return bool(around[0] & around[1])
+
+
+LAYOUTS: dict[str, Layout] = {
+    "images": Layout(
+        "images",
+        folder="an unpacked folder",
+        wanted=(
+            "TRAIN and TEST folders. Expected the blood-cells archive of "
+            f"{SOURCES['images', 'kaggle'].address}"
+        ),
+        locate=_with_images,
+        root=catalog.images_folder,
+        is_real=_is_photographed,
+        is_archive=_are_classes,
+        digested=catalog.SPLITS,
+        telling="",
+    ),
+    "photographs": Layout(
+        "photographs",
+        folder="a folder with JPEGImages and Annotations",
+        wanted=catalog.SMEARS,
+        locate=_with_smears,
+        root=catalog.smears_folder,
+        is_real=_is_published,
+        is_archive=_are_smears,
+        digested=("JPEGImages", "Annotations", "ImageSets"),
+        telling="Annotations/",
+    ),
+}
+
+
+def _digests(folder: Path, holds: str) -> dict[str, str]:
+    return catalog.digest_files(LAYOUTS[holds].root(folder), LAYOUTS[holds].digested)
+
+
+def recognise(folder: str | Path, holds: Holds, digests: Mapping[str, str]) -> Source:
+    """Tell which source a folder is of, by content.
+
+    It is a published one if at least half of its images (of photographs: of their annotations,
+    because the same photographs come from Kaggle with only red cells boxed) are, name and content;
+    or if it was fetched as such. Otherwise it is somebody's own.
+
+    Parameters
+    ----------
+    folder : path
+        As `fetch` returns it.
+    holds : str
+        See `Source`.
+    digests : mapping
+        Of the files that count, see `catalog.digest_files`.
+    """
+    layout = LAYOUTS[holds]
+    root = layout.root(Path(folder))
+    if sample.enclosing(root) is not None:
+        return SOURCES[holds, "sample"]
+    telling = [file for file in digests if file.startswith(layout.telling)]
+    marks = [archives.source_of(place) for place in catalog.folders_above(root)]
+    for source in layout.published:
+        known = catalog.read_manifest(source.manifest)
+        n_known = sum(known.get(file) == digests[file][:16] for file in telling)
+        if 2 * n_known >= max(1, len(telling)) or source.name in marks:
+            return source
+    return SOURCES[holds, "local"]
+
+
+def _fetch_any(layout: Layout, data_dir: Path, progress: bool) -> Path:
+    """Fetch what `auto` stands for."""
+    entries = sorted(data_dir.iterdir()) if data_dir.is_dir() else []
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+    folders = [entry for entry in visible if entry.is_dir() and layout.is_at(entry)]
+    if real := [folder for folder in folders if layout.is_real(folder)]:
+        best = min(real, key=lambda folder: archives.source_of(folder) != layout.published[0].name)
+        return layout.locate(archives.require_whole(best))
+    if layout.holds == "images" and data_dir.is_dir():
+        try:
+            catalog.images_folder(data_dir)
+            return data_dir
+        except DataNotFound:
+            pass
+    published = layout.published
+    for file in filter(Path.is_file, visible):
+        is_named_so = any(re.fullmatch(row.archive_names, file.name) for row in published)
+        if is_named_so and archives.holds(file, layout.is_archive):
+            return _unpack(file, data_dir, "local", layout, progress)
+    try:
+        return _download(published[0], data_dir, progress)
+    except DownloadFailed as error:
+        folder = _draw(data_dir, progress)
+        drawn = banner(SOURCES[layout.holds, "sample"])
+        print(f"{drawn}\nWhy the sample: {error}", file=sys.stderr, flush=True)
+        return folder
+
+
+def _draw(data_dir: Path, progress: bool) -> Path:
+    storage.make_folder(data_dir)
+    try:
+        return sample.draw_sample(data_dir / "sample", progress=progress)
+    except DataMismatch:
+        # Somebody's own folder has that name, or it is the sample of another version.
+        return sample.draw_sample(data_dir / f"sample-{sample.VERSION}", progress=progress)
+
+
+def _unpack(archive: Path, data_dir: Path, origin: str, layout: Layout, progress: bool) -> Path:
+    """Unpack an archive below `data_dir`, unless that was done; refuse what lost files since."""
+    folder = archives.unpack_once(
+        archive, data_dir, origin, layout.is_archive, layout.wanted, progress
+    )
+    return layout.locate(archives.require_whole(folder))
+
+
+def _download(source: Source, data_dir: Path, progress: bool) -> Path:
+    """Download and unpack a source, unless that was done before."""
+    layout = LAYOUTS[source.holds]
+    for folder in archives.fetched_folders(data_dir):
+        if archives.source_of(folder) == source.name:
+            return layout.locate(archives.require_whole(folder))
+    place = data_dir / f".{source.name}-download"
+    if source.kaggle:
+        archive = downloads.download_from_kaggle(source.kaggle, place, source.n_bytes, progress)
+    else:
+        # GitHub packs its archives as they are asked for and does not say how long they are.
+        archive = downloads.download(
+            source.archive, place / source.archive_name, 10 * source.n_bytes, _ELSE, progress
+        )
+    try:
+        folder = _unpack(archive, data_dir, source.name, layout, progress)
+    except (BrokenArchive, DataNotFound) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        reason = (
+            "what came is something else than the data, or was damaged on its way, and was "
+            f"removed ({error})"
+        )
+        raise (
+            downloads.kaggle_failure(source.kaggle, reason)
+            if source.kaggle
+            else downloads.failure(source.archive, reason, _ELSE)
+        ) from error
+    shutil.rmtree(place, ignore_errors=True)
+    return folder
+
+
+_ELSE = (
+    "Either run it again; or download it with a browser and give its path as SOURCE; or try "
+    "SOURCE=sample."
+)
+
+
+def banner(source: Source, markdown: bool = False) -> str:
+    """Say that cells are drawn, in a way that cannot be overlooked; nothing of photographs.
+
+    Parameters
+    ----------
+    source : Source
+        Of the data in use, see `identity.identify`.
+    markdown : bool
+        For a notebook instead of a terminal.
+
+    Examples
+    --------
+    >>> banner(SOURCES["photographs", "bccd"])
+    ''
+    >>> print(banner(SOURCES["images", "sample"], markdown=True)[:29])
+    > # ⚠️ These cells are drawn
+    """
+    if not source.drawn:
+        return ""
+    published = LAYOUTS[source.holds].published[0]
+    things, said = {
+        "images": ("cells", "the scores say nothing about blood cells"),
+        "photographs": ("smears", "counts and scores say nothing about blood"),
+    }[source.holds]
+    if markdown:
+        return (
+            f"> # ⚠️ These {things} are drawn\n"
+            f"> This is the embedded sample, not photographs of blood: {said}, only that the "
+            f"notebooks run. For real {source.holds} give `source` as `{published.name}`, or as "
+            f"the path of the archive downloaded from <{published.address}>."
+        )
+    return "\n".join(
+        (
+            "=" * 78,
+            f"THESE {things.upper()} ARE DRAWN. This is the embedded sample, not photographs of "
+            "blood:",
+            f"{said}, only that the notebooks run.",
+            f"For real {source.holds} give SOURCE={published.name}, or SOURCE=<path of the archive "
+            "downloaded",
+            f"from {published.address}>.",
+            "=" * 78,
+        )
+    )

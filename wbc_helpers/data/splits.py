@@ -7,21 +7,19 @@ of its photographs that overlap, they part 32, and 22 of those show the same whi
 have one photograph in its test list and the other outside.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from wbc_helpers.data import sample
 from wbc_helpers.data.annotations import Annotations
-from wbc_helpers.data.catalog import IMAGE_SUFFIXES
-from wbc_helpers.data.smear_identity import smears_folder
-from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter, UnreadableImage
+from wbc_helpers.data.catalog import digest_paths, find_photographs, smears_folder
+from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
 
 def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
@@ -132,7 +130,7 @@ def read_lists(folder: str | Path) -> pd.Series:
     Parameters
     ----------
     folder : path
-        As `smear_sources.fetch_smears` returns it.
+        As `sources.fetch` returns it.
 
     Returns
     -------
@@ -152,13 +150,13 @@ def read_lists(folder: str | Path) -> pd.Series:
         raise DataNotFound(
             f"{root} has no list {', '.join(absent)} in ImageSets/Main. Expected train.txt, "
             "val.txt and test.txt, a name a line; or deal the photographs yourself, see "
-            "smear_splits.split_photographs."
+            "splits.split_photographs."
         )
     listed = pd.Series(
         {part: file.read_text(encoding="utf-8").split() for part, file in files.items()}
     ).explode()
     listed = pd.Series(listed.index, index=listed.array, name="part").rename_axis("photograph")
-    there = {path.stem for path in _photographs(root)}
+    there = {path.stem for path in find_photographs(root)}
     twice = listed.index[listed.index.duplicated()]
     unknown = [name for name in listed.index if name not in there]
     if len(twice) or unknown:
@@ -166,17 +164,9 @@ def read_lists(folder: str | Path) -> pd.Series:
             f"The lists in {root / 'ImageSets'} name {len(twice)} photographs twice "
             f"({', '.join(twice[:5])}) and {len(unknown)} that are not there "
             f"({', '.join(unknown[:5])}). Expected each photograph at most once; mend the lists, "
-            "or deal the photographs yourself, see smear_splits.split_photographs."
+            "or deal the photographs yourself, see splits.split_photographs."
         )
     return listed.sort_index()
-
-
-def _photographs(root: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in (root / "JPEGImages").iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
 
 
 def parted_pairs(pairs: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
@@ -286,7 +276,6 @@ MATCH_COLUMNS = {
     **dict.fromkeys(AFFINE, "float64"),
     "ambiguous": "boolean",
 }
-_CONTENT_DIGITS = 16
 
 
 # What ships with the package
@@ -347,25 +336,8 @@ def _shipped_file(name: str) -> resources.abc.Traversable:
 
 
 def content_of(paths: list[str]) -> list[str]:
-    """First 16 hexadecimal digits of the SHA-256 of each file.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file cannot be read.
-    """
-
-    def digest(path: str) -> str:
-        try:
-            return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_CONTENT_DIGITS]
-        except OSError as error:
-            raise UnreadableImage(
-                f"{path} cannot be read ({error.strerror}). Expected an image of the catalog; "
-                "restore the file, or list the images again."
-            ) from error
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(digest, paths))
+    """First 16 hexadecimal digits of the SHA-256 of each file, see `catalog.digest_paths`."""
+    return [digest[:16] for digest in digest_paths(paths)]
 
 
 def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
@@ -402,16 +374,11 @@ def _truth_of_sample(catalog: pd.DataFrame) -> pd.DataFrame | None:
     if catalog.empty:
         return None
     path, file = Path(catalog["path"].iloc[0]), Path(catalog["file"].iloc[0])
-    # The sample's marker lies up to three folders above that of the splits.
-    above = list(path.parents)[len(file.parts) - 1 :][:4]
-    folder = next((folder for folder in above if sample.is_sample(folder)), None)
+    folder = sample.enclosing(path.parents[len(file.parts) - 1])
     if folder is None:
         return None
     truth = sample.truth(folder).astype({"source_id": "string"})
-    about = json.loads((folder / "sample.json").read_text(encoding="utf-8"))
-    pairs = pd.DataFrame(
-        [pair["photographs"] for pair in about["overlaps"]], columns=["first", "second"]
-    )
+    pairs = sample.overlaps(folder)
     truth["group_id"] = truth["source_id"].map(group_sources(pairs, truth["source_id"]))
     # Its photographs that overlap show the same cell by construction.
     in_train = truth["file"].str.startswith("TRAIN/")
@@ -435,16 +402,12 @@ def group_sources(overlaps: pd.DataFrame, source_ids: Iterable[str]) -> pd.Serie
     Series of str
         The group of each photograph, by its name: the first name in the group.
     """
-    parent = {name: name for name in sorted(set(source_ids))}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    for first, second in zip(overlaps["first"], overlaps["second"], strict=True):
-        if first in parent and second in parent:
-            low, high = sorted((root(first), root(second)))
-            parent[high] = low
-    groups = {name: root(name) for name in parent}
-    return pd.Series(groups, dtype=object, name="group_id").rename_axis("source_id")
+    names = sorted(set(source_ids))
+    number = {name: i for i, name in enumerate(names)}
+    links = overlaps[overlaps["first"].isin(number) & overlaps["second"].isin(number)]
+    ends = links["first"].map(number), links["second"].map(number)
+    graph = coo_array((np.ones(len(links)), ends), shape=(len(names), len(names)))
+    _, labels = connected_components(graph, directed=False)
+    # In the order of names the first of a group is its smallest.
+    groups = pd.Series(names, dtype=object, name="group_id").groupby(labels).transform("first")
+    return groups.set_axis(pd.Index(names, name="source_id"))
