@@ -1,15 +1,11 @@
-"""Finding every red cell, white cell and platelet of a smear, with the weights that ship.
+"""Finding every red cell, white cell and platelet of a smear, and naming the white ones.
 
-    from wbc_helpers import detector
-    load().detect(["smear.jpg"])
+    from wbc_helpers.count import detector
+    detector.load().detect(["smear.jpg"])
+    detector.load_reader().read([photograph], red_cell=104)
 
-What it was trained on, how well it does and what it is not for stands in its model card,
-`wbc_helpers/weights/detector.md`.
-
-From photographs of smears to all of their cells, the white ones named.
-
-from wbc_helpers import smear_reading
-load_reader().read([photograph], red_cell=104)
+The weights ship with the package. What they were trained on, how well they do and what they are not
+for stands in their model cards, `detector.md` and `compact.md` in `wbc_helpers/weights/`.
 """
 
 import json
@@ -30,7 +26,7 @@ from wbc_helpers.classify.classifier import Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale, stain
-from wbc_helpers.pixels.images import read_image, resize
+from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.runs import backend, folders
 
@@ -43,8 +39,8 @@ AT_A_TIME = 8
 LOWEST = 0.02
 """Score below which a box is not worth telling."""
 
-_FLIPS = ((), (2,), (1,), (1, 2))  # axes of (n, height, width, 3)
 COLUMNS = ["photograph", "kind", *BOX, "score"]
+_FLIPS = ((), (2,), (1,), (1, 2))  # axes of (n, height, width, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,23 +64,7 @@ class Detector:
     def detect(
         self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
     ) -> pd.DataFrame:
-        """Find the cells of photographs.
-
-        Parameters
-        ----------
-        images, red_cell
-            See `detect_each`.
-
-        Returns
-        -------
-        DataFrame
-            The tables of `detect_each`, one below the other.
-
-        Raises
-        ------
-        UnreadableImage, InvalidParameter
-            See `detect_each`.
-        """
+        """Find the cells of photographs: the tables of `detect_each`, one below the other."""
         tables = list(self.detect_each(images, red_cell))
         return pd.concat(tables, ignore_index=True) if tables else _tabulate("", [], [], [])
 
@@ -125,32 +105,30 @@ class Detector:
             # Of files, only the names are held.
             images = list(images)
         red_cell = scale.red_cell_of(images, red_cell)
-        waiting: list[tuple[str, tuple[int, int], np.ndarray]] = []
+        batch: list[tuple[str, tuple[int, ...], np.ndarray]] = []
         for place, image in enumerate(images):
-            named = isinstance(image, str | Path)
-            pixels = read_image(image) if named else classifier.checked(image)
+            is_file = isinstance(image, str | Path)
+            pixels = read_image(image) if is_file else classifier.checked(image)
             shown = show(pixels, red_cell)
             # The network takes photographs of one size at a time.
-            if waiting and (len(waiting) == AT_A_TIME or waiting[0][2].shape != shown.shape):
-                yield from self._find(waiting, red_cell)
-                waiting = []
-            name = Path(image).stem if named else str(place)
-            waiting.append((name, pixels.shape[:2], shown))
-        yield from self._find(waiting, red_cell)
+            if batch and (len(batch) == AT_A_TIME or batch[0][2].shape != shown.shape):
+                yield from self._find(batch, red_cell)
+                batch = []
+            name = Path(image).stem if is_file else str(place)
+            batch.append((name, pixels.shape[:2], shown))
+        yield from self._find(batch, red_cell)
 
-    def _find(self, waiting: list, red_cell: float) -> Iterator[pd.DataFrame]:
-        if not waiting:
+    def _find(self, batch: list, red_cell: float) -> Iterator[pd.DataFrame]:
+        if not batch:
             return
-        maps = self.maps(np.stack([shown for _, _, shown in waiting]))
-        for (name, (height, width), _), of_one in zip(waiting, maps, strict=True):
+        maps = self.maps(np.stack([shown for _, _, shown in batch]))
+        for (name, size, _), of_one in zip(batch, maps, strict=True):
             corners, kinds, scores = find_boxes(of_one, self.about["iou"], LOWEST)
-            across, down = (side / length for side, length in zip(
-                _scaled((height, width), red_cell)[::-1], (width, height), strict=True
-            ))  # fmt: skip
-            corners = corners / (across, down, across, down)
-            corners = np.clip(corners, 0, [width, height, width, height])
-            seen = (corners[:, :2] < corners[:, 2:]).all(axis=1)
-            yield _tabulate(name, kinds[seen], corners[seen], scores[seen])
+            width_height = np.array(size[::-1])
+            zoom = np.array(_scaled(size, red_cell)[::-1]) / width_height
+            corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
+            is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+            yield _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
 
     def maps(self, shown: np.ndarray) -> np.ndarray:
         """Ask the network.
@@ -178,25 +156,19 @@ class Detector:
         return np.mean(answers, axis=0)
 
     def counted(self, boxes: pd.DataFrame) -> pd.DataFrame:
-        """Choose the boxes that are sure enough to be counted.
-
-        Parameters
-        ----------
-        boxes : DataFrame
-            From `detect`.
-
-        Returns
-        -------
-        DataFrame
-            Those whose score reaches the threshold of their kind.
-        """
-        thresholds = boxes["kind"].astype(str).map(self.about["thresholds"])
-        return boxes[boxes["score"] >= thresholds.astype(float)].reset_index(drop=True)
+        """Choose the boxes of `detect` whose score reaches the threshold of their kind."""
+        return boxes[_above_threshold(boxes, self) >= 0].reset_index(drop=True)
 
 
-def _scaled(size: tuple[int, int], red_cell: float) -> tuple[int, int]:
+def _above_threshold(boxes: pd.DataFrame, detector: Detector) -> pd.Series:
+    """How far each box's score lies above the threshold of its kind."""
+    thresholds = boxes["kind"].astype(str).map(detector.about["thresholds"])
+    return boxes["score"] - thresholds.astype(float)
+
+
+def _scaled(size: Sequence[int], red_cell: float) -> list[int]:
     """Height and width at which red cells are `RED_CELL` pixels wide."""
-    return tuple(max(round(side * RED_CELL / red_cell), 1) for side in size)
+    return [max(round(side * RED_CELL / red_cell), 1) for side in size]
 
 
 def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
@@ -216,7 +188,9 @@ def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
         `DEEPEST` divides both sides.
     """
     height, width = _scaled(pixels.shape[:2], red_cell)
-    resampled = resize(pixels, (height, width))
+    smaller = red_cell > RED_CELL
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resampled = cv2.resize(pixels, (width, height), interpolation=interpolation)
     return cv2.copyMakeBorder(
         stain.balance(resampled), 0, -height % DEEPEST, 0, -width % DEEPEST,
         cv2.BORDER_CONSTANT, value=(stain.WHITE,) * 3,
@@ -224,24 +198,15 @@ def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
 
 
 def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
-    named = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
+    names = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
     table = pd.DataFrame(np.asarray(corners, float).reshape(-1, 4), columns=BOX)
     table.insert(0, "photograph", pd.array([name] * len(table), dtype="string"))
-    table.insert(1, "kind", pd.Categorical(named, categories=list(cells.KIND_NAMES)))
+    table.insert(1, "kind", pd.Categorical(names, categories=list(cells.KIND_NAMES)))
     return table.assign(score=np.asarray(scores, float))
 
 
 def load(name: str = "detector") -> Detector:
     """Load a detector whose weights ship with the package.
-
-    Parameters
-    ----------
-    name : str
-        `detector`.
-
-    Returns
-    -------
-    Detector
 
     Raises
     ------
@@ -275,12 +240,7 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
         Complete, see `training.train`.
     about : dict, optional
         `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
-        `training.choose_reading`; by default one way, an overlap of 0.5 and scores of
-        0.3.
-
-    Returns
-    -------
-    Detector
+        `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3.
 
     Raises
     ------
@@ -310,17 +270,7 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
 
 
 def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
-    """Write a detector as it ships: `<name>.weights.h5` without the optimizer, and `<name>.json`.
-
-    Parameters
-    ----------
-    detector : Detector
-        Its `about` is what the JSON file will hold.
-    folder : Path
-        Where to write.
-    name : str
-        Under which `load` shall find it.
-    """
+    """Write a detector as `load` finds it: `<name>.weights.h5`, and its `about` as `<name>.json`."""
     with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
         detector.model.save_weights(partial, overwrite=True)
     storage.write_json(folder / f"{name}.json", detector.about)
@@ -331,34 +281,19 @@ UNSURE = 0.05
 look whether it was rightly counted, or rightly not."""
 
 READ_COLUMNS = [
-    "kind",
-    "cell_type",
-    *BOX,
-    "score",
-    "type_probability",
-    "answered",
-    "counted",
-    "unsure",
-]
+    "kind", "cell_type", *BOX, "score", "type_probability", "answered", "counted", "unsure"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
 class SmearReader:
-    """A detector and a classifier that work together.
-
-    Attributes
-    ----------
-    detector : Detector
-        Finds the cells.
-    classifier : Classifier
-        Names the white ones.
-    """
+    """A detector, which finds the cells, and a classifier, which names the white ones."""
 
     detector: Detector
     classifier: Classifier
 
     def read(self, photographs: Sequence[np.ndarray], red_cell: float) -> list[pd.DataFrame]:
-        """Find the cells of some photographs, and name the white ones.
+        """Find the cells of photographs, and name the white ones.
 
         Parameters
         ----------
@@ -391,21 +326,20 @@ class SmearReader:
         if not any(map(len, crops)):
             return tables
         probabilities = self.classifier.probabilities(np.concatenate(crops))
-        ends = np.cumsum([len(each) for each in crops])[:-1]
+        ends = np.cumsum([len(of_table) for of_table in crops])[:-1]
         for table, rows, of_table in zip(tables, white, np.split(probabilities, ends), strict=True):
             best = of_table.max(axis=1)
+            answered = best >= self.classifier.about["threshold"]
             table.loc[rows, "cell_type"] = np.array(cells.NAMES)[of_table.argmax(axis=1)]
             table.loc[rows, "type_probability"] = best
-            answered = best >= self.classifier.about["threshold"]
             table.loc[rows, "answered"] = answered
             table.loc[rows, "unsure"] |= ~answered
         return tables
 
     def _judge(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Tell which boxes are counted and which unsure; leave out those that are neither."""
-        threshold = boxes["kind"].astype(str).map(self.detector.about["thresholds"]).astype(float)
-        over = boxes["score"] - threshold
-        boxes = boxes.assign(counted=over >= 0, unsure=over.abs() < UNSURE)
+        above = _above_threshold(boxes, self.detector)
+        boxes = boxes.assign(counted=above >= 0, unsure=above.abs() < UNSURE)
         boxes = boxes[boxes["counted"] | boxes["unsure"]].reset_index(drop=True)
         return boxes.assign(
             cell_type=pd.array([pd.NA] * len(boxes), dtype="string"),
@@ -423,10 +357,6 @@ def load_reader(ways: int | None = None) -> SmearReader:
         In how many ways the detector looks at each photograph: 1, 2 or 4, see `Detector`; fewer
         are faster and a little less accurate. By default as was chosen for it.
 
-    Returns
-    -------
-    SmearReader
-
     Raises
     ------
     InvalidParameter
@@ -434,28 +364,20 @@ def load_reader(ways: int | None = None) -> SmearReader:
     """
     if ways is not None:
         errors.check_choice("ways", ways, (1, 2, 4))
-    found = load()
-    if ways is not None:
-        found = Detector(found.model, {**found.about, "ways": ways})
-    return SmearReader(found, classifier.load())
+    shipped = load()
+    about = shipped.about if ways is None else {**shipped.about, "ways": ways}
+    return SmearReader(Detector(shipped.model, about), classifier.load())
 
 
 def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
     """Refuse a photograph in which no cell could be told.
-
-    Parameters
-    ----------
-    photograph : ndarray, (height, width, 3) uint8
-        RGB.
-    red_cell : float or None
-        Diameter of the red cells in pixels; None where it is not known.
 
     Raises
     ------
     UnreadableImage
         If it is smaller than a red cell.
     InvalidParameter
-        If the scale is not known.
+        If `red_cell`, their diameter in pixels, is not known.
     """
     height, width = photograph.shape[:2]
     if min(height, width) < (red_cell or scale.SMALLEST_RED_CELL):

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from wbc_helpers import cells
-from wbc_helpers.evaluate.detection import MOST_BOXES, overlap
 from wbc_helpers.pixels.scale import RED_CELL
 
 STRIDE = 2
@@ -45,7 +44,7 @@ def draw_maps(
     kinds : ndarray, (n_boxes,) int
         Index into `cells.KIND_NAMES`.
     unsure : ndarray, (n_boxes,) bool
-        Cells of which so little is seen that it is as well to find as to miss them.
+        Cells so little of which shows that it is as well to find as to miss them.
     size : (height, width)
         Of what the network is shown, in pixels.
 
@@ -74,8 +73,8 @@ def draw_maps(
             -(((lines - line) / spread_y) ** 2)[:, np.newaxis] / 2
             - ((columns - column) / spread_x) ** 2 / 2
         ).astype(np.float32)
-        seen = maps[top:bottom, left:right]
-        of_kind = seen[..., kinds[row]]
+        patch = maps[top:bottom, left:right]
+        of_kind = patch[..., kinds[row]]
         if unsure[row]:
             of_kind[...] = -1
             continue
@@ -86,18 +85,18 @@ def draw_maps(
         counts = hill / hill[hill >= MIDDLE].sum()
         off_x = np.broadcast_to(x - columns - 0.5, hill.shape)
         off_y = np.broadcast_to((y - lines - 0.5)[:, np.newaxis], hill.shape)
-        seen[mine, N_KINDS] = np.log((x_max - x_min) / RED_CELL)
-        seen[mine, N_KINDS + 1] = np.log((y_max - y_min) / RED_CELL)
-        seen[mine, N_KINDS + 2] = off_x[mine]
-        seen[mine, N_KINDS + 3] = off_y[mine]
-        seen[mine, N_KINDS + 4] = counts[mine]
+        patch[mine, N_KINDS] = np.log((x_max - x_min) / RED_CELL)
+        patch[mine, N_KINDS + 1] = np.log((y_max - y_min) / RED_CELL)
+        patch[mine, N_KINDS + 2] = off_x[mine]
+        patch[mine, N_KINDS + 3] = off_y[mine]
+        patch[mine, N_KINDS + 4] = counts[mine]
     return maps
 
 
 def find_boxes(
-    maps: np.ndarray, iou: float, lowest: float = 0.01, most: int = MOST_BOXES
+    maps: np.ndarray, iou: float, lowest: float = 0.01, most: int = 100
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read boxes out of maps: at each summit, less those that stand for a cell found already.
+    """Read boxes out of maps: at each summit, less those that stand for the cell of a surer one.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ def find_boxes(
     lowest : float
         Score below which nothing is read, 0–1.
     most : int
-        Boxes of one kind, the surest.
+        Boxes of one kind, the surest; of more, COCO's score takes no notice either.
 
     Returns
     -------
@@ -119,7 +118,7 @@ def find_boxes(
     scores : ndarray, (n_boxes,) float64
         Falling within each kind.
     """
-    found = []
+    of_kinds = []
     for kind in range(N_KINDS):
         height = np.ascontiguousarray(maps[..., kind])
         summits = (height >= lowest) & (height == cv2.dilate(height, np.ones((3, 3), np.uint8)))
@@ -132,33 +131,18 @@ def find_boxes(
         half = np.exp(np.clip(of_box[:, :2], -5, 5)) * RED_CELL / 2
         centres = (np.column_stack([columns, lines]) + 0.5 + of_box[:, 2:]) * STRIDE
         corners = np.hstack([centres - half, centres + half])
-        kept = drop_doubles(corners, scores, iou)
-        found.append((corners[kept], np.full(len(kept), kind), scores[kept]))
-    return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
+        single = drop_doubles(corners, scores, iou)
+        of_kinds.append((corners[single], np.full(len(single), kind), scores[single]))
+    corners, kinds, scores = (np.concatenate(parts) for parts in zip(*of_kinds, strict=True))
+    return corners, kinds, scores
 
 
 def drop_doubles(corners: np.ndarray, scores: np.ndarray, iou: float) -> np.ndarray:
-    """Choose the boxes that stand for a cell of their own: the surest first.
+    """Choose the boxes that stand for a cell of their own, the surest first; return their rows.
 
-    Parameters
-    ----------
-    corners : ndarray, (n_boxes, 4) float
-        Boxes of one kind, columns `cells.BOX`.
-    scores : ndarray, (n_boxes,) float
-        How sure each is.
-    iou : float
-        Boxes that share more than this of their union with a surer one that was chosen are
-        doubles of it.
-
-    Returns
-    -------
-    ndarray of int
-        Rows of the chosen boxes, the surest first.
+    Of equally sure ones the first counts. Boxes, (n_boxes, 4) of one kind with the columns
+    `cells.BOX`, that share more than `iou` of their union with a surer one that was chosen are
+    doubles of it.
     """
-    order = np.argsort(-scores, kind="stable")
-    shared = overlap(corners[order], corners[order])
-    free = np.ones(len(order), bool)
-    for place in range(len(order)):
-        if free[place]:
-            free[place + 1 :] &= shared[place, place + 1 :] <= iou
-    return order[free]
+    rectangles = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+    return np.array(cv2.dnn.NMSBoxes(rectangles, scores, 0, iou), int)
