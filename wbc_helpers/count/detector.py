@@ -270,7 +270,7 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
 
 
 def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
-    """Write a detector as `load` finds it: `<name>.weights.h5`, and its `about` as `<name>.json`."""
+    """Write a detector for `load`: `<name>.weights.h5`, and its `about` as `<name>.json`."""
     with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
         detector.model.save_weights(partial, overwrite=True)
     storage.write_json(folder / f"{name}.json", detector.about)
