@@ -1,9 +1,10 @@
 """Knowing when not to answer: by a threshold on confidence, or by a set of types.
 
-Both are chosen on validation images and then measured on others. What they promise holds for
-images drawn like those of validation; TEST comes from other photographs, and what is measured
-there is the number to report. An empty promise is worse than none: promises here count
-photographs, where these are given, not their augmented images.
+Both are chosen on validation images, which neither trained the network nor will be tested on, and
+then measured on others. What they promise holds for images drawn like those of validation; TEST
+comes from other photographs, and what is measured there is the number to report. An empty promise
+is worse than none: promises here count photographs, where these are given, not their augmented
+images.
 
 References
 ----------
@@ -16,18 +17,19 @@ References
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from wbc_helpers import cells
-from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.errors import InvalidParameter, check_fraction
 from wbc_helpers.evaluate.calibration import confidence_and_right
 from wbc_helpers.evaluate.classification import Evaluation, codes_of
+
+# A threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,6 @@ class RiskCoverage:
     area : float
         Risk averaged over coverage (AURC), 0–1; the error rate for a confidence that says
         nothing.
-    n_images : int
-        Number of images.
     """
 
     threshold: np.ndarray
@@ -54,6 +54,19 @@ class RiskCoverage:
     risk: np.ndarray
     area: float
     n_images: int
+
+
+def risk_coverage(evaluation: Evaluation) -> RiskCoverage:
+    """Error rate among the surest images, for every number of them; equally sure ones together."""
+    confidence, right = confidence_and_right(evaluation)
+    order = np.argsort(-confidence, kind="stable")
+    confidence = confidence[order]
+    last = np.flatnonzero(np.diff(confidence, append=-1) != 0)
+    n_answered = last + 1
+    risk = np.cumsum(~right[order])[last] / n_answered
+    coverage = n_answered / evaluation.n_images
+    area = float((np.diff(coverage, prepend=0) * risk).sum())
+    return RiskCoverage(confidence[last], coverage, risk, area, evaluation.n_images)
 
 
 @dataclass(frozen=True)
@@ -87,80 +100,17 @@ class Abstention:
         return math.isfinite(self.threshold)
 
 
-@dataclass(frozen=True)
-class ConformalSets:
-    """A rule that gives each image a set of types; `fit_sets` makes it.
-
-    Attributes
-    ----------
-    least_probability : float
-        Types at least as probable are in the set, 0–1; 0 puts all in.
-    error_rate : float
-        Wanted part of the sets that lack the true type, 0–1.
-    n_units : int
-        Photographs, or images where these are unknown, that the rule rests on.
-    """
-
-    least_probability: float
-    error_rate: float
-    n_units: int
-
-    @property
-    def attainable(self) -> bool:
-        """Whether there are enough units for sets that are not simply everything.
-
-        It takes 1 / error_rate - 1 of them: 9 photographs for an error rate of 10 %.
-        """
-        return self.least_probability > 0
-
-
-def risk_coverage(evaluation: Evaluation) -> RiskCoverage:
-    """Error rate among the surest images, for every number of them.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    RiskCoverage
-        Images of equal confidence are answered together.
-    """
-    confidence, right = confidence_and_right(evaluation)
-    order = np.argsort(-confidence, kind="stable")
-    confidence = confidence[order]
-    last = np.flatnonzero(np.diff(confidence, append=-1) != 0)
-    n_answered = last + 1
-    risk = np.cumsum(~right[order])[last] / n_answered
-    coverage = n_answered / evaluation.n_images
-    area = float((np.diff(coverage, prepend=0) * risk).sum())
-    return RiskCoverage(confidence[last], coverage, risk, area, evaluation.n_images)
-
-
 def choose_threshold(validation: Evaluation, wanted_error: float) -> Abstention:
     """Find the threshold that answers most images at the wanted error rate.
 
     The rate holds on these images. It was sought out among many thresholds and rests on few
-    photographs, so that others will show a somewhat higher one; measure it with `answer`.
-
-    Parameters
-    ----------
-    validation : Evaluation
-        Of images that neither trained the network nor will be tested on.
-    wanted_error : float
-        Part of the answers that may be wrong, from 0 to below 1.
-
-    Returns
-    -------
-    Abstention
-        Where even the surest images are wrong too often, one that answers nothing: see its
-        `attainable`.
+    photographs, so that others will show a somewhat higher one; measure it with `answer`. Where
+    even the surest images are wrong too often, nothing is answered: see `Abstention.attainable`.
 
     Raises
     ------
     InvalidParameter
-        If the error rate is out of range.
+        If `wanted_error` is not from 0 to below 1.
     """
     if not 0 <= wanted_error < 1:
         raise InvalidParameter(
@@ -172,25 +122,14 @@ def choose_threshold(validation: Evaluation, wanted_error: float) -> Abstention:
     good = np.flatnonzero(curve.risk <= wanted_error + 1e-12)
     if not good.size:
         return Abstention(math.inf, wanted_error, None, 0.0, validation.n_images)
-    best = good[-1]
-    return Abstention(
-        float(curve.threshold[best]),
-        wanted_error,
-        float(curve.risk[best]),
-        float(curve.coverage[best]),
-        validation.n_images,
+    threshold, risk, coverage = (
+        float(values[good[-1]]) for values in (curve.threshold, curve.risk, curve.coverage)
     )
+    return Abstention(threshold, wanted_error, risk, coverage, validation.n_images)
 
 
 def answer(evaluation: Evaluation, threshold: float) -> pd.DataFrame:
-    """Count what a threshold answers, and how much of that is wrong.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    threshold : float
-        Least confidence that is answered, 0–1, or infinity for none.
+    """Count what a threshold (0–1, or infinity) answers, and how much of that is wrong.
 
     Returns
     -------
@@ -218,6 +157,44 @@ def answer(evaluation: Evaluation, threshold: float) -> pd.DataFrame:
     return counts
 
 
+def _by_type(evaluation: Evaluation, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Sum columns over the images of each true type, and over all."""
+    table = pd.DataFrame(columns).astype(float)
+    sums = table.groupby(evaluation.true_types).sum().reindex(cells.NAMES, fill_value=0)
+    sums.loc["all"] = table.sum()
+    return sums.rename_axis("cell_type")
+
+
+# A set of types
+
+
+@dataclass(frozen=True)
+class ConformalSets:
+    """A rule that gives each image a set of types; `fit_sets` makes it.
+
+    Attributes
+    ----------
+    least_probability : float
+        Types at least as probable are in the set, 0–1; 0 puts all in.
+    error_rate : float
+        Wanted part of the sets that lack the true type, 0–1.
+    n_units : int
+        Photographs, or images where these are unknown, that the rule rests on.
+    """
+
+    least_probability: float
+    error_rate: float
+    n_units: int
+
+    @property
+    def attainable(self) -> bool:
+        """Whether there are enough units for sets that are not simply everything.
+
+        It takes 1 / error_rate - 1 of them: 9 photographs for an error rate of 10 %.
+        """
+        return self.least_probability > 0
+
+
 def fit_sets(
     validation: Evaluation, error_rate: float = 0.1, photographs: ArrayLike | None = None
 ) -> ConformalSets:
@@ -236,56 +213,44 @@ def fit_sets(
     Parameters
     ----------
     validation : Evaluation
-        Of images that neither trained the network nor will be tested on.
+        See the module.
     error_rate : float
         Between 0 and 1.
     photographs : (n_images,) array_like of str, optional
-        Photograph, or group of overlapping ones, of each image.
-
-    Returns
-    -------
-    ConformalSets
-        With too few units, one whose sets hold all types: see its `attainable`.
+        See `classification.codes_of`.
 
     Raises
     ------
     InvalidParameter
         If the error rate is out of range or a photograph is unknown.
     """
-    if not 0 < error_rate < 1:
-        raise InvalidParameter(
-            f"error_rate={error_rate!r} is no rate. Expected a number between 0 and 1, such as 0.1."
-        )
-    units = np.arange(validation.n_images)
-    if photographs is not None:
-        units = codes_of(validation, photographs)
-    types = pd.Index(cells.NAMES).get_indexer(validation.true_types)
-    probability = validation.probabilities[np.arange(len(types)), types]
-    n_units = units.max() + 1
-    weight = 1 / np.bincount(units)[units]
+    check_fraction("error_rate", error_rate)
+    weight = _weights(validation, photographs)
+    probability = _of_true_types(validation, validation.probabilities)
+    n_units = round(weight.sum())
     order = np.argsort(-probability, kind="stable")
     # The new image is one unit more, which could be of any probability.
     reached = np.cumsum(weight[order]) / (n_units + 1)
     enough = np.flatnonzero(reached >= 1 - error_rate - 1e-12)
     least = float(probability[order[enough[0]]]) if enough.size else 0.0
-    return ConformalSets(least, error_rate, int(n_units))
+    return ConformalSets(least, error_rate, n_units)
+
+
+def _weights(evaluation: Evaluation, photographs: ArrayLike | None) -> np.ndarray:
+    """Of each image, so that each photograph, where these are given, counts once."""
+    if photographs is None:
+        return np.ones(evaluation.n_images)
+    units = codes_of(evaluation, photographs)
+    return 1 / np.bincount(units)[units]
+
+
+def _of_true_types(evaluation: Evaluation, values: np.ndarray) -> np.ndarray:
+    """Of (n_images, 4) values those of each image's true type, (n_images,)."""
+    return values[np.arange(evaluation.n_images), evaluation.true_codes]
 
 
 def sets(evaluation: Evaluation, rule: ConformalSets) -> np.ndarray:
-    """Find the set of types of each image.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    rule : ConformalSets
-        See `fit_sets`.
-
-    Returns
-    -------
-    ndarray, (n_images, 4) bool
-        Whether each of `cells.NAMES` is in the set.
-    """
+    """Whether each of `cells.NAMES` is in the set of each image, (n_images, 4) bool."""
     return evaluation.probabilities >= rule.least_probability
 
 
@@ -309,25 +274,16 @@ def measure_sets(
         Rows are `cells.NAMES` (true types) and `all`; columns `n_images`, `coverage` (part of
         the sets that hold the true type, 0–1), `mean_size` (0–4), and `empty` and `single` (part
         of the sets with no and with one type); NaN for a type without images.
-
-    Raises
-    ------
-    InvalidParameter
-        If a photograph is unknown.
     """
-    weight = np.ones(evaluation.n_images)
-    if photographs is not None:
-        units = codes_of(evaluation, photographs)
-        weight = 1 / np.bincount(units)[units]
+    weight = _weights(evaluation, photographs)
     chosen = sets(evaluation, rule)
-    types = pd.Index(cells.NAMES).get_indexer(evaluation.true_types)
     size = chosen.sum(axis=1)
     table = _by_type(
         evaluation,
         {
             "n_images": np.ones_like(weight),
             "weight": weight,
-            "coverage": weight * chosen[np.arange(len(types)), types],
+            "coverage": weight * _of_true_types(evaluation, chosen),
             "mean_size": weight * size,
             "empty": weight * (size == 0),
             "single": weight * (size == 1),
@@ -347,25 +303,14 @@ def coverage_by_rate(
 ) -> pd.DataFrame:
     """Compare promised with measured coverage of conformal sets.
 
-    Parameters
-    ----------
-    validation, evaluation : Evaluation
-        Images to fit the rules on, and others to measure them on.
-    error_rates : iterable of float
-        Between 0 and 1.
-    validation_photographs, photographs : array_like of str, optional
-        Of the former and of the latter images, see `fit_sets` and `measure_sets`.
+    Each rule is fitted on `validation` and measured on `evaluation`, with the photographs of each,
+    see `fit_sets` and `measure_sets`.
 
     Returns
     -------
     DataFrame
         One row a rate and true type (and `all`): `wanted` (1 less the rate), `cell_type`,
         `attainable`, and the columns of `measure_sets`.
-
-    Raises
-    ------
-    InvalidParameter
-        See `fit_sets`.
     """
     parts = []
     for error_rate in error_rates:
@@ -375,11 +320,3 @@ def coverage_by_rate(
         measured.insert(2, "attainable", rule.attainable)
         parts.append(measured)
     return pd.concat(parts, ignore_index=True)
-
-
-def _by_type(evaluation: Evaluation, columns: dict[str, Any]) -> pd.DataFrame:
-    """Sum columns over the images of each true type, and over all."""
-    table = pd.DataFrame(columns).astype(float)
-    sums = table.groupby(evaluation.true_types).sum().reindex(cells.NAMES, fill_value=0)
-    sums.loc["all"] = table.sum()
-    return sums.rename_axis("cell_type")

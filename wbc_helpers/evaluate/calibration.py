@@ -20,21 +20,94 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 from wbc_helpers import cells, storage
-from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter
+from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, check_whole
 from wbc_helpers.evaluate.classification import Evaluation, evaluate
 
-FORMAT = 1
-"""Version of `calibration.json`."""
+
+def confidence_and_right(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """How sure each answer is, (n_images,) float64, 0–1, and whether it is right, bool."""
+    confidence = np.minimum(evaluation.probabilities.max(axis=1), 1.0)
+    return confidence, evaluation.predicted_codes == evaluation.true_codes
+
+
+def reliability(evaluation: Evaluation, n_bins: int = 10) -> pd.DataFrame:
+    """How often answers are right, by how sure they are, in `n_bins` bins of equal width.
+
+    Returns
+    -------
+    DataFrame
+        One row a bin: `low` (excluded) and `high` (included), `n_images`, `confidence` (mean
+        probability of the predicted type) and `accuracy`, both 0–1, NaN in an empty bin.
+
+    Raises
+    ------
+    InvalidParameter
+        If `n_bins` is not a whole number from 1 to 10,000.
+    """
+    check_whole("n_bins", n_bins, 1, 10_000)
+    confidence, right = confidence_and_right(evaluation)
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)})
+    means = table.groupby(bins).mean().reindex(range(n_bins))
+    counts = np.bincount(bins, minlength=n_bins)
+    bounds = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n_images": counts})
+    return bounds.join(means).rename_axis("bin")
+
+
+def expected_calibration_error(evaluation: Evaluation, n_bins: int = 10) -> float:
+    """Mean distance, 0–1, between confidence and accuracy over the bins, weighed by images.
+
+    It depends on the bins (see `reliability`), and for few images it is above zero even of a
+    calibrated network.
+
+    Examples
+    --------
+    >>> wrong_once_in_two = evaluate(["monocyte", "neutrophil"], [[0, 0, 0.9, 0.1]] * 2)
+    >>> round(expected_calibration_error(wrong_once_in_two), 3)
+    0.4
+    """
+    bins = reliability(evaluation, n_bins).dropna()
+    distance = (bins["accuracy"] - bins["confidence"]).abs()
+    return float(np.average(distance, weights=bins["n_images"]))
+
+
+def brier(evaluation: Evaluation) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over the types [1]_.
+
+    0 for certainty that is right, 2 for certainty that is wrong, 0.75 for a quarter each.
+
+    References
+    ----------
+    .. [1] G. W. Brier, Monthly Weather Review 78(1), 1–3 (1950).
+    """
+    truth = np.eye(len(cells.NAMES))[evaluation.true_codes]
+    return float(((evaluation.probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def log_loss(evaluation: Evaluation) -> float:
+    """Mean negative log-likelihood of the true types in nats: log 4 = 1.386 for a quarter each."""
+    return _log_loss(_logits(evaluation.probabilities), evaluation.true_codes)
+
+
+def summary(evaluation: Evaluation, n_bins: int = 10) -> dict[str, float]:
+    """All numbers on calibration, ready for JSON; for `n_bins` see `reliability`."""
+    return {
+        "n_images": evaluation.n_images,
+        "accuracy": evaluation.accuracy,
+        "mean_confidence": float(confidence_and_right(evaluation)[0].mean()),
+        "expected_calibration_error": expected_calibration_error(evaluation, n_bins),
+        "brier": brier(evaluation),
+        "log_loss": log_loss(evaluation),
+    }
+
 
 TEMPERATURES = (0.05, 20.0)
 """Limits of the search. Validation images that are all answered rightly have no best temperature:
-the lower, the better; what is found then is the limit."""
-
-
-# The least that a softmax in single precision tells from nothing.
-_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+the lower, the better; the search then ends at the limit."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +123,7 @@ class Calibration:
     split : str
         How these were set aside, such as `grouped` or `random (leaky)`.
     loss_before, loss_after : float
-        Mean negative log-likelihood of the true types, in nats.
+        See `log_loss`.
     """
 
     temperature: float
@@ -65,156 +138,8 @@ class Calibration:
         return bool(np.isclose(self.temperature, TEMPERATURES, rtol=0.01).any())
 
 
-def reliability(evaluation: Evaluation, n_bins: int = 10) -> pd.DataFrame:
-    """How often answers are right, by how sure they are.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    n_bins : int
-        Bins of equal width of the predicted type's probability.
-
-    Returns
-    -------
-    DataFrame
-        One row a bin: `low` (excluded) and `high` (included), `n_images`, `confidence` (mean
-        probability of the predicted type) and `accuracy`, both 0–1, NaN in an empty bin.
-
-    Raises
-    ------
-    InvalidParameter
-        If `n_bins` is not a positive whole number.
-    """
-    if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or n_bins < 1:
-        raise InvalidParameter(f"n_bins={n_bins!r} bins cannot be made. Expected 1 or more.")
-    confidence, right = confidence_and_right(evaluation)
-    edges = np.linspace(0, 1, n_bins + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
-    table = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(float)})
-    means = table.groupby(bins).mean().reindex(range(n_bins))
-    counts = np.bincount(bins, minlength=n_bins)
-    bounds = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n_images": counts})
-    return bounds.join(means).rename_axis("bin")
-
-
-def confidence_and_right(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """How sure each answer is, and whether it is right.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    confidence : ndarray, (n_images,) float64
-        Probability of the predicted type, 0–1.
-    right : ndarray, (n_images,) bool
-    """
-    predicted = evaluation.probabilities.argmax(axis=1)
-    confidence = np.minimum(evaluation.probabilities.max(axis=1), 1.0)
-    return confidence, np.array(cells.NAMES)[predicted] == evaluation.true_types
-
-
-def expected_calibration_error(evaluation: Evaluation, n_bins: int = 10) -> float:
-    """Mean distance between confidence and accuracy over the bins, weighed by images.
-
-    It depends on the bins, and for few images it is above zero even of a calibrated network.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    n_bins : int
-        See `reliability`.
-
-    Returns
-    -------
-    float
-        0–1.
-
-    Raises
-    ------
-    InvalidParameter
-        See `reliability`.
-    """
-    bins = reliability(evaluation, n_bins).dropna()
-    distance = (bins["accuracy"] - bins["confidence"]).abs()
-    return float(np.average(distance, weights=bins["n_images"]))
-
-
-def brier(evaluation: Evaluation) -> float:
-    """Squared distance of the probabilities from the truth, summed over the types [1]_.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    float
-        Mean over the images: 0 for certainty that is right, 2 for certainty that is wrong, 0.75
-        for a quarter each.
-
-    References
-    ----------
-    .. [1] G. W. Brier, Monthly Weather Review 78(1), 1–3 (1950).
-    """
-    truth = evaluation.true_types[:, np.newaxis] == np.array(cells.NAMES)
-    return float(((evaluation.probabilities - truth) ** 2).sum(axis=1).mean())
-
-
-def log_loss(evaluation: Evaluation) -> float:
-    """Mean negative log-likelihood of the true types, in nats.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    float
-        0 for certainty that is right, log 4 = 1.386 for a quarter each.
-    """
-    return _log_loss(*_logits_and_types(evaluation), temperature=1.0)
-
-
-def summary(evaluation: Evaluation, n_bins: int = 10) -> dict[str, float]:
-    """Numbers on calibration, ready for JSON.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    n_bins : int
-        See `reliability`.
-
-    Returns
-    -------
-    dict
-        `n_images`, `accuracy`, `mean_confidence`, `expected_calibration_error`, `brier` and
-        `log_loss`.
-
-    Raises
-    ------
-    InvalidParameter
-        See `reliability`.
-    """
-    return {
-        "n_images": evaluation.n_images,
-        "accuracy": evaluation.accuracy,
-        "mean_confidence": float(confidence_and_right(evaluation)[0].mean()),
-        "expected_calibration_error": expected_calibration_error(evaluation, n_bins),
-        "brier": brier(evaluation),
-        "log_loss": log_loss(evaluation),
-    }
-
-
 def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibration:
-    """Find the temperature at which validation images are most likely.
+    """Find the temperature, within `TEMPERATURES`, at which validation images are most likely.
 
     Parameters
     ----------
@@ -222,31 +147,26 @@ def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibrati
         Of images that neither trained the network nor will be tested on.
     split : str
         How they were set aside, to be kept with the temperature; see `folders.validation_title`.
-
-    Returns
-    -------
-    Calibration
-        Within `TEMPERATURES`.
     """
-    logits, types = _logits_and_types(validation)
+    logits, types = _logits(validation.probabilities), validation.true_codes
     # The loss is convex in 1 / temperature, so that one search finds its only minimum.
-    found = minimize_scalar(
-        lambda logarithm: _log_loss(logits, types, np.exp(logarithm)),
+    best = minimize_scalar(
+        lambda logarithm: _log_loss(logits / np.exp(logarithm), types),
         bounds=np.log(TEMPERATURES),
         method="bounded",
         options={"xatol": 1e-6},
     )
     return Calibration(
-        temperature=float(np.exp(found.x)),
+        temperature=float(np.exp(best.x)),
         n_images=validation.n_images,
         split=split,
-        loss_before=_log_loss(logits, types, 1.0),
-        loss_after=float(found.fun),
+        loss_before=_log_loss(logits, types),
+        loss_after=float(best.fun),
     )
 
 
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarray:
-    """Soften (above 1) or sharpen (below 1) probabilities.
+    """Soften (above 1) or sharpen (below 1) probabilities; the order in each row is kept.
 
     Parameters
     ----------
@@ -255,11 +175,6 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarra
         for a constant in each row.
     temperature : float
         Above 0.
-
-    Returns
-    -------
-    ndarray, (n_images, n_types) float64
-        The order of the types in each row is kept.
 
     Raises
     ------
@@ -271,50 +186,33 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarra
             f"A temperature of {temperature!r} cannot be applied. Expected a number above 0, as "
             "fit_temperature finds it."
         )
-    return np.exp(_log_softmax(_logits(probabilities) / temperature))
+    return np.exp(log_softmax(_logits(probabilities) / temperature, axis=1))
 
 
 def with_temperature(evaluation: Evaluation, temperature: float) -> Evaluation:
-    """Evaluate the same answers at another temperature.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        As the network gave them.
-    temperature : float
-        Above 0.
-
-    Returns
-    -------
-    Evaluation
-
-    Raises
-    ------
-    InvalidParameter
-        See `apply_temperature`.
-    """
+    """Evaluate the same answers at another temperature, see `apply_temperature`."""
     scaled = apply_temperature(evaluation.probabilities, temperature)
     return evaluate(evaluation.true_types, scaled)
 
 
+# The least that a softmax in single precision tells from nothing.
+_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
 def _logits(probabilities: ArrayLike) -> np.ndarray:
+    """Logarithms of probabilities, finite where these are 0."""
     return np.log(np.maximum(np.asarray(probabilities, np.float64), _LEAST_PROBABILITY))
 
 
-def _logits_and_types(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    types = pd.Index(cells.NAMES).get_indexer(evaluation.true_types)
-    return _logits(evaluation.probabilities), types
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits - logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-
-
-def _log_loss(logits: np.ndarray, types: np.ndarray, temperature: float) -> float:
-    likelihood = _log_softmax(logits / temperature)[np.arange(len(types)), types]
+def _log_loss(logits: np.ndarray, types: np.ndarray) -> float:
+    """Mean negative log-likelihood of types given as numbers."""
+    likelihood = log_softmax(logits, axis=1)[np.arange(len(types)), types]
     # Not -0.0 where all are certain and right.
     return float(np.abs(likelihood.mean()))
+
+
+FORMAT = 1
+"""Version of `calibration.json`."""
 
 
 def write_calibration(folder: Path, calibration: Calibration, **summaries: Any) -> Path:

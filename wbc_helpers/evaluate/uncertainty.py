@@ -76,8 +76,8 @@ def intervals(
         [evaluation], photographs, n_resamples, confidence, seed
     )
     table = table.rename(columns={0: "value"})
-    _add_bounds(table, "naive_", by_image[0], confidence)
-    _add_bounds(table, "", by_photograph[0], confidence)
+    table["naive_low"], table["naive_high"] = percentiles(by_image[0], confidence)
+    table["low"], table["high"] = percentiles(by_photograph[0], confidence)
     naive_width = (table["naive_high"] - table["naive_low"]).replace(0, np.nan)
     table["widening"] = (table["high"] - table["low"]) / naive_width
     return table
@@ -91,16 +91,10 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare two classifiers on the same images, in every resample.
+    """Compare two classifiers on the same images in the same order, in every resample.
 
     Photographs that are hard for both then cancel, which two intervals side by side do not show.
-
-    Parameters
-    ----------
-    first, second : Evaluation
-        Of the same images in the same order.
-    photographs, n_resamples, confidence, seed
-        See `intervals`.
+    Parameters and errors: see `intervals`.
 
     Returns
     -------
@@ -109,11 +103,6 @@ def compare(
         `naive_low`, `naive_high`, `low`, `high`: intervals of the difference, see `intervals`;
         `in_favour`: part of the resamples of photographs in which the second scores higher, ties
         counted half. It is no probability that the second is better.
-
-    Raises
-    ------
-    InvalidParameter
-        See `intervals`; or if the two were not evaluated on the same images.
     """
     if not np.array_equal(first.true_types, second.true_types):
         raise InvalidParameter(
@@ -124,8 +113,8 @@ def compare(
     table = table.rename(columns={0: "first", 1: "second"})
     table["difference"] = table["second"] - table["first"]
     by_image, by_photograph = (scores[1] - scores[0] for scores in resampled)
-    _add_bounds(table, "naive_", by_image, confidence)
-    _add_bounds(table, "", by_photograph, confidence)
+    table["naive_low"], table["naive_high"] = percentiles(by_image, confidence)
+    table["low"], table["high"] = percentiles(by_photograph, confidence)
     # Weighted sums of one and the same answers differ by rounding.
     wins = np.where(np.abs(by_photograph) < 1e-12, 0.5, by_photograph > 0)
     defined = np.isfinite(by_photograph)
@@ -137,25 +126,20 @@ def compare(
 def in_words(compared: pd.DataFrame, score: str, first: str, second: str) -> str:
     """Read one row of a comparison aloud, and say no more than it allows.
 
-    Parameters
-    ----------
-    compared : DataFrame
-        As `compare` returns it.
-    score : str
-        One of `SCORES`.
-    first, second : str
-        What the two are called.
-
-    Returns
-    -------
-    str
-        A sentence or two. It speaks of two trained networks: how the same recipe would do with
-        another seed is not in the interval.
+    It speaks of two trained networks, called `first` and `second`: how the same recipe would do
+    with another seed is not in the interval.
 
     Raises
     ------
     InvalidParameter
         If there is no such score.
+
+    Examples
+    --------
+    >>> row = {"first": 0.5, "second": 0.6, "difference": 0.1, "low": -0.02, "high": 0.22}
+    >>> compared = pd.DataFrame([row], index=["accuracy"])
+    >>> print(in_words(compared, "accuracy", "old", "new").split(". ")[-1])
+    These photographs do not tell the two apart.
     """
     if score not in compared.index:
         raise InvalidParameter(
@@ -180,6 +164,26 @@ def in_words(compared: pd.DataFrame, score: str, first: str, second: str) -> str
     return f"{scored}. On photographs like these, {better} is the better one."
 
 
+def check_draws(n_resamples: int, confidence: float) -> None:
+    """Refuse fewer than one whole resample, and a confidence that is not between 0 and 1."""
+    whole = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
+    if not (whole and n_resamples >= 1 and 0 < confidence < 1):
+        raise InvalidParameter(
+            f"No interval from n_resamples={n_resamples!r} at confidence={confidence!r}. Expected "
+            "at least 1 resample (1000 or 2000 are usual) and 0 < confidence < 1."
+        )
+
+
+def percentiles(scores: np.ndarray, confidence: float) -> np.ndarray:
+    """Bounds of each column of resampled scores, (2, n_scores), of those that are defined."""
+    bounds = np.full((2, scores.shape[1]), np.nan)
+    defined = np.isfinite(scores).any(axis=0)
+    if defined.any():
+        levels = [(1 - confidence) / 2, (1 + confidence) / 2]
+        bounds[:, defined] = np.nanquantile(scores[:, defined], levels, axis=0)
+    return bounds
+
+
 def _resample(
     evaluations: Sequence[Evaluation],
     photographs: ArrayLike,
@@ -188,34 +192,28 @@ def _resample(
     seed: int,
 ) -> tuple[pd.DataFrame, list[list[np.ndarray]]]:
     """Scores of each evaluation; the same by image and by photograph, (n_resamples, n_scores)."""
-    whole = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
-    if not (whole and n_resamples >= 1 and 0 < confidence < 1):
-        raise InvalidParameter(
-            f"No interval from n_resamples={n_resamples!r} at confidence={confidence!r}. Expected "
-            "at least 1 resample (2000 is usual) and 0 < confidence < 1."
-        )
-    evaluation = evaluations[0]
-    types = pd.Index(cells.NAMES).get_indexer(evaluation.true_types)
-    judges = [_Judge(each, types) for each in evaluations]
+    check_draws(n_resamples, confidence)
+    types = evaluations[0].true_codes
+    judges = [_Judge(evaluation, types) for evaluation in evaluations]
     table = pd.DataFrame(
         {i: judge.scores(np.ones((1, len(types))))[0] for i, judge in enumerate(judges)},
         index=pd.Index(SCORES, name="score"),
     )
     resampled = []
-    clusterings = (np.arange(len(types)), codes_of(evaluation, photographs))
+    clusterings = (np.arange(len(types)), codes_of(evaluations[0], photographs))
     for clusters, generator in zip(clusterings, np.random.default_rng(seed).spawn(2), strict=True):
         strata = _strata(clusters, types)
         chunks = [
             [judge.scores(weights[:, clusters]) for judge in judges]
             for weights in _weights(strata, n_resamples, generator)
         ]
-        scores = [np.concatenate(each) for each in zip(*chunks, strict=True)]
+        scores_by_judge = [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
         single = np.bincount(strata, minlength=len(cells.NAMES)) == 1
-        for each in scores:
-            each[:, len(POOLED) :][:, single] = np.nan
+        for scores in scores_by_judge:
+            scores[:, len(POOLED) :][:, single] = np.nan
             if single.any():
-                each[:, : len(POOLED)] = np.nan
-        resampled.append(scores)
+                scores[:, : len(POOLED)] = np.nan
+        resampled.append(scores_by_judge)
     return table, resampled
 
 
@@ -265,15 +263,15 @@ class _Judge:
         true, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
         recall = _ratio(right, true)
         f1 = _ratio(2 * right, true + predicted)
-        areas = [ranking.areas(weights) for ranking in self._rankings]
-        areas = np.mean(areas, axis=0) if areas else np.full((2, len(weights)), np.nan)
+        undefined = np.full((2, len(weights)), np.nan)
+        areas = [np.stack(ranking.areas(weights)) for ranking in self._rankings] or [undefined]
         return np.column_stack(
             [
                 right.sum(axis=1) / true.sum(axis=1),
                 np.nanmean(recall, axis=1),
                 np.nanmean(f1, axis=1),
                 kappa(confusion),
-                *areas,
+                *np.mean(areas, axis=0),
                 recall,
             ]
         )
@@ -323,13 +321,3 @@ def _sums(weights: np.ndarray) -> np.ndarray:
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """`part` / `whole`, NaN where there is no whole."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-def _add_bounds(table: pd.DataFrame, prefix: str, scores: np.ndarray, confidence: float) -> None:
-    """Add percentiles of the resamples in which a score is defined."""
-    bounds = np.full((2, scores.shape[1]), np.nan)
-    defined = np.isfinite(scores).any(axis=0)
-    if defined.any():
-        levels = [(1 - confidence) / 2, (1 + confidence) / 2]
-        bounds[:, defined] = np.nanquantile(scores[:, defined], levels, axis=0)
-    table[f"{prefix}low"], table[f"{prefix}high"] = bounds
