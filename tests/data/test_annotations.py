@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import annotations, catalog, sample, sources
+from wbc_helpers.data import annotations, sample, sources
 from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound
 

@@ -1,27 +1,22 @@
-"""Which predicted box stands for which cell, at one overlap: for counts, and for looking at.
+"""How well cells of a smear are boxed, and how well they are counted.
 
-How well boxes were found: average precision as COCO defines it, and how far it could be off.
+Three questions, of a table of true boxes and one of predicted ones: which box stands for which
+cell (`match_boxes`), how good the boxes are at all score thresholds at once (`score_detections`),
+and how far two counts of the same photographs agree (`count_agreement`).
 
 Average precision is the mean, over the recalls 0, 0.01, …, 1, of the highest precision reached at
-that recall or a higher one; it looks at all score thresholds at once [1]_. pycocotools computes
-it. What its matching found in each photograph is kept, so that drawing photographs anew for an
-interval only counts again instead of matching again.
+that recall or a higher one [1]_. pycocotools computes it. What its matching tells of each
+photograph is kept, so that drawing photographs anew for an interval only counts again.
+
+Two ways of counting can rank photographs alike and still disagree in every number, so that a
+correlation says little. Bland and Altman ask instead [2]_: how much higher is one count than the
+other on average (bias), and between which limits do 95 % of the differences lie?
 
 References
 ----------
 .. [1] T.-Y. Lin et al., Microsoft COCO: common objects in context, ECCV (2014);
    https://cocodataset.org/#detection-eval.
-
-How many cells of each kind, and how far two counts of the same photographs agree.
-
-Two ways of counting can rank photographs alike and still disagree in every number, so that a
-correlation says little. What is asked here is what Bland and Altman ask [1]_: how much higher is
-one count than the other on average (bias), and between which limits do 95 % of the differences
-lie?
-
-References
-----------
-.. [1] J. M. Bland and D. G. Altman, The Lancet 327(8476), 307–310 (1986).
+.. [2] J. M. Bland and D. G. Altman, The Lancet 327(8476), 307–310 (1986).
 """
 
 import contextlib
@@ -36,6 +31,9 @@ import pandas as pd
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate.uncertainty import check_draws, percentiles
+
+# Which box stands for which cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,30 +61,28 @@ class BoxMatches:
 
         NaN where there is nothing to divide by.
         """
-        kinds = pd.unique(
-            pd.concat([self.truth["kind"].astype(str), self.predictions["kind"].astype(str)])
-        )
-        named = self.predictions["kind"].astype(str), self.truth["kind"].astype(str)
-        is_found, is_missed = self.predictions["match"] >= 0, self.truth["match"] < 0
+        true_kinds = self.truth["kind"].astype(str)
+        box_kinds = self.predictions["kind"].astype(str)
+        is_right, is_missed = self.predictions["match"] >= 0, self.truth["match"] < 0
         table = pd.DataFrame(
             {
-                "found": named[0][is_found].value_counts(),
-                "false": named[0][~is_found].value_counts(),
-                "missed": named[1][is_missed].value_counts(),
+                "found": box_kinds[is_right].value_counts(),
+                "false": box_kinds[~is_right].value_counts(),
+                "missed": true_kinds[is_missed].value_counts(),
             },
-            index=pd.Index(kinds, name="kind"),
+            index=pd.Index(pd.unique(pd.concat([true_kinds, box_kinds])), name="kind"),
         )
         table = table.fillna(0).astype(int)
-        found = table["found"].astype(float)
+        right = table["found"].astype(float)
         # A division by zero is NaN in pandas, as it should be.
-        table["precision"] = found / (found + table["false"])
-        table["recall"] = found / (found + table["missed"])
-        table["f1"] = 2 * found / (2 * found + table["false"] + table["missed"])
+        table["precision"] = right / (right + table["false"])
+        table["recall"] = right / (right + table["missed"])
+        table["f1"] = 2 * right / (2 * right + table["false"] + table["missed"])
         return table
 
 
 def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other.
+    """Intersection over union of every box with every other, as COCO's evaluation computes it.
 
     Parameters
     ----------
@@ -98,13 +94,16 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     ndarray, (n, m) float64
         0–1; 0 where both have no area.
     """
-    first, second = np.asarray(first, float), np.asarray(second, float)
-    low = np.maximum(first[:, np.newaxis, :2], second[:, :2])
-    high = np.minimum(first[:, np.newaxis, 2:], second[:, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, np.newaxis] + areas[1] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    from pycocotools import mask
+
+    if not (len(first) and len(second)):
+        return np.zeros((len(first), len(second)))
+    # COCO's boxes are corner and size.
+    with_sizes = [
+        np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+        for boxes in (np.asarray(first, float), np.asarray(second, float))
+    ]
+    return mask.iou(*with_sizes, np.zeros(len(second), np.uint8))
 
 
 def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5) -> BoxMatches:
@@ -123,10 +122,6 @@ def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5
     iou : float
         Least overlap, above 0 and up to 1.
 
-    Returns
-    -------
-    BoxMatches
-
     Raises
     ------
     InvalidParameter
@@ -143,24 +138,26 @@ def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5
     keys = ["photograph", "kind"]
     corners = [boxes[BOX].to_numpy(float) for boxes in (truth, predictions)]
     scores = predictions["score"].to_numpy(float)
-    partner = np.full(len(predictions), -1), np.full(len(truth), -1)
+    cell_of_box, box_of_cell = np.full(len(predictions), -1), np.full(len(truth), -1)
+    true_index, predicted_index = truth.index.to_numpy(), predictions.index.to_numpy()
     shares = np.zeros(len(predictions))
     true_rows = truth.groupby(keys, observed=True).indices
     for key, rows in predictions.groupby(keys, observed=True).indices.items():
         if key not in true_rows:
             continue
-        rows, free = rows[np.argsort(-scores[rows], kind="stable")], true_rows[key]
+        free = true_rows[key]
+        rows = np.asarray(rows)[np.argsort(-scores[rows], kind="stable")]
         overlaps = overlap(corners[1][rows], corners[0][free])
         for row, shared in zip(rows, overlaps, strict=True):
             # Of equal overlaps COCO takes the last.
             best = len(shared) - 1 - int(shared[::-1].argmax())
             # Its tolerance for an overlap that is exact but for rounding.
             if shared[best] >= min(iou, 1 - 1e-10):
-                partner[0][row], shares[row] = truth.index[free[best]], shared[best]
-                partner[1][free[best]] = predictions.index[row]
+                cell_of_box[row], shares[row] = true_index[free[best]], shared[best]
+                box_of_cell[free[best]] = predicted_index[row]
                 overlaps[:, best] = -1
     return BoxMatches(
-        predictions.assign(match=partner[0], iou=shares), truth.assign(match=partner[1]), iou
+        predictions.assign(match=cell_of_box, iou=shares), truth.assign(match=box_of_cell), iou
     )
 
 
@@ -168,18 +165,9 @@ def fair_thresholds(matches: BoxMatches) -> pd.Series:
     """Score from which on as many boxes are taken as there are cells, by kind.
 
     Then cells that are missed and boxes that are false balance each other, so that counts are
-    neither too high nor too low on average. Choose it on validation photographs.
-
-    Parameters
-    ----------
-    matches : BoxMatches
-        Of all boxes, the unsure ones too.
-
-    Returns
-    -------
-    Series of float
-        By kind, the score of the box that is as many-th as there are cells, the surest first; that
-        of the last one where there are fewer boxes; infinity where no box is right.
+    neither too high nor too low on average. Choose it on validation photographs, from the matches
+    of all boxes, the unsure ones too. With fewer boxes than cells it is the score of the last one;
+    where no box is right, infinity.
     """
     thresholds = {}
     for kind, boxes in matches.predictions.groupby("kind", observed=True):
@@ -190,6 +178,8 @@ def fair_thresholds(matches: BoxMatches) -> pd.Series:
     return pd.Series(thresholds, dtype=float, name="threshold").rename_axis("kind")
 
 
+# How good boxes are at all score thresholds
+
 IOUS = np.linspace(0.5, 0.95, 10)
 """Overlaps from which on a box counts as found: intersection over union (IoU)."""
 
@@ -198,12 +188,11 @@ MOST_BOXES = 100
 photographs show at most 30 red cells."""
 
 _RECALLS = np.linspace(0, 1, 101)
-_CHUNK = 50  # resamples at a time: their cumulative sums stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the matching found of one kind.
+    """What the matching tells of one kind.
 
     Attributes
     ----------
@@ -278,18 +267,14 @@ class DetectionScores:
         def plain(score: float) -> float | None:
             return None if np.isnan(score) else float(score)
 
+        kinds = self.per_kind.astype({"n_truth": object, "n_predicted": object}).to_dict("index")
         return {
             "n_photographs": self.n_photographs,
             "map_50": plain(self.map_50),
             "map_50_95": plain(self.map_50_95),
             "per_kind": {
-                kind: {
-                    "ap_50": plain(row["ap_50"]),
-                    "ap_50_95": plain(row["ap_50_95"]),
-                    "n_truth": int(row["n_truth"]),
-                    "n_predicted": int(row["n_predicted"]),
-                }
-                for kind, row in self.per_kind.iterrows()
+                kind: {key: None if np.isnan(score) else score for key, score in row.items()}
+                for kind, row in kinds.items()
             },
         }
 
@@ -313,10 +298,6 @@ def score_detections(
         All that were looked at, also those without any box. Boxes in others are refused.
     kinds : sequence of str
         Kinds of cell that are scored.
-
-    Returns
-    -------
-    DetectionScores
 
     Raises
     ------
@@ -350,21 +331,22 @@ def _check(
     kinds: Sequence[str],
     what: str,
 ) -> None:
+    """Refuse boxes that cannot be scored, and say why."""
     columns = ["photograph", "kind", *numbers]
     if missing := [name for name in columns if name not in boxes]:
-        found = f"have no column {', '.join(missing)}"
+        problem = f"have no column {', '.join(missing)}"
     elif not np.isfinite(boxes[numbers].to_numpy(float)).all():
-        found = "hold numbers that are not finite"
+        problem = "hold numbers that are not finite"
     elif ((boxes["x_max"] < boxes["x_min"]) | (boxes["y_max"] < boxes["y_min"])).any():
-        found = "hold boxes that end before they begin"
+        problem = "hold boxes that end before they begin"
     elif other := sorted(set(boxes["kind"].astype(str)) - set(kinds)):
-        found = f"hold other kinds: {', '.join(other[:5])}"
+        problem = f"hold other kinds: {', '.join(other[:5])}"
     elif other := sorted(set(boxes["photograph"].astype(str)) - set(photographs)):
-        found = f"hold boxes in {len(other)} other photographs: {', '.join(other[:5])}"
+        problem = f"hold boxes in {len(other)} other photographs: {', '.join(other[:5])}"
     else:
         return
     raise InvalidParameter(
-        f"The {what} {found}. Expected a row a box with {', '.join(columns)}, of the kinds "
+        f"The {what} {problem}. Expected a row a box with {', '.join(columns)}, of the kinds "
         f"{', '.join(kinds)}, in the {len(photographs)} photographs that were looked at."
     )
 
@@ -413,7 +395,7 @@ def _evaluate(
 
     places = {name: number for number, name in enumerate(photographs)}
     codes = {kind: number for number, kind in enumerate(kinds)}
-    # It tells of every step.
+    # It reports every step.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(as_coco(truth), as_coco(predictions), "bbox")
         evaluator.params.iouThrs = IOUS
@@ -426,19 +408,20 @@ def _evaluate(
 
 
 def _gather(evaluator: Any, kind: int, n_photographs: int) -> Evidence:
-    """Collect what the matching found of one kind."""
-    found = evaluator.evalImgs[kind * n_photographs : (kind + 1) * n_photographs]
-    n_truth = np.array([0 if each is None else len(each["gtIds"]) for each in found])
-    photograph = np.repeat(
-        np.arange(n_photographs), [0 if each is None else len(each["dtIds"]) for each in found]
-    )
-    scores = np.concatenate([each["dtScores"] for each in found if each] or [[]])
-    hits = np.concatenate(
-        [each["dtMatches"] > 0 for each in found if each] or [np.empty((len(IOUS), 0), bool)],
-        axis=1,
-    )
+    """Collect what the matching tells of one kind."""
+    matched = evaluator.evalImgs[kind * n_photographs : (kind + 1) * n_photographs]
+    nothing = {"gtIds": [], "dtIds": [], "dtScores": [], "dtMatches": np.empty((len(IOUS), 0))}
+    matched = [matches or nothing for matches in matched]
+    n_truth = np.array([len(matches["gtIds"]) for matches in matched])
+    n_boxes = [len(matches["dtIds"]) for matches in matched]
+    photograph = np.repeat(np.arange(n_photographs), n_boxes)
+    scores = np.concatenate([matches["dtScores"] for matches in matched])
+    hits = np.concatenate([matches["dtMatches"] > 0 for matches in matched], axis=1)
     order = np.argsort(-scores, kind="stable")
     return Evidence(scores[order], hits[:, order], photograph[order], n_truth)
+
+
+_CHUNK = 50  # resamples at a time: their cumulative sums stay in the processor's cache
 
 
 def intervals(
@@ -460,12 +443,8 @@ def intervals(
     groups : Series of str, optional
         Group of each photograph, by its name, see `splits.group_sources`: photographs that
         overlap are drawn together.
-    n_resamples : int
-        How often photographs are drawn.
-    confidence : float
-        Between 0 and 1.
-    seed : int
-        Of the draws.
+    n_resamples, confidence, seed
+        See `uncertainty.intervals`.
 
     Returns
     -------
@@ -476,16 +455,15 @@ def intervals(
     Raises
     ------
     InvalidParameter
-        If a number is out of range, or the group of a photograph is not known.
+        If a number is out of range, or a photograph is in no group.
     """
+    check_draws(n_resamples, confidence)
     named = scores.photographs if groups is None else groups.reindex(scores.photographs)
     codes = pd.factorize(np.asarray(named, dtype=object))[0]
-    whole = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
-    if (codes < 0).any() or not (whole and n_resamples > 0 and 0 < confidence < 1):
+    if (codes < 0).any():
         raise InvalidParameter(
-            f"No interval from n_resamples={n_resamples!r} at confidence={confidence!r} with "
-            f"{(codes < 0).sum()} of {scores.n_photographs} photographs in no group. Expected at "
-            "least 1 resample (1000 is usual), 0 < confidence < 1, and a group for each photograph."
+            f"No interval with {(codes < 0).sum()} of {scores.n_photographs} photographs in no "
+            "group. Expected a group for each photograph."
         )
     kinds = scores.average_precision.index
     names = [
@@ -508,12 +486,8 @@ def intervals(
         weights = counts.reshape(len(chunk), n_groups)[:, codes]
         average = [average_precisions(evidence, weights) for evidence in scores.evidence]
         resampled.append(_summarise(np.stack(average, axis=1)))
-    resampled = np.concatenate(resampled)
     # A rare kind may be in no drawn photograph.
-    defined = np.isfinite(resampled).any(axis=0)
-    if defined.any():
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        table.loc[defined, ["low", "high"]] = np.nanquantile(resampled[:, defined], tails, 0).T
+    table["low"], table["high"] = percentiles(np.concatenate(resampled), confidence)
     return table
 
 
@@ -541,12 +515,12 @@ def average_precisions(evidence: Evidence, weights: np.ndarray) -> np.ndarray:
     counted = weights[:, evidence.photograph]
     n_boxes = np.cumsum(counted, axis=1)
     for column, hits in enumerate(evidence.hits):
-        found = np.cumsum(counted * hits, axis=1)
-        precision = found / (n_boxes + np.spacing(1))
+        n_right = np.cumsum(counted * hits, axis=1)
+        precision = n_right / (n_boxes + np.spacing(1))
         # The highest precision at this recall or a higher one.
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         for row in np.flatnonzero(n_truth):
-            reached = np.searchsorted(found[row] / n_truth[row], _RECALLS)
+            reached = np.searchsorted(n_right[row] / n_truth[row], _RECALLS)
             within = reached < best.shape[1]
             average[row, column] = best[row, reached[within]].sum() / len(_RECALLS)
     return average
@@ -564,8 +538,7 @@ def _summarise(average: np.ndarray) -> np.ndarray:
     return np.concatenate([*columns, at_50, over_all], axis=1)
 
 
-LIMITS = 1.96
-"""Standard deviations between which 95 % of normally distributed differences lie."""
+# How many cells there are, and how far two counts agree
 
 
 def count_cells(
@@ -603,6 +576,10 @@ def count_cells(
         )
     counts = pd.crosstab(of_photograph, of_kind)
     return counts.reindex(index=names, columns=pd.Index(kinds, name="kind"), fill_value=0)
+
+
+LIMITS = 1.96
+"""Standard deviations between which 95 % of normally distributed differences lie."""
 
 
 def count_agreement(

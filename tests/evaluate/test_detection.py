@@ -1,4 +1,4 @@
-"""Average precision against numbers worked out by hand, and against COCO's own evaluation."""
+"""Boxes paired off, scored and counted by hand, and as COCO's own evaluation does."""
 
 import json
 
@@ -6,11 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate import detection
-from wbc_helpers.evaluate.detection import IOUS, average_precisions, intervals, score_detections
+from wbc_helpers.evaluate.detection import (
+    IOUS,
+    average_precisions,
+    count_agreement,
+    count_cells,
+    fair_thresholds,
+    intervals,
+    match_boxes,
+    overlap,
+    score_detections,
+)
 
-COLUMNS = ["photograph", "kind", "x_min", "y_min", "x_max", "y_max"]
+COLUMNS = ["photograph", "kind", *BOX]
 
 
 def truth_of(*boxes):
@@ -31,7 +42,7 @@ def ap_50(truth, predictions, photographs="ab"):
     return score_detections(truth, predictions, photographs, ["RBC"]).average_precision.iloc[0, 0]
 
 
-# By hand
+# Average precision by hand
 
 
 def test_found_false_found():
@@ -249,3 +260,194 @@ def test_thresholds_are_cocos():
     np.testing.assert_array_equal(IOUS, Params("bbox").iouThrs)
     np.testing.assert_array_equal(detection._RECALLS, Params("bbox").recThrs)
     assert Params("bbox").maxDets[-1] == detection.MOST_BOXES
+
+
+# Boxes paired off
+
+
+def test_overlap_by_hand():
+    first = np.array([[0, 0, 10, 10], [0, 0, 0, 0]])
+    second = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10], [2, 2, 4, 4], [0, 0, 0, 0]])
+    # Half of each shared: 50 of 150. Inside: 4 of 100.
+    np.testing.assert_allclose(overlap(first, second), [[1, 1 / 3, 0, 0.04, 0], [0] * 5])
+    assert overlap(first, second[:0]).shape == (2, 0)
+
+
+TRUTH = truth_of(
+    ("a", "RBC", 0, 0, 10, 10),
+    ("a", "RBC", 100, 0, 110, 10),
+    ("a", "WBC", 0, 0, 10, 10),
+    ("b", "RBC", 0, 0, 10, 10),
+)
+
+
+def test_the_surest_box_chooses_first():
+    predictions = predicted(
+        ("a", "RBC", 0, 1, 10, 11, 0.5),  # 90 of 110 shared, but another was surer
+        ("a", "RBC", 0, 2, 10, 12, 0.9),  # 80 of 120
+        ("b", "RBC", 0, 0, 10, 10, 0.1),
+        ("a", "Platelets", 0, 0, 10, 10, 1.0),
+        ("c", "RBC", 0, 0, 10, 10, 1.0),
+    )
+    matches = match_boxes(TRUTH, predictions)
+    assert matches.predictions["match"].tolist() == [-1, 0, 3, -1, -1]
+    assert matches.predictions["iou"].tolist() == pytest.approx([0, 2 / 3, 1, 0, 0])
+    assert matches.truth["match"].tolist() == [1, -1, -1, 2]
+    counts = matches.counts
+    assert counts.loc["RBC", ["found", "false", "missed"]].tolist() == [2, 2, 1]
+    assert counts.loc["RBC", ["precision", "recall", "f1"]].tolist() == pytest.approx(
+        [1 / 2, 2 / 3, 4 / 7]
+    )
+    assert counts.loc["WBC", ["found", "false", "missed"]].tolist() == [0, 0, 1]
+    assert np.isnan(counts.loc["WBC", "precision"]) and counts.loc["WBC", "recall"] == 0
+    assert np.isnan(counts.loc["Platelets", "recall"]) and counts.loc["Platelets", "precision"] == 0
+
+
+def test_a_box_takes_what_it_overlaps_most():
+    truth = truth_of(("a", "RBC", 0, 0, 10, 10), ("a", "RBC", 2, 0, 12, 10))
+    near_second = predicted(("a", "RBC", 2, 0, 12, 10, 1.0), ("a", "RBC", 2, 0, 12, 10, 0.9))
+    # The second box finds its cell taken, and gets the other: 80 of 120.
+    assert match_boxes(truth, near_second).predictions["match"].tolist() == [1, 0]
+    assert match_boxes(truth, near_second, iou=0.7).predictions["match"].tolist() == [1, -1]
+
+
+def test_labels_of_the_index_are_kept():
+    truth = TRUTH.iloc[[3, 0]]
+    found = match_boxes(truth, predicted(("b", "RBC", 0, 0, 10, 10, 1.0)).set_axis([77]))
+    assert found.predictions.loc[77, "match"] == 3
+    assert found.truth["match"].to_dict() == {3: 77, 0: -1}
+
+
+def test_nothing_to_match():
+    nothing = predicted()
+    assert match_boxes(TRUTH, nothing).counts["missed"].to_dict() == {"RBC": 3, "WBC": 1}
+    assert match_boxes(TRUTH[:0], nothing).counts.empty
+    assert fair_thresholds(match_boxes(TRUTH, nothing)).empty
+
+
+@pytest.mark.parametrize("iou", [0.5, 0.75])
+def test_finds_what_coco_finds(iou):
+    generator = np.random.default_rng(1)
+    truth, predictions = [], []
+    for name in "abcdef":
+        for _ in range(12):
+            corner = generator.uniform(0, 150, 2)
+            box = np.array([*corner, *(corner + 40)])
+            truth.append((name, "RBC", *box))
+            moved = box + generator.normal(0, 5, 4)
+            predictions.append((name, "RBC", *moved, generator.random()))
+    truth, predictions = truth_of(*truth), predicted(*predictions)
+    matches = match_boxes(truth, predictions, iou)
+    scores = score_detections(truth, predictions, "abcdef", ["RBC"])
+    hits = scores.evidence[0].hits[np.flatnonzero(np.isclose(IOUS, iou))[0]]
+    surest = matches.predictions.sort_values("score", ascending=False)
+    assert (surest["match"] >= 0).tolist() == hits.tolist()
+    assert 20 < hits.sum() < 72
+
+
+def test_thresholds_take_as_many_boxes_as_there_are_cells():
+    predictions = predicted(
+        ("a", "RBC", 0, 0, 10, 10, 0.9),
+        ("b", "RBC", 50, 0, 60, 10, 0.8),  # wrong
+        ("b", "RBC", 0, 0, 10, 10, 0.7),
+        ("b", "RBC", 70, 0, 80, 10, 0.6),  # wrong, and a fourth of three cells
+        ("a", "WBC", 80, 0, 90, 10, 0.6),
+    )
+    assert fair_thresholds(match_boxes(TRUTH, predictions)).to_dict() == {"RBC": 0.7, "WBC": np.inf}
+    # Fewer than there are cells: all.
+    few = predictions.iloc[:2]
+    assert fair_thresholds(match_boxes(TRUTH, few)).to_dict() == {"RBC": 0.8}
+
+
+@pytest.mark.parametrize("iou", [0, -1, 1.1, float("nan")])
+def test_overlap_out_of_range(iou):
+    with pytest.raises(InvalidParameter, match="is no overlap"):
+        match_boxes(TRUTH, predicted(), iou)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 2], list("abcd")])
+def test_index_that_names_no_box(labels):
+    with pytest.raises(InvalidParameter, match="index of the truth"):
+        match_boxes(TRUTH.set_axis(labels), predicted())
+
+
+# Counts
+
+
+def boxes_of(*rows):
+    return pd.DataFrame(rows, columns=["photograph", "kind"])
+
+
+def table(**columns):
+    return pd.DataFrame(columns, index=pd.Index(list("abcd"), name="photograph"))
+
+
+def test_every_photograph_and_kind_is_counted():
+    boxes = boxes_of(("b", "RBC"), ("a", "WBC"), ("b", "RBC"))
+    boxes["kind"] = pd.Categorical(boxes["kind"], ["WBC", "RBC"])
+    counts = count_cells(boxes, ["b", "a", "none"])
+    assert counts.to_dict("index") == {
+        "b": {"RBC": 2, "WBC": 0, "Platelets": 0},
+        "a": {"RBC": 0, "WBC": 1, "Platelets": 0},
+        "none": {"RBC": 0, "WBC": 0, "Platelets": 0},
+    }
+    assert list(counts.index) == ["b", "a", "none"]
+    assert count_cells(boxes_of(), ["a"]).to_numpy().tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "photographs", "message"),
+    [
+        (boxes_of(("z", "RBC")), ["a"], "unknown: z"),
+        (boxes_of(("a", "neutrophil")), ["a"], "unknown: neutrophil"),
+        (boxes_of(), ["a", "a"], "1 of them listed twice"),
+    ],
+)
+def test_what_cannot_be_counted(boxes, photographs, message):
+    with pytest.raises(InvalidParameter, match=message):
+        count_cells(boxes, photographs)
+
+
+def test_agreement_by_hand():
+    true = table(RBC=[10, 12, 8, 10], WBC=[1, 1, 1, 1])
+    # Differences 2, -2, 1, 3: mean 1; squares about it 1, 9, 0, 4: 14 / 3.
+    counted = table(WBC=[1, 1, 1, 1], RBC=[12, 10, 9, 13]).iloc[::-1]
+    red = count_agreement(true, counted).loc["RBC"]
+    assert red[["n", "true", "counted"]].tolist() == [4, 40, 44]
+    assert red["mae"] == 2 and red["bias"] == 1
+    sd = np.sqrt(14 / 3)
+    assert red["sd"] == pytest.approx(sd)
+    assert red[["lower", "upper"]].tolist() == pytest.approx([1 - 1.96 * sd, 1 + 1.96 * sd])
+    # Student's t with 3 degrees of freedom: 3.182 at 97.5 %.
+    reach = 3.1824463 * sd / 2
+    assert red[["bias_low", "bias_high"]].tolist() == pytest.approx([1 - reach, 1 + reach])
+    white = count_agreement(true, counted).loc["WBC"]
+    assert white[["mae", "bias", "sd", "lower", "upper"]].tolist() == [0] * 5
+
+
+def test_one_photograph_has_no_spread():
+    one = table(RBC=3).iloc[:1]
+    found = count_agreement(one, one + 2).loc["RBC"]
+    assert found[["mae", "bias"]].tolist() == [2, 2]
+    assert found[["sd", "lower", "upper", "bias_low", "bias_high"]].isna().all()
+
+
+def test_confidence_is_that_of_the_bias_only():
+    true, counted = table(RBC=[1, 2, 3, 4]), table(RBC=[2, 2, 5, 4])
+    usual, bold = (count_agreement(true, counted, c).loc["RBC"] for c in (0.95, 0.5))
+    assert bold["bias_high"] < usual["bias_high"]
+    assert bold["upper"] == usual["upper"]
+
+
+@pytest.mark.parametrize(
+    ("true", "counted", "confidence"),
+    [
+        (table(RBC=1), table(RBC=1).iloc[:3], 0.95),
+        (table(RBC=1), table(WBC=1), 0.95),
+        (table(RBC=1).iloc[:0], table(RBC=1).iloc[:0], 0.95),
+        (table(RBC=1), table(RBC=1), 1),
+    ],
+)
+def test_what_cannot_be_compared(true, counted, confidence):
+    with pytest.raises(InvalidParameter, match="cannot be compared"):
+        count_agreement(true, counted, confidence)
