@@ -608,8 +608,18 @@ def test_nothing_a_user_named_becomes_markup(tmp_path):
         ("<p style='background: url(https://x.example)'>text</p>", "<p>text</p>"),
         ("<p style='background: u\\72l(https://x.example)'>text</p>", "<p>text</p>"),
         ("<style>@import 'https://x.example/a.css';</style>", ""),
-        ("<svg><image xlink:href='https://x.example/a.png'></image></svg>", "<svg><image/></svg>"),
+        ("<svg><image xlink:href='https://x.example/a.png'></image></svg>", ""),
+        ("<svg><a xlink:href='javascript:go()'><text>go</text></a></svg>text", "text"),
+        ("<math><a xlink:href='javascript:go()'>go</a></math>text", "text"),
+        ("<style>.banner { display: none }</style>text", "text"),
+        ("<p style='position: fixed; inset: 0; color: red'>text</p>",
+         '<p style="color:red">text</p>'),
+        ("<!-- --!><meta http-equiv=refresh content='0;url=https://x.example'><!-- -->text",
+         "text"),
+        ("<!--><meta http-equiv=refresh content='0;url=https://x.example'>-->text", "--&gt;text"),
+        ("<a href='data:text/html,x'>text</a>", "text"),
         ("<iframe src='https://x.example'></iframe><object data='x'></object><base href='/'>", ""),
+        ("<form action='https://x.example'><input><p>text</p></form>", "<p>text</p>"),
         ("<video poster='https://x.example/a.png'></video><link rel='stylesheet' href='x'>", ""),
     ],
 )  # fmt: skip
@@ -777,6 +787,37 @@ def test_pages_load_quietly_and_fit_the_screen(site, chromium, size):
         assert tab.evaluate("document.scrollingElement.scrollWidth") <= size["width"], path
     assert n_pictures > 8
     context.close()
+
+
+@pytest.mark.browser
+def test_a_hostile_output_loads_nothing_and_leaves_the_banner(tmp_path, chromium):
+    refresh = "<meta http-equiv=refresh content='0;url=https://x.example/'>"
+    hostile = (
+        f"<!-- --!>{refresh}<!-- --><!-->{refresh}-->"
+        "<style>.banner { display: none }</style><img src=https://x.example/a.png>"
+        "<div style='position:fixed;inset:0;background-color:white;z-index:9'>over</div>"
+        "<svg><a xlink:href='javascript:document.title=1'><text>go</text></a>"
+        "<image href='https://x.example/b.png'/></svg>"
+    )
+    folder = make_run(tmp_path / "runs", "drawn", drawn=True)
+    outputs = [shown({"text/html": hostile}), shown({"text/markdown": hostile})]
+    cell = new_code_cell("show()", execution_count=3, outputs=outputs)
+    write_notebook(folder, "03_train", executed("03_train", [cell]))
+    rendering.render_run(folder)
+    tab = chromium.new_page(viewport=PHONE)
+    requests = []
+    tab.on("request", lambda request: requests.append(request.url))
+    address = (folder / "03_train.html").as_uri()
+    tab.goto(address)
+    tab.wait_for_timeout(300)
+    assert requests == [address] and tab.url == address
+    top = "one => { const b = one.getBoundingClientRect();"
+    top += " return document.elementFromPoint(b.x + 5, b.y + 5).closest('.banner') === one }"
+    banners = tab.locator(".banner")
+    assert banners.count()
+    assert all(banners.nth(n).evaluate(top) for n in range(banners.count()))
+    assert tab.get_by_text("over").first.is_visible()
+    tab.close()
 
 
 @pytest.mark.browser

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import jinja2
 import nbformat
+import nh3
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
@@ -391,11 +392,25 @@ def write_page(target: Path, page: str) -> Path:
     return target
 
 
-_REMOVED_TAGS = (
-    "script, iframe, frame, frameset, object, embed, applet, link, meta, base, title, template, "
-    "noscript, audio, video, source, track, button, input, select, textarea"
-)
-_LOADING_ATTRIBUTES = {"srcset", "poster", "background", "ping", "action", "formaction", "data"}
+_TAGS = (
+    nh3.ALLOWED_TAGS
+    | {"div", "span", "table", "caption", "section", "figure", "figcaption", "details", "summary"}
+) - {"map", "area"}
+_DROPPED_WITH_CONTENT = {
+    *("script", "style", "svg", "math", "title", "template", "noscript", "iframe", "frameset"),
+    *("object", "embed", "applet", "audio", "video", "canvas", "select", "textarea", "button"),
+}
+_ATTRIBUTES = {
+    "*": {"class", "id", "style", "title", "lang", "dir", "align"},
+    "a": {"href"},
+    "img": {"src", "alt", "width", "height"},
+    "th": {"scope", "colspan", "rowspan"},
+    "td": {"colspan", "rowspan"},
+    "ol": {"start"},
+    "details": {"open"},
+}
+# What styles text; anything that places an element could cover the banner.
+_STYLES = {"color", "background-color", "font-style", "font-weight", "text-align", "white-space"}
 _NUMBER = re.compile(
     r"[-+\u2212]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?\s?%?|nan|<NA>|None|[-+]?inf", re.I
 )
@@ -439,59 +454,40 @@ def terminal_text(text: str) -> str:
 def self_contained(markup: str, pages: Collection[str] = ()) -> str:
     """Clean foreign HTML of everything that runs or loads, and make its tables readable.
 
-    Parameters
-    ----------
-    markup : str
-        HTML of a notebook's output or text.
-    pages : collection of str
-        Names of the notebooks whose pages stand beside this one; links to them are kept.
-
-    Returns
-    -------
-    str
-        HTML without scripts and form controls. A picture that is not embedded is replaced by its
-        description, and a link that would lead nowhere by its text.
+    nh3 parses as browsers do, and lets through what is listed above. A picture that is not embedded
+    is replaced by its description, a link that would lead nowhere by its text; links to `pages`,
+    names of notebooks whose pages stand beside this one, are kept.
     """
-    soup = BeautifulSoup(markup, "html.parser")
-    for tag in soup.select(_REMOVED_TAGS):
-        tag.decompose()
-    for style in soup.find_all("style"):
-        # pandas' own rules, `scoped` in a way no browser follows, would reach every other table.
-        if style.has_attr("scoped") or _css_loads(style.get_text()):
-            style.decompose()
-    for tag in soup.find_all(True):
-        _clean_attributes(tag, pages)
-    for table in soup.find_all("table"):
+
+    def checked(tag: str, attribute: str, content: str) -> str | None:
+        if attribute == "href":
+            return _kept_link(content.strip(), pages)
+        return None if attribute == "src" and not content.startswith("data:image/") else content
+
+    clean = nh3.clean(
+        markup,
+        tags=_TAGS,
+        clean_content_tags=_DROPPED_WITH_CONTENT,
+        attributes=_ATTRIBUTES,
+        attribute_filter=checked,
+        filter_style_properties=_STYLES,
+        url_schemes={"http", "https", "mailto", "data"},
+        link_rel=None,
+    )
+    soup = BeautifulSoup(clean, "html.parser")
+    for styled in soup.select('[style=""]'):
+        del styled["style"]
+    for link in soup.select("a:not([href], [id])"):
+        link.unwrap()
+    for picture in soup.select("img"):
+        if "src" not in picture.attrs:
+            picture.replace_with(str(picture.get("alt") or "(picture not embedded)"))
+        elif not picture.get("alt"):
+            picture["alt"] = "Picture without a description"
+    for table in soup.select("table"):
         _align_numbers(table)
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return str(soup)
-
-
-def _css_loads(css: str) -> bool:
-    # A backslash can hide any of the other words.
-    return bool(re.search(r"url\s*\(|@import|image-set|image\s*\(|\\", css, re.I))
-
-
-def _clean_attributes(tag: Tag, pages: Collection[str]) -> None:
-    for name in list(tag.attrs):
-        loads = name == "style" and _css_loads(str(tag[name]))
-        if name.startswith("on") or name in _LOADING_ATTRIBUTES or loads:
-            del tag[name]
-    if tag.name == "a":
-        link = _kept_link(str(tag.get("href", "")).strip(), pages)
-        if link is None:
-            tag.unwrap()
-        elif link:
-            tag["href"] = link
-    elif tag.name == "img":
-        if not str(tag.get("src", "")).startswith("data:image/"):
-            tag.replace_with(tag.get("alt") or "(picture not embedded)")
-        elif not tag.get("alt"):
-            tag["alt"] = "Picture without a description"
-    else:
-        for name in ("href", "xlink:href", "src"):
-            if not str(tag.get(name, "#")).startswith(("#", "data:image/")):
-                del tag[name]
 
 
 def _kept_link(link: str, pages: Collection[str]) -> str | None:
@@ -507,7 +503,6 @@ def _kept_link(link: str, pages: Collection[str]) -> str | None:
 
 def _align_numbers(table: Tag) -> None:
     """Mark numbers, and the headings above columns of numbers, to be aligned right."""
-    table.attrs.pop("border", None)
     rows = table.select("tbody tr")
     numeric = []
     for row in rows:
