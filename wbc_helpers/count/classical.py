@@ -16,6 +16,7 @@ are off by 3.4 red cells, 0.06 white cells and 0.6 platelets a photograph (mean 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,16 +28,9 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import find_azure, find_nuclei
 
-_CYTOPLASM_REACH, _CYTOPLASM_AZURE, _WHITE_DEPTH = 22, 0.25, 12
-_PLATELET_AZURE, _PLATELET_PEAK = 12, 40
-_PLATELET_AREA, _PLATELET_FILL, _PLATELET_LENGTH = (80, 750), 0.65, 1.6
-_PLATELET_DARKNESS = 16
-_PALLOR_AREA = 900
-_LAMP_REACH, _RED_LIGHT = 61, 240  # of 255: what lets so much light through is no cell
-_RED_OPENING = 7
-_RED_SMOOTHING, _RED_DISTANCE, _RED_DEPTH, _RED_AREA, _RED_CUT = 1, 15, 9, 700, 35
 _MARGIN = 2  # by which people draw boxes wider than what they hold
-_Found = Iterator[tuple[str, np.ndarray, float]]
+_Places = tuple[np.ndarray, np.ndarray]  # rows and columns of a cell's pixels
+_Cells = Iterator[tuple[str, _Places, float]]  # kind, pixels, score
 
 
 def find_cells(photograph: np.ndarray) -> pd.DataFrame:
@@ -61,7 +55,6 @@ def find_cells(photograph: np.ndarray) -> pd.DataFrame:
     azure = np.clip(azure.astype(np.int16) - int(np.median(azure)), 0, None)
     nuclei = _grow_nuclei(find_nuclei(half), azure)
     covered = _covered(half, nuclei > 0)
-    found = [*_large_cells(covered, nuclei), *_platelets(half, azure, nuclei > 0)]
     rows = [
         (
             kind,
@@ -71,15 +64,17 @@ def find_cells(photograph: np.ndarray) -> pd.DataFrame:
             min(height, 2 * (y.max() + 1 + _MARGIN)),
             score,
         )
-        for kind, (y, x), score in found
-    ]
+        for kind, (y, x), score in (
+            *_large_cells(covered, nuclei), *_platelets(half, azure, nuclei > 0)
+        )
+    ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["kind", *BOX, "score"])
     table["kind"] = pd.Categorical(table["kind"], categories=cells.KIND_NAMES)
     return table.astype(dict.fromkeys([*BOX, "score"], float))
 
 
 def find_cells_in(photographs: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
-    """Box the cells of many photographs.
+    """Box the cells of many photographs, as `find_cells` does; `photograph` says which.
 
     Parameters
     ----------
@@ -88,11 +83,6 @@ def find_cells_in(photographs: pd.DataFrame, progress: bool = True) -> pd.DataFr
     progress : bool
         Show a progress bar.
 
-    Returns
-    -------
-    DataFrame
-        As `find_cells`, with `photograph`.
-
     Raises
     ------
     UnreadableImage
@@ -100,17 +90,16 @@ def find_cells_in(photographs: pd.DataFrame, progress: bool = True) -> pd.DataFr
     """
     bar = tqdm(
         zip(photographs["photograph"], photographs["path"], strict=True),
-        total=len(photographs),
-        desc="finding cells",
-        unit="photograph",
-        disable=not progress,
-        mininterval=0.5,
-    )
+        total=len(photographs), desc="finding cells", unit="photograph",
+        disable=not progress, mininterval=0.5,
+    )  # fmt: skip
     # An empty table, so that there are columns where there is no photograph.
     tables = [find_cells(np.zeros((2, 2, 3), np.uint8)).assign(photograph="")]
     tables += [find_cells(images.read_image(path)).assign(photograph=name) for name, path in bar]
-    boxes = pd.concat(tables, ignore_index=True)
-    return boxes[["photograph", "kind", *BOX, "score"]]
+    return pd.concat(tables, ignore_index=True)[["photograph", "kind", *BOX, "score"]]
+
+
+_CYTOPLASM_REACH, _CYTOPLASM_AZURE = 22, 0.25
 
 
 def _grow_nuclei(nuclei: np.ndarray, azure: np.ndarray) -> np.ndarray:
@@ -131,33 +120,43 @@ def _away(inside: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3)
 
 
-def _platelets(half: np.ndarray, azure: np.ndarray, is_white: np.ndarray) -> _Found:
+_PLATELET_AZURE, _PLATELET_PEAK, _PLATELET_DARKNESS = 12, 40, 16
+_PLATELET_AREA, _PLATELET_FILL, _PLATELET_LENGTH = (80, 750), 0.65, 1.6
+
+
+def _platelets(half: np.ndarray, azure: np.ndarray, is_white: np.ndarray) -> _Cells:
     """Small round bodies, darker in red light too than the pale middle of a red cell."""
     red = cv2.GaussianBlur(half, (0, 0), 1.5)[..., 0].astype(np.int16)
     lamp = np.percentile(red, 90)
     around_white = cv2.dilate(is_white.astype(np.uint8), np.ones((5, 5))) > 0
     stained = ((azure > _PLATELET_AZURE) & ~around_white).astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    stained = cv2.morphologyEx(stained, cv2.MORPH_OPEN, disc)
-    n_parts, parts, statistics, _ = cv2.connectedComponentsWithStats(stained)
+    bodies = cv2.morphologyEx(stained, cv2.MORPH_OPEN, disc)
+    n_parts, parts, statistics, _ = cv2.connectedComponentsWithStats(bodies)
     for part in range(1, n_parts):
         _, _, width, height, area = statistics[part]
-        if not _PLATELET_AREA[0] <= area <= _PLATELET_AREA[1]:
+        if not (
+            _PLATELET_AREA[0] <= area <= _PLATELET_AREA[1]
+            and area >= _PLATELET_FILL * width * height
+            and max(width, height) <= _PLATELET_LENGTH * min(width, height)
+        ):
             continue
-        if area < _PLATELET_FILL * width * height:
-            continue
-        if max(width, height) > _PLATELET_LENGTH * min(width, height):
-            continue
-        where = np.nonzero(parts == part)
-        peak = int(azure[where].max())
-        if peak > _PLATELET_PEAK and lamp - np.median(red[where]) > _PLATELET_DARKNESS:
-            yield "Platelets", where, min(1.0, peak / 128)
+        rows, columns = np.nonzero(parts == part)
+        peak = int(azure[rows, columns].max())
+        darkness = lamp - np.median(red[rows, columns])
+        if peak > _PLATELET_PEAK and darkness > _PLATELET_DARKNESS:
+            yield "Platelets", (rows, columns), min(1.0, peak / 128)
+
+
+_PALLOR_AREA = 900
+_LAMP_REACH, _RED_LIGHT = 61, 240  # of 255: what lets so much light through is no cell
+_RED_OPENING = 7
 
 
 def _covered(half: np.ndarray, is_white: np.ndarray) -> np.ndarray:
     """Tell where cells lie, 0 or 1: where less green light passes than through the empty slide."""
     plain = cv2.dilate(is_white.astype(np.uint8), np.ones((7, 7))) == 0
-    covered = is_white.astype(np.uint8)
+    covered: Any = is_white.astype(np.uint8)
     if not plain.any():
         return covered
     green = cv2.GaussianBlur(half[..., 1], (0, 0), 1)
@@ -179,7 +178,11 @@ def _covered(half: np.ndarray, is_white: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(covered, cv2.MORPH_OPEN, disc)
 
 
-def _large_cells(covered: np.ndarray, nuclei: np.ndarray) -> _Found:
+_WHITE_DEPTH = 12
+_RED_AREA, _RED_CUT = 700, 35
+
+
+def _large_cells(covered: np.ndarray, nuclei: np.ndarray) -> _Cells:
     """Part what is covered into round pieces: white cells with their cytoplasm, and red cells."""
     depth, centres = _peaks(covered)
     y, x = np.mgrid[: depth.shape[0], : depth.shape[1]].astype(np.float32)
@@ -192,7 +195,8 @@ def _large_cells(covered: np.ndarray, nuclei: np.ndarray) -> _Found:
         own = [i for i, (cx, cy) in enumerate(centres) if away[cy, cx] < _WHITE_DEPTH]
         is_red[own] = False
         around = np.isin(nearest, own) & (covered > 0) & (away < _CYTOPLASM_REACH)
-        yield "WBC", np.nonzero(around | (nuclei == nucleus)), 1.0
+        rows, columns = np.nonzero(around | (nuclei == nucleus))
+        yield "WBC", (rows, columns), 1.0
     _, parts = cv2.connectedComponents(covered, connectivity=4)
     for number in np.flatnonzero(is_red):
         cx, cy = centres[number]
@@ -210,13 +214,16 @@ def _large_cells(covered: np.ndarray, nuclei: np.ndarray) -> _Found:
             yield "RBC", (rows, columns), min(1.0, len(rows) / (np.pi / 4 * np.prod(sides)))
 
 
+_RED_SMOOTHING, _RED_DISTANCE, _RED_DEPTH = 1, 15, 9
+_BEYOND = 30
+
+
 def _peaks(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distance from the outline, and where it is greatest: (n, 2) x and y of the cells' middles."""
     # A cell cut by the frame goes on beyond it.
-    beyond = 30
-    depth = cv2.copyMakeBorder(covered, *[beyond] * 4, cv2.BORDER_REPLICATE)
-    depth = cv2.distanceTransform(depth, cv2.DIST_L2, 5)
-    depth = cv2.GaussianBlur(depth, (0, 0), _RED_SMOOTHING)[beyond:-beyond, beyond:-beyond]
+    wider = np.pad(covered, _BEYOND, mode="edge")
+    depth: np.ndarray = cv2.distanceTransform(wider, cv2.DIST_L2, 5)
+    depth = cv2.GaussianBlur(depth, (0, 0), _RED_SMOOTHING)[_BEYOND:-_BEYOND, _BEYOND:-_BEYOND]
     around = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, [2 * _RED_DISTANCE + 1] * 2)
     peaks = (depth == cv2.dilate(depth, around)) & (depth > _RED_DEPTH)
     centres = cv2.connectedComponentsWithStats(peaks.astype(np.uint8))[3][1:]

@@ -104,17 +104,19 @@ class Detector:
         if red_cell is None:
             # Of files, only the names are held.
             images = list(images)
-        red_cell = scale.red_cell_of(images, red_cell)
+            red_cell = scale.red_cell_of(images)
+        scale.check_red_cell(red_cell)
         batch: list[tuple[str, tuple[int, ...], np.ndarray]] = []
         for place, image in enumerate(images):
-            is_file = isinstance(image, str | Path)
-            pixels = read_image(image) if is_file else classifier.checked(image)
+            if isinstance(image, str | Path):
+                name, pixels = Path(image).stem, read_image(image)
+            else:
+                name, pixels = str(place), classifier.checked(image)
             shown = show(pixels, red_cell)
             # The network takes photographs of one size at a time.
             if batch and (len(batch) == AT_A_TIME or batch[0][2].shape != shown.shape):
                 yield from self._find(batch, red_cell)
                 batch = []
-            name = Path(image).stem if is_file else str(place)
             batch.append((name, pixels.shape[:2], shown))
         yield from self._find(batch, red_cell)
 
@@ -198,11 +200,12 @@ def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
 
 
 def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
-    names = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
     table = pd.DataFrame(np.asarray(corners, float).reshape(-1, 4), columns=BOX)
-    table.insert(0, "photograph", pd.array([name] * len(table), dtype="string"))
-    table.insert(1, "kind", pd.Categorical(names, categories=list(cells.KIND_NAMES)))
-    return table.assign(score=np.asarray(scores, float))
+    return table.assign(
+        photograph=pd.array([name] * len(table), dtype="string"),
+        kind=pd.Categorical.from_codes(np.asarray(kinds, int), list(cells.KIND_NAMES)),
+        score=np.asarray(scores, float),
+    )[COLUMNS]
 
 
 def load(name: str = "detector") -> Detector:

@@ -19,6 +19,7 @@ References
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,16 +60,12 @@ class Differential:
         Rows such as `RBC:WBC`. `first`, `second`: counts; `ratio`, `low`, `high`;
         `reference_low`, `reference_high`; NaN where the second count is 0. `remark`: a sentence
         where photographs can tell something, see `REMARKED`.
-    n_cells : int
-        White cells that were named.
-    n_abstained : int
-        White cells on which no answer was given: in no percentage.
+    n_cells, n_abstained : int
+        White cells that were named, and those without an answer, which are in no percentage.
     n_photographs : int
         Photographs that were counted; 0 where unknown.
-    confidence : float
-        Of the intervals, 0–1, each by itself.
-    least_cells : int
-        Below which nothing is remarked.
+    confidence, least_cells
+        See `count_differential`.
     """
 
     table: pd.DataFrame
@@ -94,15 +91,15 @@ class Differential:
                 f"{row['reference_low']:3g} – {row['reference_high']:3g}"
             )
         lines += [f"- {remark}" for remark in self.table["remark"]]
-        for row in self.ratios.itertuples():
-            if np.isnan(row.ratio):
-                lines.append(f"{row.Index}: {row.first:,} to {row.second:,}, no ratio")
-            else:
-                lines.append(
-                    f"{row.Index} = {short(row.ratio)} ({short(row.low)} – {short(row.high)}); "
-                    f"in adult blood {short(row.reference_low)} – {short(row.reference_high)}. "
-                    + (row.remark or "Photographs chosen for their white cells do not show it.")
-                )
+        for name, row in self.ratios.iterrows():
+            if np.isnan(row["ratio"]):
+                lines.append(f"{name}: {row['first']:,} to {row['second']:,}, no ratio")
+                continue
+            lines.append(
+                f"{name} = {short(row['ratio'])} ({short(row['low'])} – {short(row['high'])}); "
+                f"in adult blood {short(row['reference_low'])} – {short(row['reference_high'])}. "
+                + (row["remark"] or "Photographs chosen for their white cells do not show it.")
+            )
         lines.append(
             "Not for diagnosis. Shares are relative: one type falls when another rises. Basophils "
             "are not told apart, and the intervals are those of chance alone, without the "
@@ -128,18 +125,25 @@ def count_differential(
     counts : DataFrame, optional
         Cells of each kind by photograph, see `detection.count_cells`.
     confidence : float
-        Of each interval, between 0 and 1.
+        Of each interval by itself, between 0 and 1.
     least_cells : int
         Named cells below which nothing is remarked.
-
-    Returns
-    -------
-    Differential
 
     Raises
     ------
     InvalidParameter
         If a column is missing, a type is unknown, or a number is out of range.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> white_cells = pd.DataFrame({"cell_type": ["lymphocyte"] * 90 + ["monocyte"] * 10})
+    >>> differential = count_differential(white_cells.assign(abstained=False))
+    >>> differential.table.loc["lymphocyte", ["percent", "low", "high"]].round(1).tolist()
+    [90.0, 82.4, 95.1]
+    >>> print(differential.table.loc["lymphocyte", "remark"])
+    lymphocytes: 90.0% (82.4–95.1%), above the adult range of 20–40%: relative lymphocytosis, \
+something to look at.
     """
     missing = [name for name in ("cell_type", "abstained") if name not in white_cells]
     if missing or not 0 < confidence < 1 or least_cells < 1:
@@ -153,22 +157,21 @@ def count_differential(
         raise InvalidParameter(
             f"The cells named include {', '.join(unknown[:5])}. Expected {', '.join(cells.NAMES)}."
         )
-    found = named.value_counts().reindex(cells.NAMES, fill_value=0)
-    n_cells = len(named)
+    by_type = named.value_counts()
     rows = [
-        _describe_type(cell_type, int(found[cell_type.name]), n_cells, confidence, least_cells)
-        for cell_type in cells.CELL_TYPES
+        _judge_type(look, int(by_type.get(look.name, 0)), len(named), confidence, least_cells)
+        for look in cells.CELL_TYPES
     ]
-    table = pd.DataFrame(rows, index=pd.Index(cells.NAMES, name="cell_type"))
+    if counts is None:
+        counts = pd.DataFrame()
+        n_photographs = white_cells.get("photograph", pd.Series()).nunique()
+    else:
+        n_photographs = len(counts)
     return Differential(
-        table,
+        pd.DataFrame(rows, index=pd.Index(cells.NAMES, name="cell_type")),
         _ratios(counts, confidence, least_cells),
-        n_cells,
-        len(white_cells) - n_cells,
-        len(counts) if counts is not None else _n_photographs(white_cells),
-        confidence,
-        least_cells,
-    )
+        len(named), len(white_cells) - len(named), n_photographs, confidence, least_cells,
+    )  # fmt: skip
 
 
 def short(ratio: float) -> str:
@@ -176,93 +179,64 @@ def short(ratio: float) -> str:
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
-def _n_photographs(white_cells: pd.DataFrame) -> int:
-    return white_cells["photograph"].nunique() if "photograph" in white_cells else 0
-
-
-def _describe_type(
+def _judge_type(
     cell_type: cells.CellType, count: int, n_cells: int, confidence: float, least_cells: int
-) -> dict:
+) -> dict[str, Any]:
     """One type's row of `Differential.table`."""
     low, high = (100 * bound for bound in exact_interval(count, n_cells, confidence))
     percent = 100 * count / n_cells if n_cells else math.nan
-    reference = cell_type.reference_percent
-    needed = cells_needed(count, n_cells, reference, confidence) if n_cells else 0
-    side = "below" if percent < reference[0] else "above"
-    if n_cells < least_cells or not (
-        high < reference[0] or low > reference[1] or (low >= reference[0] and high <= reference[1])
-    ):
-        verdict = "unclear"
-    else:
-        verdict = "within" if needed == 0 else side
-    return {
-        "count": count,
-        "percent": percent,
-        "low": low,
-        "high": high,
-        "reference_low": reference[0],
-        "reference_high": reference[1],
-        "verdict": verdict,
-        "needed": max(needed, least_cells) if needed else 0,
-        "remark": _remark(cell_type, percent, low, high, n_cells, needed, verdict, least_cells),
-    }
-
-
-def _remark(
-    cell_type: cells.CellType,
-    percent: float,
-    low: float,
-    high: float,
-    n_cells: int,
-    needed: int,
-    verdict: str,
-    least_cells: int,
-) -> str:
-    plural = f"{cell_type.name}s"
-    edges = "{:g}–{:g}%".format(*cell_type.reference_percent)
+    least, most = cell_type.reference_percent
+    needed = cells_needed(count, n_cells, (least, most), confidence) if n_cells else 0
+    side = "below" if percent < least else "above"
+    verdict = "unclear"
+    if n_cells >= least_cells:
+        if high < least or low > most:
+            verdict = side
+        elif low >= least and high <= most:
+            verdict = "within"
+    needed = max(needed, least_cells) if needed else 0
+    edges = f"the adult range of {least:g}–{most:g}%"
+    share = f"{cell_type.name}s: {percent:.1f}% ({low:.1f}–{high:.1f}%)"
     if not n_cells:
-        return f"{plural}: no white cell was named."
-    found = f"{plural}: {percent:.1f}% ({low:.1f}–{high:.1f}%)"
-    side = "below" if percent < cell_type.reference_percent[0] else "above"
-    if verdict in ("below", "above"):
-        called = cell_type.fewer if verdict == "below" else cell_type.more
-        return (
-            f"{found}, {side} the adult range of {edges}: relative {called}, something to look at."
+        remark = f"{cell_type.name}s: no white cell was named."
+    elif verdict == side:
+        called = cell_type.fewer if side == "below" else cell_type.more
+        remark = f"{share}, {side} {edges}: relative {called}, something to look at."
+    elif verdict == "within":
+        remark = f"{share}, within {edges}."
+    elif needed == 0:
+        remark = f"{share}; {n_cells:,} cells agree with {edges}, and with others."
+    elif needed > MOST_CELLS:
+        remark = f"{share}, at the edge of {edges}: no count would decide."
+    else:
+        remark = (
+            f"{share}, {side} {edges}, but {n_cells:,} cells are too few to say so: at this "
+            f"proportion it would take {needed:,}."
         )
-    if verdict == "within":
-        return f"{found}, within the adult range of {edges}."
-    if needed == 0:
-        return f"{found}; {n_cells:,} cells agree with the adult range of {edges}, and with others."
-    if needed > MOST_CELLS:
-        return f"{found}, at the edge of the adult range of {edges}: no count would decide."
-    return (
-        f"{found}, {side} the adult range of {edges}, but {n_cells:,} cells are too few to say so: "
-        f"at this proportion it would take {max(needed, least_cells):,}."
-    )
+    return {
+        "count": count, "percent": percent, "low": low, "high": high,
+        "reference_low": least, "reference_high": most,
+        "verdict": verdict, "needed": needed, "remark": remark,
+    }  # fmt: skip
 
 
-def exact_interval(count: int | float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion, after Clopper and Pearson; see the module.
+def exact_interval(count: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion, 0–1, after Clopper and Pearson; see the module.
 
-    Parameters
-    ----------
-    count : int or float
-        Of `n`. A fraction of a cell interpolates.
-    n : int
-        0 or more.
-    confidence : float
-        Between 0 and 1.
+    `count` of `n` may be a fraction of a cell, which `scipy.stats.binomtest` does not take:
+    `cells_needed` asks for one. Of no cell the interval is all of 0–1.
 
-    Returns
-    -------
-    low, high : float
-        0–1; all of it where `n` is 0.
+    Examples
+    --------
+    >>> low, high = exact_interval(23, 100)
+    >>> print(f"{low:.3f} {high:.3f}")
+    0.152 0.325
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, count, n - count + 1)) if count > 0 else 0.0
-    high = float(beta.ppf(1 - tail, count + 1, n - count)) if count < n else 1.0
+    low = float(betaincinv(count, n - count + 1, tail)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
     return low, high
 
 
@@ -308,33 +282,25 @@ def cells_needed(
     return many
 
 
-def _ratios(counts: pd.DataFrame | None, confidence: float, least_cells: int) -> pd.DataFrame:
+def _ratios(counts: pd.DataFrame, confidence: float, least_cells: int) -> pd.DataFrame:
     """Ratios between kinds, each with the interval that its share of both gives [2]_."""
     rows = {}
-    for pair in RATIOS if counts is not None else ():
+    for pair in RATIOS:
         if any(kind not in counts for kind in pair):
             continue
         first, second = (int(counts[kind].sum()) for kind in pair)
         low, high = exact_interval(first, first + second, confidence)
-        ranges = [cells.KIND_BY_NAME[kind].reference for kind in pair]
-        reference = ranges[0][0] / ranges[1][1], ranges[0][1] / ranges[1][0]
+        (least, most), others = (cells.KIND_BY_NAME[kind].reference for kind in pair)
+        reference = least / others[1], most / others[0]
         name = ":".join(pair)
         remark = ""
         if name == REMARKED and first + second:
             remark = _remark_on_platelets(first, first + second, reference, confidence, least_cells)
-        rows[name] = {
-            "first": first,
-            "second": second,
-            "ratio": first / second if second else math.nan,
-            "low": low / (1 - low) if second else math.nan,
-            "high": high / (1 - high) if second else math.nan,
-            "reference_low": reference[0],
-            "reference_high": reference[1],
-            "remark": remark,
-        }
+        bounds = (first / second, low / (1 - low), high / (1 - high)) if second else [math.nan] * 3
+        rows[name] = [first, second, *bounds, *reference, remark]
     columns = ["first", "second", "ratio", "low", "high", "reference_low", "reference_high"]
-    columns.append("remark")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("ratio_of")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns, "remark"])
+    return table.rename_axis("ratio_of")
 
 
 def _remark_on_platelets(
@@ -342,15 +308,15 @@ def _remark_on_platelets(
 ) -> str:
     """Say where platelets beside red cells lie outside what their reference ranges allow."""
     # Of platelets and red cells together, the part that are platelets.
-    edges = tuple(100 * ratio / (1 + ratio) for ratio in reference)
+    least, most = (100 * ratio / (1 + ratio) for ratio in reference)
     low, high = (100 * bound for bound in exact_interval(count, n, confidence))
-    needed = cells_needed(count, n, edges, confidence)
+    needed = cells_needed(count, n, (least, most), confidence)
     if needed == 0:
-        if low >= edges[0] and high <= edges[1]:
+        if low >= least and high <= most:
             return "Within what the adult ranges allow."
         return f"{n:,} red cells and platelets agree with the adult ranges, and with others."
-    called = _FEWER_PLATELETS if 100 * count / n < edges[0] else _MORE_PLATELETS
-    if n >= least_cells and (high < edges[0] or low > edges[1]):
+    called = _FEWER_PLATELETS if 100 * count / n < least else _MORE_PLATELETS
+    if n >= least_cells and (high < least or low > most):
         return f"That is {called}: something to look at."
     if needed > MOST_CELLS:
         return "At the edge of what the adult ranges allow: no count would decide."

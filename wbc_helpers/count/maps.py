@@ -145,4 +145,4 @@ def drop_doubles(corners: np.ndarray, scores: np.ndarray, iou: float) -> np.ndar
     doubles of it.
     """
     rectangles = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-    return np.array(cv2.dnn.NMSBoxes(rectangles, scores, 0, iou), int)
+    return np.array(cv2.dnn.NMSBoxes(rectangles.tolist(), scores.tolist(), 0, iou), int)

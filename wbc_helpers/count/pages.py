@@ -8,8 +8,10 @@ other file, and carries no script.
 import base64
 import functools
 import hashlib
+import itertools
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,6 @@ PER_PAGE = 48
 SMEARS = "smears"
 """Folder of the smears' own pages."""
 
-_LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
-_QUALITY = 85
 MARKERS = {
     "o": '<circle r="1"/>',
     "s": '<path d="M-.9-.9H.9V.9H-.9Z"/>',
@@ -47,12 +47,12 @@ MARKERS = {
 """Matplotlib's markers that `cells` uses, as SVG shapes of about a unit's radius."""
 
 
-def render_counts(found: FolderCounts, drawn: bool = False, progress: bool = True) -> Path:
+def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = True) -> Path:
     """Write the pages of counted smears.
 
     Parameters
     ----------
-    found : FolderCounts
+    counted : FolderCounts
         See `smears.count_folder`.
     drawn : bool
         Whether the smears are drawn: every page then says so.
@@ -71,63 +71,68 @@ def render_counts(found: FolderCounts, drawn: bool = False, progress: bool = Tru
     ReadOnlyFolder, NoSpaceLeft
         If a page cannot be written; those written before are complete.
     """
-    storage.make_folder(found.out / SMEARS)
-    order = found.worst_first["file"].tolist()
+    out = counted.out
+    storage.make_folder(out / SMEARS)
+    order = counted.worst_first["file"].tolist()
     parts = [order[start : start + PER_PAGE] for start in range(0, len(order), PER_PAGE)] or [[]]
     names = ["index.html", *(f"index-{number}.html" for number in range(2, len(parts) + 1))]
-    smears = {page_of(file) for file in order}
-    rendering.refuse_foreign(
-        [*(found.out / name for name in names), *(found.out / SMEARS / page for page in smears)]
-    )
+    targets = {out / name for name in names} | {out / SMEARS / page_of(file) for file in order}
+    rendering.refuse_foreign(sorted(targets))
     environment = _environment()
-    bar = tqdm(total=len(order), desc="drawing", unit="page", disable=not progress, mininterval=0.5)
-    counted = _placed(found, order)
-    with bar:
+    of_index, of_smear = (environment.get_template(f"{n}.html.j2") for n in ("counts", "smear"))
+    shared = {"counted": counted, "drawn": drawn}
+    smears = _placed(counted, order)
+    with tqdm(
+        total=len(order), desc="drawing", unit="page", disable=not progress, mininterval=0.5
+    ) as bar:
         for number, part in enumerate(parts):
             cards = []
-            for _ in part:
-                smear = next(counted)
+            for smear in itertools.islice(smears, len(part)):
                 cards.append({**smear, "picture": None})
-                page = environment.get_template("smear.html.j2").render(
-                    smear=smear, found=found, drawn=drawn, back=names[number]
-                )
-                rendering.write_page(found.out / SMEARS / smear["page"], page)
+                page = of_smear.render(shared, smear=smear, back=names[number])
+                rendering.write_page(out / SMEARS / smear["page"], page)
                 bar.update()
-            page = environment.get_template("counts.html.j2").render(
-                found=found, drawn=drawn, cards=cards, names=names, number=number
-            )
-            rendering.write_page(found.out / names[number], page)
-    _remove_old(found.out, {*names}, smears)
-    return found.out / names[0]
+            page = of_index.render(shared, cards=cards, names=names, number=number)
+            rendering.write_page(out / names[number], page)
+    for old in {*out.glob("index-*.html"), *(out / SMEARS).glob("*.html")} - targets:
+        # One of ours, to which nothing leads any more.
+        if rendering.is_ours(old):
+            old.unlink()
+    return out / names[0]
 
 
 def page_of(file: str) -> str:
     """Name the page of a photograph: readable, of bounded length, and its own."""
     readable = re.sub(r"[^\w.-]+", "-", Path(file).stem, flags=re.ASCII)[:48].strip("-.") or "smear"
-    digest = hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(os.fsencode(file)).hexdigest()
     return f"{readable}-{digest[:8]}.html"
 
 
-def _placed(found: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Everything that the pages show of each photograph, one photograph at a time."""
-    rows = found.counts.set_index("file")
-    for place, counted in enumerate(read_counted(found.out, order)):
-        file, boxes = counted["file"], counted["boxes"]
-        picture, thumb = _pictures(found.folder / file)
+    rows = counted.counts.set_index("file")
+    pages = [None, *map(page_of, order), None]
+    for place, smear in enumerate(read_counted(counted.out, order), start=1):
+        file, boxes = smear["file"], smear["boxes"]
+        picture, thumb = _pictures(counted.folder / file)
         yield {
             "file": file,
-            "page": page_of(file),
-            "place": place + 1,
-            "before": page_of(order[place - 1]) if place else None,
-            "after": page_of(order[place + 1]) if place + 1 < len(order) else None,
-            "width": counted["width"],
-            "height": counted["height"],
+            "page": pages[place],
+            "place": place,
+            "before": pages[place - 1],
+            "after": pages[place + 1],
+            "width": smear["width"],
+            "height": smear["height"],
             "row": rows.loc[file].to_dict(),
             "picture": picture,
             "thumb": thumb,
             "groups": _groups(boxes),
             "white": boxes[(boxes["kind"] == "WBC") & boxes["counted"]].to_dict("records"),
         }
+
+
+_LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
+_QUALITY = 85
 
 
 def _pictures(path: Path) -> tuple[str | None, str | None]:
@@ -147,49 +152,37 @@ def _encode(photograph: np.ndarray, longest: int) -> str:
     _, encoded = cv2.imencode(
         ".jpg", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )
-    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def _groups(boxes: pd.DataFrame) -> list[dict[str, Any]]:
     """Boxes by what they are drawn as: kinds, types of white cells, and what is not counted."""
     answered = boxes["answered"].fillna(False).astype(bool)
     drawn_as = boxes["cell_type"].where(answered, boxes["kind"]).astype(str)
-    looks = [(kind.name, kind, kind.plural) for kind in cells.KINDS]
-    looks += [(each.name, each, f"{each.name}s") for each in cells.CELL_TYPES]
+    plurals = {kind.name: kind.plural for kind in cells.KINDS}
+    plurals["WBC"] = "white cells without an answer"
     groups = []
-    for name, look, plural in looks:
-        chosen = boxes[boxes["counted"] & drawn_as.eq(name)]
-        if name == "WBC":
-            plural = "white cells without an answer"
-        if len(chosen):
-            groups.append(_group(name, look.color, look.marker, plural, chosen))
-    if len(others := boxes[~boxes["counted"]]):
-        groups.append(_group("uncounted", "#777777", "", "unsure, not counted", others))
-    return groups
+    for look in (*cells.KINDS, *cells.CELL_TYPES):
+        chosen = boxes[boxes["counted"] & drawn_as.eq(look.name)]
+        plural = plurals.get(look.name, f"{look.name}s")
+        groups.append(_group(look.name, look.color, look.marker, plural, chosen))
+    others = boxes[~boxes["counted"]]
+    groups.append(_group("uncounted", "#777777", "", "unsure, not counted", others))
+    return [group for group in groups if group["boxes"]]
 
 
 def _group(name: str, color: str, marker: str, plural: str, boxes: pd.DataFrame) -> dict[str, Any]:
-    rows = boxes.to_dict("records")
-    for row in rows:
-        row["title"] = _title(row)
+    rows = [{**box, "title": _title(box)} for box in boxes.to_dict("records")]
     return {"name": name, "color": color, "marker": marker, "plural": plural, "boxes": rows}
 
 
-def _title(box: dict[str, Any]) -> str:
+def _title(box: Mapping[Any, Any]) -> str:
     """Say of a box what it is and how surely."""
-    told = f"{cells.KIND_BY_NAME[box['kind']].title}, score {box['score']:.2f}"
+    title = f"{cells.KIND_BY_NAME[box['kind']].title}, score {box['score']:.2f}"
     if box["counted"] and box["kind"] == "WBC":
         probably = "" if box["answered"] else "no answer; most probably "
-        told += f"; {probably}{box['cell_type']}, {box['type_probability']:.0%}"
-    return told + ("" if box["counted"] else "; not counted")
-
-
-def _remove_old(out: Path, names: set[str], smears: set[str]) -> None:
-    """Remove pages of ours that nothing leads to any more."""
-    for page in [*out.glob("index-*.html"), *(out / SMEARS).glob("*.html")]:
-        kept = names if page.parent == out else smears
-        if page.name not in kept and rendering.is_ours(page):
-            page.unlink()
+        title += f"; {probably}{box['cell_type']}, {box['type_probability']:.0%}"
+    return title + ("" if box["counted"] else "; not counted")
 
 
 @functools.cache

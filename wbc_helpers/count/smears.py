@@ -107,7 +107,7 @@ class FolderCounts:
         return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
 
 
-def _number(n: int, one: str, more: str) -> str:
+def _number(n: float, one: str, more: str) -> str:
     return f"{n:,} {one if n == 1 else more}"
 
 
@@ -328,7 +328,8 @@ def _read_batch(reader: SmearReader, batch: list, red_cell: float | None) -> Ite
 
 def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write `cells.csv` and `counts.csv` from the journal; return counts and white cells."""
-    counts, white_cells = [], []
+    counts: list[list[Any]] = []
+    white_cells: list[tuple[Any, Any]] = []
     with _csv(out / CELLS, CELL_COLUMNS) as table:
         for photograph in read_counted(out, images):
             boxes = photograph["boxes"][photograph["boxes"]["counted"]]
@@ -450,7 +451,7 @@ def _read_stamps(out: Path) -> dict[str, list[int]]:
 
 
 # Said, since a table without rows would have none.
-_DTYPES = {
+_DTYPES: dict[str, Any] = {
     **dict.fromkeys(("kind", "cell_type"), "string"),
     **dict.fromkeys((*BOX, "score", "type_probability"), float),
     **dict.fromkeys(("counted", "unsure"), bool),
