@@ -1,12 +1,13 @@
 """Every drawing, in one style.
 
-Each function takes results that were computed before, draws them on a new figure, or on `ax`
-where one axes is enough, and returns the figure; none shows it. A cell type has the colour and
-the marker that `cells` gives it, and titles say how many images are behind a figure.
-
-A figure of your own that lends its `ax` should have `layout="constrained"`, so that nothing is
-cut off.
+Results that were computed before come in, a figure goes out: drawn anew, or on `ax` where one axes
+is enough (in a figure of yours with `layout="constrained"`, so that nothing is cut off); none is
+shown. A cell type has the colour and the marker that `cells` gives it, and titles say how many
+images are behind a figure. A table without rows, or without a column that is drawn, is refused
+with `InvalidParameter`. It may import every room but `pipeline`.
 """
+
+# ruff: noqa: F401 -- the names under which notebooks draw
 
 from wbc_helpers.figures.cells import (
     MOST_DOUBTFUL,
@@ -48,39 +49,3 @@ from wbc_helpers.figures.scores import (
     validation_beside_test,
 )
 from wbc_helpers.figures.style import STYLE, WIDTH
-
-__all__ = [
-    "MOST_DOUBTFUL",
-    "STYLE",
-    "WIDTH",
-    "accuracy_by_seconds",
-    "black_corners",
-    "bland_altman",
-    "boxed_cells",
-    "brightness_and_colour",
-    "class_balance",
-    "conformal_coverage",
-    "confusion",
-    "confusion_counts_and_rates",
-    "detection_curves",
-    "detector_loss",
-    "differential",
-    "doubtful_labels",
-    "learning_curves",
-    "located_cells",
-    "mean_and_std",
-    "mean_and_std_by_type",
-    "mistakes",
-    "montage",
-    "montage_by_type",
-    "occlusion",
-    "paper_beside_ours",
-    "per_class_scores",
-    "precision_recall_curves",
-    "reliability_diagram",
-    "risk_coverage",
-    "roc_curves",
-    "score_intervals",
-    "validation_beside_test",
-    "where_it_looks",
-]

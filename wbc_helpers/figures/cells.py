@@ -1,9 +1,4 @@
-"""Figures of where the network looks.
-
-Figures of doubtful labels.
-
-Figures of where white cells were found.
-"""
+"""Figures of single white cells: located, looked at by a network, or of a doubtful label."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
@@ -19,8 +16,16 @@ from matplotlib.ticker import PercentFormatter
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.figures.data import montage
-from wbc_helpers.figures.style import GREY, WIDTH, axes_of, in_style, require, write_title
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.figures.style import (
+    GREY,
+    WIDTH,
+    axes_of,
+    in_style,
+    pixels_of,
+    require,
+    say,
+    write_title,
+)
 from wbc_helpers.pixels.white_cells import WhiteCell
 
 _FAINTEST, _STRONGEST = 0.1, 0.65  # opacity of the heat: the cell stays visible below it
@@ -39,31 +44,18 @@ def where_it_looks(
     Parameters
     ----------
     images : iterable of path, or of (height, width, 3) ndarray of uint8
-        A few dozen at most; files are read at their full size.
+        See `montage`, errors too.
     cams : ndarray, (n, height, width) float
         0–1, see `explain.grad_cam`; stretched to the images' size.
     answers : DataFrame
         One row an image, in the same order: `cell_type` (the true one), `predicted` and
-        `probability` (of the predicted type, 0–1).
+        `probability` (of the predicted type, 0–1). How many are right here says nothing of the
+        accuracy.
     masks : ndarray, (n, height, width) bool, optional
         White cells, see `white_cells.outlines`; drawn as outlines.
-    n_columns : int
-        Images in a row.
-
-    Returns
-    -------
-    Figure
-        With the numbers of right and wrong answers shown, which say nothing of the accuracy.
-
-    Raises
-    ------
-    InvalidParameter
-        If there are no images, or not as many of each.
-    UnreadableImage
-        If a file is not a complete image.
     """
     require(answers, ("cell_type", "predicted", "probability"), "answers")
-    pictures = [read_image(image) if isinstance(image, str | Path) else image for image in images]
+    pictures = pixels_of(images)
     counts = {len(pictures), len(cams), len(answers), len(cams if masks is None else masks)}
     if len(counts) > 1 or n_columns < 1:
         raise InvalidParameter(
@@ -86,43 +78,37 @@ def where_it_looks(
         for ax, row in zip(axes, rows, strict=False):
             heat = _overlay(ax, pictures[row], cams[row], None if masks is None else masks[row])
             answer = answers.iloc[row]
-            said = f"{answer['predicted']} {answer['probability']:.0%}"
-            ax.set_title(said if is_right[row] else f"{said}\nis {answer['cell_type']}", fontsize=9)
+            title = f"{answer['predicted']} {answer['probability']:.0%}"
+            truth = "" if is_right[row] else f"\nis {answer['cell_type']}"
+            ax.set_title(title + truth, fontsize=9)
         part.colorbar(heat, ax=list(axes), label="Grad-CAM", ticks=(0, 0.5, 1), aspect=12 * n)
     write_title(figure, f"Where it looks; each map is 1 at its maximum (n = {len(pictures):,})")
     return figure
 
 
-def _overlay(ax: Axes, picture: np.ndarray, cam: np.ndarray, mask: np.ndarray | None):
+def _overlay(
+    ax: Axes, picture: np.ndarray, cam: np.ndarray, mask: np.ndarray | None
+) -> ScalarMappable:
+    """Lay a map and the outline of a mask over an image; return the scale of its colours."""
     height, width = picture.shape[:2]
-    frame = {"extent": (-0.5, width - 0.5, height - 0.5, -0.5), "interpolation": "bilinear"}
+    frame = (-0.5, width - 0.5, height - 0.5, -0.5)
     ax.imshow(picture)
     # A map is weak where it says nothing: there the image itself is to be seen.
     opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * np.clip(cam, 0, 1)
-    ax.imshow(cam, cmap="viridis", vmin=0, vmax=1, alpha=opacity, **frame)
+    ax.imshow(cam, "viridis", vmin=0, vmax=1, alpha=opacity, extent=frame, interpolation="bilinear")
     if mask is not None and mask.any() and not mask.all():
         x = (np.arange(mask.shape[1]) + 0.5) * width / mask.shape[1] - 0.5
         y = (np.arange(mask.shape[0]) + 0.5) * height / mask.shape[0] - 0.5
         ax.contour(x, y, mask.astype(float), levels=[0.5], colors="black", linewidths=1.2)
-    return plt.cm.ScalarMappable(plt.Normalize(0, 1), "viridis")
+    return ScalarMappable(Normalize(0, 1), "viridis")
 
 
 @in_style
 def occlusion(summary: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw what blanking the cell, or the background, does to the answers.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        See `explain.summarise`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        Bars of the accuracy and of the mean probability of the original answer, beside a line
-        for guessing.
+    Bars of the accuracy and of the mean probability of the original answer, beside a line for
+    guessing. For the table see `explain.summarise`.
     """
     require(summary, ("n_images", "accuracy", "probability"), "summary")
     figure, ax = axes_of(ax, (WIDTH, 2.8))
@@ -161,6 +147,10 @@ _LETTERS = 22  # that fit above a crop, four in a row, even if they are capitals
 def doubtful_labels(judged: pd.DataFrame, crops: Sequence[np.ndarray]) -> Figure:
     """White cells with a doubtful label, for a haematologist to judge.
 
+    Above each crop its photograph, the published label or labels, and with a question mark what
+    the network suggests; in brackets the probabilities that the network gives. Where no label is
+    doubtful, a figure that says so.
+
     Parameters
     ----------
     judged : DataFrame
@@ -168,13 +158,6 @@ def doubtful_labels(judged: pd.DataFrame, crops: Sequence[np.ndarray]) -> Figure
     crops : sequence of (height, width, 3) ndarray of uint8
         RGB, of the photographs whose label is doubtful, in the order of the table: of all of
         them, or of the first `MOST_DOUBTFUL`, which are shown.
-
-    Returns
-    -------
-    Figure
-        Above each crop its photograph, the published label or labels, and with a question mark
-        what the network suggests; in brackets the probabilities that the network gives. Where no
-        label is doubtful, a figure that says so.
 
     Raises
     ------
@@ -207,10 +190,7 @@ def doubtful_labels(judged: pd.DataFrame, crops: Sequence[np.ndarray]) -> Figure
         )
     of_all = f"n = {len(doubtful):,} of {len(judged):,} photographs"
     if doubtful.empty:
-        figure, ax = axes_of(None, (WIDTH, 1.0))
-        ax.axis("off")
-        ax.text(0.5, 0.5, f"No doubtful label ({of_all})", ha="center", va="center", fontsize=12)
-        return figure
+        return say(f"No doubtful label ({of_all})")
     titles = [_title(label) for _, label in shown.iterrows()]
     figure = montage(crops, titles, n_columns=4)
     more = len(doubtful) - len(shown)
@@ -235,67 +215,35 @@ def _title(label: pd.Series) -> str:
     return "\n".join([*names, *types])
 
 
-_WHOLE, _CUT = "#0072B2", "#D55E00"
-
-
 @in_style
 def located_cells(
     images: Sequence[str | Path | np.ndarray],
     found: Sequence[Sequence[WhiteCell]],
     n_columns: int = 4,
 ) -> Figure:
-    """Images with a box around each white cell that was found.
+    """Images with a box around each white cell that `white_cells.locate` found.
 
-    Parameters
-    ----------
-    images : sequence of path, or of (height, width, 3) ndarray of uint8
-        A few dozen at most; files are read at their full size.
-    found : sequence of sequence of WhiteCell
-        Of each image, see `white_cells.locate`.
-    n_columns : int
-        Images in a row.
-
-    Returns
-    -------
-    Figure
-        Whole cells in a blue solid box, cells that the frame cuts in an orange dashed one; an image
-        in which none was found says so.
-
-    Raises
-    ------
-    InvalidParameter
-        If there are no images, or not as many of both.
-    UnreadableImage
-        If a file is not a complete image.
+    Whole cells in a blue solid box, cells that the frame cuts in an orange dashed one; an image in
+    which none was found says so. Of more or fewer lists of cells than images, InvalidParameter;
+    for `images` see `montage`.
     """
     if not len(images) or len(images) != len(found) or n_columns < 1:
         raise InvalidParameter(
             f"{len(images)} images and {len(found)} lists of cells in {n_columns} columns cannot "
             "be drawn. Expected at least one image, and a list of cells for each."
         )
-    pictures = [read_image(each) if isinstance(each, str | Path) else each for each in images]
-    n_rows = -(-len(pictures) // n_columns)
-    height = n_rows * WIDTH / n_columns * pictures[0].shape[0] / pictures[0].shape[1]
-    figure, axes = plt.subplots(
-        n_rows, n_columns, figsize=(WIDTH, height + 0.2 * n_rows + 0.4), squeeze=False
-    )
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, picture, white in zip(axes.flat, pictures, found, strict=False):
-        ax.imshow(picture)
+    titles = [
+        "none found" if not white else "cut" if any(cell.cut for cell in white) else ""
+        for white in found
+    ]
+    figure = montage(images, titles, n_columns)
+    for ax, white in zip(figure.axes, found, strict=False):
         for cell in white:
-            ax.add_patch(
-                Rectangle(
-                    (cell.x_min - 0.5, cell.y_min - 0.5),
-                    cell.x_max - cell.x_min, cell.y_max - cell.y_min, fill=False,
-                    edgecolor=_CUT if cell.cut else _WHOLE, linewidth=2,
-                    linestyle="--" if cell.cut else "-",
-                )
-            )  # fmt: skip
-        if not white:
-            ax.set_title("none found", fontsize=9)
-        elif any(cell.cut for cell in white):
-            ax.set_title("cut", fontsize=9)
+            corner = cell.x_min - 0.5, cell.y_min - 0.5
+            color, line = ("#D55E00", "--") if cell.cut else ("#0072B2", "-")
+            frame = Rectangle(corner, cell.x_max - cell.x_min, cell.y_max - cell.y_min, fill=False)
+            frame.set(edgecolor=color, linestyle=line, linewidth=2)
+            ax.add_patch(frame)
     n_cells = sum(map(len, found))
-    write_title(figure, f"White cells found: {n_cells} (n = {len(pictures):,} images)")
+    write_title(figure, f"White cells found: {n_cells} (n = {len(images):,} images)")
     return figure

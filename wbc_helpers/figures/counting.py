@@ -1,6 +1,5 @@
 """Figures of cells that were found and counted."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate.detection import DetectionScores, count_agreement
-from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, require
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, pixels_of, require
 
 _HALO = [withStroke(linewidth=3.4, foreground="white")]
 
@@ -28,20 +26,9 @@ def bland_altman(
 ) -> Figure:
     """Draw how far two counts of the same photographs differ, by how many cells there are.
 
-    Parameters
-    ----------
-    true_counts, counts : DataFrame of int
-        Rows are photographs, columns kinds, see `detection.count_cells`.
-    kind : str
-        The column to draw.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        A marker for each pair of numbers, its area in proportion to the photographs it stands
-        for; lines for the bias and the limits of agreement, dotted for no difference.
+    A marker for each pair of numbers, its area in proportion to the photographs it stands for;
+    lines for the bias and the limits of agreement, dotted for no difference. The tables are those
+    of `detection.count_agreement`; `kind` is the column to draw.
 
     Raises
     ------
@@ -53,7 +40,7 @@ def bland_altman(
             f"There is no count of {kind!r} to draw. Expected a column of that name in both "
             f"tables, such as {', '.join(map(str, true_counts.columns))}."
         )
-    agreement = count_agreement(true_counts[[kind]], counts[[kind]]).loc[kind]
+    agreement = count_agreement(true_counts[[kind]], counts[[kind]]).T[kind].astype(float)
     true, counted = true_counts[kind], counts[kind].reindex(true_counts.index)
     places = pd.DataFrame({"x": (true + counted) / 2, "y": counted - true}).value_counts()
     x, y = (places.index.get_level_values(name) for name in ("x", "y"))
@@ -66,10 +53,10 @@ def bland_altman(
     # Where the limits coincide with the bias, one line says it.
     for name in list(heights) if agreement["sd"] > 0 else ["bias"]:
         line = "-" if name == "bias" else "--"
-        ax.axhline(agreement[name], color="black", linestyle=line, linewidth=1.3)
+        ax.axhline(heights[name], color="black", linestyle=line, linewidth=1.3)
         ax.annotate(
-            f"{names[name]} {agreement[name]:+.2f}".replace("-", "−"),
-            (1, agreement[name]),
+            f"{names[name]} {heights[name]:+.2f}".replace("-", "−"),
+            (1, heights[name]),
             (5, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
@@ -92,32 +79,19 @@ def bland_altman(
 
 @in_style
 def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw a detector's loss by epoch.
+    """Draw a detector's loss by epoch, on a logarithmic scale.
 
-    Parameters
-    ----------
-    history : DataFrame
-        One row an epoch: `epoch` (from 1), `loss`, `val_loss`, NaN where it was not measured.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        On a logarithmic scale.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no epoch, or a column is missing.
+    `history` has one row an epoch: `epoch` (from 1), `loss`, `val_loss`, NaN where it was not
+    measured.
     """
     require(history, ("epoch", "loss", "val_loss"), "history")
     figure, ax = axes_of(ax, (WIDTH, 3.2))
     validated = history.dropna(subset=["val_loss"])
-    marker = {"marker": "o", "markersize": 4}
-    ax.plot("epoch", "loss", data=history, color=GREY, linestyle="--", label="training, views",
-            **(marker if len(history) < 3 else {}))  # fmt: skip
-    ax.plot("epoch", "val_loss", data=validated, color="black", label="validation", **marker)
+    line = "o--" if len(history) < 3 else "--"
+    label = "training, views"
+    ax.plot(history["epoch"], history["loss"], line, color=GREY, markersize=4, label=label)
+    label = "validation"
+    ax.plot(validated["epoch"], validated["val_loss"], "ko-", markersize=4, label=label)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(ScalarFormatter())
@@ -131,25 +105,12 @@ def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
 @in_style
 def detection_curves(scores: DetectionScores, ax: Axes | None = None) -> Figure:
-    """Draw precision against recall of each kind of cell, at an overlap of 0.5.
-
-    Parameters
-    ----------
-    scores : DetectionScores
-        See `detection.score_detections`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        A kind that no photograph shows has no curve.
-    """
+    """Draw precision against recall of each kind that there is, at an overlap of 0.5."""
     figure, ax = axes_of(ax, (WIDTH * 0.7, WIDTH * 0.55))
     for evidence, (name, row) in zip(scores.evidence, scores.per_kind.iterrows(), strict=True):
         if not row["n_truth"]:
             continue
-        look = cells.KIND_BY_NAME[name]
+        look = cells.KIND_BY_NAME[str(name)]
         hits = np.cumsum(evidence.hits[0])
         recall = hits / row["n_truth"]
         precision = hits / np.arange(1, len(hits) + 1)
@@ -183,17 +144,10 @@ def boxed_cells(
     photograph : path, or (height, width, 3) ndarray of uint8
         RGB.
     boxes : DataFrame
-        `kind` and `cells.BOX`; with `cell_type`, white cells are drawn as their types, and
-        as white cells where it is NA, as where no answer was given.
+        `kind` and `cells.BOX`; with `cell_type`, white cells are drawn as their types, and as
+        white cells where it is NA, as where no answer was given. The legend counts them.
     title : str, optional
         Above; the number of boxes is added.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        The legend counts what is drawn.
 
     Raises
     ------
@@ -207,7 +161,7 @@ def boxed_cells(
             f"The boxes to draw have no column {', '.join(missing)}. Expected a row a box with "
             f"kind, {', '.join(BOX)}."
         )
-    pixels = read_image(photograph) if isinstance(photograph, str | Path) else photograph
+    (pixels,) = pixels_of([photograph])
     height, width = pixels.shape[:2]
     figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.82 * height / width))
     # Pixels reach from edge to edge as boxes do, not from centre to centre.
@@ -224,7 +178,7 @@ def boxed_cells(
         if len(chosen):
             ax.scatter(
                 *_marker_places(chosen, width, height),
-                s=70,
+                70,
                 color=look.color,
                 marker=look.marker,
                 edgecolor="white",
@@ -243,10 +197,10 @@ def boxed_cells(
 def _looks() -> list[tuple[str, cells.Kind | cells.CellType, str]]:
     """Name, look and label of everything that a box may hold, types after kinds."""
     kinds = [(kind.name, kind, kind.plural) for kind in cells.KINDS]
-    return [*kinds, *((each.name, each, f"{each.name}s") for each in cells.CELL_TYPES)]
+    return [*kinds, *((look.name, look, f"{look.name}s") for look in cells.CELL_TYPES)]
 
 
-def _marker_places(boxes: np.ndarray, width: int, height: int) -> Sequence[np.ndarray]:
+def _marker_places(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """Upper left corners of boxes, moved inside where the frame would cut a marker."""
     margin = 0.014 * width
     x = np.clip(boxes[:, 0], margin, width - margin)
@@ -255,36 +209,26 @@ def _marker_places(boxes: np.ndarray, width: int, height: int) -> Sequence[np.nd
 
 @in_style
 def differential(counted: Differential, ax: Axes | None = None) -> Figure:
-    """Draw a differential count, with intervals, beside the adult reference ranges.
+    """Draw a differential count, with intervals, beside the adult reference ranges (grey bars).
 
-    Parameters
-    ----------
-    counted : Differential
-        See `differential.count_differential`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        Grey bars are the ranges. A type whose interval lies wholly outside its range, of enough
-        cells, is marked as something to look at.
+    A type whose interval lies wholly outside its range, of enough cells, is marked as something
+    to look at.
     """
     require(counted.table, ("percent", "low", "high", "reference_low", "reference_high"), "count")
     figure, ax = axes_of(ax, (WIDTH, 3.2))
     labels = []
     for row, (name, values) in enumerate(counted.table.iterrows()):
-        cell_type = cells.BY_NAME[name]
+        cell_type = cells.BY_NAME[str(name)]
         low, high = values["reference_low"], values["reference_high"]
         label = "adult reference range" if row == 0 else None
         ax.barh(row, high - low, 0.62, left=low, color=UNDEFINED, label=label)
         ax.hlines(row, values["low"], values["high"], cell_type.color, linewidth=2.5)
         ax.plot(values["percent"], row, cell_type.marker, color=cell_type.color, markersize=8)
-        said = "–" if np.isnan(values["percent"]) else f"{values['percent']:.1f}%"
+        share = "–" if np.isnan(values["percent"]) else f"{values['percent']:.1f}%"
         if values["verdict"] in ("below", "above"):
-            said += f", {values['verdict']} the range:\nsomething to look at"
+            share += f", {values['verdict']} the range:\nsomething to look at"
         ax.annotate(
-            said,
+            share,
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",

@@ -19,6 +19,7 @@ from wbc_helpers.figures.style import (
     axes_of,
     bars_by_type,
     in_style,
+    pixels_of,
     require,
     write_title,
 )
@@ -27,17 +28,7 @@ from wbc_helpers.pixels.images import PixelStatistics, read_image
 
 @in_style
 def class_balance(catalog: pd.DataFrame) -> Figure:
-    """Count the images of each cell type, a panel for each split.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        One row an image, with `split` and `cell_type`.
-
-    Returns
-    -------
-    Figure
-    """
+    """Count the images (rows with `split` and `cell_type`) of each type, a panel for each split."""
     require(catalog, ("split", "cell_type"), "catalog")
     counts = pd.crosstab(catalog["split"].astype(str), catalog["cell_type"].astype(str))
     counts = counts.reindex(columns=cells.NAMES, fill_value=0)
@@ -58,7 +49,7 @@ def montage(
     n_columns: int = 4,
     title: str | None = None,
 ) -> Figure:
-    """Images side by side.
+    """Images side by side, `n_columns` in a row.
 
     Parameters
     ----------
@@ -66,14 +57,8 @@ def montage(
         A few dozen at most; files are read at their full size.
     titles : sequence of str, optional
         One line or two above each image.
-    n_columns : int
-        Images in a row.
     title : str, optional
         Above all; the number of images is added.
-
-    Returns
-    -------
-    Figure
 
     Raises
     ------
@@ -82,7 +67,7 @@ def montage(
     UnreadableImage
         If a file is not a complete image.
     """
-    pictures = [read_image(image) if isinstance(image, str | Path) else image for image in images]
+    pictures = pixels_of(images)
     if not pictures or n_columns < 1 or len(titles or pictures) != len(pictures):
         raise InvalidParameter(
             f"Cannot show {len(pictures)} images in {n_columns} columns with "
@@ -109,32 +94,16 @@ def montage(
 
 @in_style
 def montage_by_type(catalog: pd.DataFrame, n_each: int = 6, seed: int = 0) -> Figure:
-    """Draw images of each cell type at random, a row for each.
+    """Draw images (rows with `path` and `cell_type`) of each type at random, a row for each.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        One row an image, with `path` and `cell_type`.
-    n_each : int
-        Images of each type; fewer where there are not so many.
-    seed : int
-        The same seed draws the same images.
-
-    Returns
-    -------
-    Figure
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
+    `n_each` of each, fewer where there are not so many; the same seed draws the same images.
     """
     require(catalog, ("path", "cell_type"), "catalog")
     generator = np.random.default_rng(seed)
     row_height = WIDTH / n_each * 0.75 + 0.35
     figure = plt.figure(figsize=(WIDTH, len(cells.NAMES) * row_height + 0.35))
     # Rows of their own, so that a row's heading may be wider than its first image.
-    rows = figure.subfigures(len(cells.NAMES), 1)
+    rows = figure.subfigures(len(cells.NAMES), 1, squeeze=False)[:, 0]
     for row, cell_type in zip(rows, cells.CELL_TYPES, strict=True):
         paths = catalog.loc[catalog["cell_type"] == cell_type.name, "path"].to_numpy()
         shown = generator.permutation(paths)[:n_each]
@@ -153,18 +122,9 @@ def montage_by_type(catalog: pd.DataFrame, n_each: int = 6, seed: int = 0) -> Fi
 def mean_and_std(statistics: PixelStatistics, title: str | None = None) -> Figure:
     """Mean image and standard-deviation image side by side, as in the paper's figure 5.
 
-    Parameters
-    ----------
-    statistics : PixelStatistics
-        Of any set of images.
-    title : str, optional
-        What the images are; their number is added.
-
-    Returns
-    -------
-    Figure
-        The mean in its own colours; the standard deviation brightened until its largest value
-        is white; and the same averaged over red, green and blue, on a scale of numbers.
+    The mean in its own colours; the standard deviation brightened until its largest value is
+    white; and the same averaged over red, green and blue, on a scale of numbers. `title` says
+    what the images are; their number is added.
     """
     largest = max(float(statistics.std.max()), 1e-6)
     height, width = statistics.mean.shape[:2]
@@ -189,18 +149,8 @@ def mean_and_std(statistics: PixelStatistics, title: str | None = None) -> Figur
 
 @in_style
 def mean_and_std_by_type(statistics: Mapping[str, PixelStatistics]) -> Figure:
-    """Mean and standard-deviation images, a column for each cell type.
-
-    Parameters
-    ----------
-    statistics : mapping of str to PixelStatistics
-        Under names of cell types. All standard deviations are brightened alike.
-
-    Returns
-    -------
-    Figure
-    """
-    largest = max(max(float(each.std.max()) for each in statistics.values()), 1e-6)
+    """Mean and standard-deviation images, a column for each cell type, all brightened alike."""
+    largest = max(*(float(of_type.std.max()) for of_type in statistics.values()), 1e-6)
     height, width = next(iter(statistics.values())).mean.shape[:2]
     figure, panels = plt.subplots(
         2,
@@ -209,16 +159,16 @@ def mean_and_std_by_type(statistics: Mapping[str, PixelStatistics]) -> Figure:
         squeeze=False,
         layout="compressed",
     )
-    for column, (name, each) in zip(panels.T, statistics.items(), strict=True):
-        column[0].imshow(each.mean / 255)
-        column[1].imshow(each.std / largest)
-        column[0].set_title(f"{name}\nn = {each.n_images:,}")
+    for column, (name, of_type) in zip(panels.T, statistics.items(), strict=True):
+        column[0].imshow(of_type.mean / 255)
+        column[1].imshow(of_type.std / largest)
+        column[0].set_title(f"{name}\nn = {of_type.n_images:,}")
         for ax in column:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
     panels[0, 0].set_ylabel("Mean")
     panels[1, 0].set_ylabel(f"Std × {255 / largest:.1f}")
-    n_images = sum(each.n_images for each in statistics.values())
+    n_images = sum(of_type.n_images for of_type in statistics.values())
     write_title(figure, f"Mean and standard deviation by cell type (n = {n_images:,})")
     return figure
 
@@ -227,17 +177,8 @@ def mean_and_std_by_type(statistics: Mapping[str, PixelStatistics]) -> Figure:
 def brightness_and_colour(summary: pd.DataFrame) -> Figure:
     """Brightness of the images by cell type and split, and their colour by cell type.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        One row an image, as `images.summarise` returns them: `cell_type`, `split`, and
-        `brightness`, `red`, `green`, `blue` in 0–255 units.
-
-    Returns
-    -------
-    Figure
-        Left, boxes from quartile to quartile with the median, whiskers from the 5th to the
-        95th percentile. Right, medians and quartiles.
+    Left, boxes from quartile to quartile with the median, whiskers from the 5th to the 95th
+    percentile. Right, medians and quartiles. `summary` is as `images.summarise` returns it.
     """
     channels = ("red", "green", "blue")
     require(summary, ("cell_type", "split", "brightness", *channels), "summary")
@@ -292,18 +233,7 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
 def black_corners(fraction: np.ndarray, n_images: int, ax: Axes | None = None) -> Figure:
     """Map of how often each pixel is black fill.
 
-    Parameters
-    ----------
-    fraction : ndarray, (height, width) float
-        Part of the images in which the pixel is fill, 0–1.
-    n_images : int
-        Number of images behind it.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
+    `fraction`, (height, width) float: part of `n_images` images in which it is, 0–1.
     """
     figure, ax = axes_of(ax, (WIDTH * 0.7, WIDTH * 0.5))
     shown = ax.imshow(100 * np.asarray(fraction), vmin=0)
@@ -313,27 +243,16 @@ def black_corners(fraction: np.ndarray, n_images: int, ax: Axes | None = None) -
     return figure
 
 
-# Training
-
-
 @in_style
 def accuracy_by_seconds(
     curves: Mapping[str, pd.Series], n_images: int, ax: Axes | None = None
 ) -> Figure:
-    """Draw how fast recipes learn: accuracy on validation images by seconds of training.
+    """Draw how fast recipes learn: accuracy on `n_images` validation images by seconds.
 
     Parameters
     ----------
     curves : mapping of str to Series of float
         By name of the recipe: accuracy (0–1) after each epoch, by seconds since the start.
-    n_images : int
-        Validation images.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
 
     Raises
     ------
@@ -361,7 +280,7 @@ def accuracy_by_seconds(
 
 @in_style
 def learning_curves(history: pd.DataFrame, validation_name: str = "validation") -> Figure:
-    """Loss and accuracy by epoch.
+    """Loss and accuracy by epoch; a loss that diverged is left out.
 
     Parameters
     ----------
@@ -369,15 +288,6 @@ def learning_curves(history: pd.DataFrame, validation_name: str = "validation") 
         One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`.
     validation_name : str
         What the validation part is, for the legend.
-
-    Returns
-    -------
-    Figure
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no epoch, or a column is missing.
     """
     require(history, ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), "history")
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))

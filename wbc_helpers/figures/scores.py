@@ -1,9 +1,7 @@
-"""Figures of how far scores and answers can be relied on.
-
-Figures of an evaluation: which types are told apart, and which are not.
-"""
+"""Figures of an evaluation: which types are told apart, and how far that can be relied on."""
 
 from collections.abc import Mapping
+from typing import TypeVar, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,254 +25,16 @@ from wbc_helpers.figures.style import (
     in_style,
     readable_on,
     require,
+    say,
     write_title,
 )
-
-# Not of cells: two that colour-blind readers tell apart, and a third.
-_SERIES = (("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."))
-_SCORE_NAMES = {
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "kappa": "Cohen's kappa",
-    "roc_auc": "ROC-AUC",
-    "average_precision": "average precision",
-}
-_NAIVE, _HONEST = _SERIES[0], _SERIES[1]
-
-
-@in_style
-def reliability_diagram(
-    evaluations: Evaluation | Mapping[str, Evaluation], n_bins: int = 10, ax: Axes | None = None
-) -> Figure:
-    """Draw how often answers are right, by how sure they are.
-
-    Parameters
-    ----------
-    evaluations : Evaluation, or mapping of str to Evaluation
-        Up to three, such as before and after temperature scaling, under their names.
-    n_bins : int
-        See `calibration.reliability`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        A marker for each bin that is not empty, its area in proportion to the images; the legend
-        gives the expected calibration error (ECE).
-
-    Raises
-    ------
-    InvalidParameter
-        If there is none, or more than three.
-    """
-    evaluations = _by_name(evaluations, Evaluation)
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
-    ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
-    for (name, evaluation), style in zip(evaluations.items(), _SERIES, strict=False):
-        color, marker, line = style
-        bins = calibration.reliability(evaluation, n_bins).dropna()
-        error = calibration.expected_calibration_error(evaluation, n_bins)
-        label = f"{name}\nECE {error:.3f} (n = {evaluation.n_images:,})"
-        ax.plot(bins["confidence"], bins["accuracy"], color=color, linestyle=line, linewidth=1.2)
-        ax.scatter(
-            bins["confidence"],
-            bins["accuracy"],
-            s=12 + 240 * bins["n_images"] / evaluation.n_images,
-            color=color,
-            marker=marker,
-            alpha=0.85,
-        )
-        ax.plot([], [], color=color, marker=marker, linestyle=line, label=label)
-    ax.set(xlabel="Confidence: probability of the answer", ylabel="Accuracy")
-    _finish(ax, "How sure, and how often right; marker area: images")
-    return figure
-
-
-@in_style
-def risk_coverage(
-    curves: RiskCoverage | Mapping[str, RiskCoverage],
-    chosen: Abstention | None = None,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw the error rate among the surest images, for every number of them.
-
-    Parameters
-    ----------
-    curves : RiskCoverage, or mapping of str to RiskCoverage
-        Up to three, such as validation and TEST, under their names.
-    chosen : Abstention, optional
-        A threshold: marked on each curve, beside the wanted error rate.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no curve, or more than three.
-    """
-    curves = _by_name(curves, RiskCoverage)
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
-    for (name, curve), (color, marker, line) in zip(curves.items(), _SERIES, strict=False):
-        label = f"{name}\narea {curve.area:.3f} (n = {curve.n_images:,})"
-        ax.plot(curve.coverage, curve.risk, color=color, linestyle=line, label=label)
-        if chosen is not None:
-            answered = np.flatnonzero(curve.threshold >= chosen.threshold)
-            if answered.size:
-                at = answered[-1]
-                ax.plot(curve.coverage[at], curve.risk[at], marker, color=color, markersize=9)
-    if chosen is not None:
-        wanted = f"wanted error {chosen.wanted_error:.0%}"
-        if not chosen.attainable:
-            wanted += ": out of reach"
-        ax.axhline(chosen.wanted_error, color=GREY, linestyle=":", linewidth=1, label=wanted)
-        if chosen.attainable:
-            label = f"threshold {chosen.threshold:.3f}"
-            ax.plot([], [], "D", color=GREY, markersize=7, fillstyle="none", label=label)
-    ax.set(xlabel="Coverage: part of the images answered", ylabel="Risk: part of answers wrong")
-    _finish(ax, "What is gained by answering only when sure")
-    highest = max(float(curve.risk.max()) for curve in curves.values())
-    ax.set_ylim(-0.02, min(1.02, max(highest * 1.15, 0.1)))
-    return figure
-
-
-@in_style
-def score_intervals(
-    table: pd.DataFrame,
-    n_images: int,
-    n_photographs: int,
-    confidence: float = 0.95,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw each score with its interval by image and by photograph.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As `uncertainty.intervals` returns it, or some rows of it.
-    n_images, n_photographs : int
-        That it rests on.
-    confidence : float
-        That the intervals were made for, 0–1.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        A row for each score; a score without an interval is a dot alone.
-    """
-    require(table, ("value", "naive_low", "naive_high", "low", "high"), "table of intervals")
-    figure, ax = axes_of(ax, (WIDTH, 1.3 + 0.42 * len(table)))
-    kinds = {
-        f"taking images as independent (n = {n_images:,})": ("naive_", _NAIVE, -0.16),
-        f"by photograph (n = {n_photographs:,})": ("", _HONEST, 0.16),
-    }
-    rows = np.arange(len(table))
-    for label, (prefix, (color, marker, _), shift) in kinds.items():
-        ax.hlines(rows + shift, table[f"{prefix}low"], table[f"{prefix}high"], color, linewidth=2.5)
-        ax.plot(table["value"], rows + shift, marker, color=color, markersize=6)
-        ax.plot([], [], color=color, marker=marker, linewidth=2.5, label=label)
-    ax.set_yticks(rows, [_SCORE_NAMES.get(name, name) for name in table.index])
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    lowest = np.nanmin(table[["value", "naive_low", "low"]].to_numpy(float), initial=0)
-    ax.set_xlim(min(0.0, lowest) - 0.02, 1.02)
-    ax.set_xlabel(f"Score with {confidence:.0%} interval")
-    ax.set_title("How far a score could be off")
-    ax.grid(axis="x")
-    # Below the axis label, where it covers no interval.
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4, ncols=2)
-    return figure
-
-
-@in_style
-def conformal_coverage(measured: pd.DataFrame) -> Figure:
-    """Draw promised against measured coverage of conformal sets, and their size.
-
-    Parameters
-    ----------
-    measured : DataFrame
-        As `abstention.coverage_by_rate` returns it.
-
-    Returns
-    -------
-    Figure
-        Left coverage, right mean size; below the dotted line a promise is broken.
-    """
-    columns = ("wanted", "cell_type", "n_images", "coverage", "mean_size")
-    require(measured, columns, "table of conformal sets")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
-    for name in [*cells.NAMES, "all"]:
-        rows = measured[measured["cell_type"] == name].dropna().sort_values("wanted")
-        if rows.empty:
-            continue
-        color, marker = "black", "*"
-        if name != "all":
-            color, marker = cells.BY_NAME[name].color, cells.BY_NAME[name].marker
-        style = {"color": color, "marker": marker, "linewidth": 2.4 if name == "all" else 1.2}
-        label = f"{name} (n = {rows['n_images'].iloc[0]:,.0f})"
-        left.plot(rows["wanted"], rows["coverage"], label=label, **style)
-        right.plot(rows["wanted"], rows["mean_size"], **style)
-    wanted = [measured["wanted"].min(), measured["wanted"].max()]
-    left.plot(wanted, wanted, color=GREY, linestyle=":", linewidth=1.4, label="as promised")
-    left.set(title="Sets that hold the true type", ylabel="Measured coverage")
-    left.set_ylim(min(measured["coverage"].min(), wanted[0]) - 0.05, 1.02)
-    left.yaxis.set_major_formatter(PercentFormatter(1))
-    right.set(title="Size of the sets", ylabel="Mean number of types", ylim=(-0.1, 4.1))
-    for ax in (left, right):
-        ax.set_xlabel("Promised coverage")
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        ax.grid()
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
-
-
-def _by_name(results: object, kind: type) -> Mapping[str, object]:
-    """Results by name, one to as many as there are styles."""
-    by_name = {"this run": results} if isinstance(results, kind) else dict(results)
-    if not 1 <= len(by_name) <= len(_SERIES):
-        raise InvalidParameter(
-            f"{len(by_name)} results cannot be drawn beside each other. Expected 1 to "
-            f"{len(_SERIES)}."
-        )
-    return by_name
-
-
-def _finish(ax: Axes, title: str) -> None:
-    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
-    # Outside, for a curve can run anywhere inside; below where the axes has neighbours.
-    alone = len(ax.figure.axes) == 1
-    anchor, padding = ((1, 1), 1) if alone else ((0, 0), 4)
-    ax.legend(loc="upper left", bbox_to_anchor=anchor, borderaxespad=padding)
-    ax.grid()
-
 
 _SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
 
 @in_style
 def confusion(evaluation: Evaluation, rates: bool = False, ax: Axes | None = None) -> Figure:
-    """Confusion matrix.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    rates : bool
-        Show per cent of each true type instead of counts.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-    """
+    """Confusion matrix, in counts or (`rates`) in per cent of each true type."""
     figure, ax = axes_of(ax, (WIDTH * 0.65, WIDTH * 0.6))
     matrix = (evaluation.confusion_rates if rates else evaluation.confusion).to_numpy(float)
     color_map = plt.get_cmap("viridis").with_extremes(bad=UNDEFINED)
@@ -282,7 +42,7 @@ def confusion(evaluation: Evaluation, rates: bool = False, ax: Axes | None = Non
     ax.imshow(matrix, color_map, vmin=0, vmax=highest)
     for (row, column), entry in np.ndenumerate(matrix):
         text = "–" if np.isnan(entry) else f"{entry:.0%}" if rates else f"{entry:,.0f}"
-        background = color_map(np.ma.masked_invalid(entry) / highest)
+        background = tuple(color_map(np.ma.masked_invalid(entry) / highest))
         ax.text(column, row, text, ha="center", va="center", color=readable_on(background))
     ax.set_xticks(range(len(cells.NAMES)), cells.NAMES, rotation=30, ha="right")
     ax.set_yticks(range(len(cells.NAMES)), cells.NAMES)
@@ -295,17 +55,7 @@ def confusion(evaluation: Evaluation, rates: bool = False, ax: Axes | None = Non
 
 @in_style
 def confusion_counts_and_rates(evaluation: Evaluation) -> Figure:
-    """Confusion matrix in counts, and in per cent of each true type.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    Figure
-    """
+    """Confusion matrix in counts, and in per cent of each true type."""
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(WIDTH, 4.3), sharey=True, layout="compressed"
     )
@@ -317,19 +67,7 @@ def confusion_counts_and_rates(evaluation: Evaluation) -> Figure:
 
 @in_style
 def roc_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
-    """Receiver operating characteristic of each cell type against the rest.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-    """
+    """Receiver operating characteristic of each cell type against the rest."""
     figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
     for name in cells.NAMES:
         curve = evaluation.roc(name)
@@ -337,26 +75,13 @@ def roc_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
         _curve(ax, name, curve.false_positive_rate, curve.true_positive_rate, score, evaluation)
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="guessing")
     ax.set(xlabel="False positive rate", ylabel="True positive rate (recall)")
-    _finish_curves(ax, f"ROC, each type against the rest (n = {evaluation.n_images:,})")
+    _finish(ax, f"ROC, each type against the rest (n = {evaluation.n_images:,})", in_percent=False)
     return figure
 
 
 @in_style
 def precision_recall_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
-    """Precision against recall of each cell type against the rest.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        Dotted lines show the precision of guessing.
-    """
+    """Precision against recall of each type against the rest; dotted, that of guessing."""
     figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
     for cell_type in cells.CELL_TYPES:
         curve = evaluation.precision_recall(cell_type.name)
@@ -369,23 +94,43 @@ def precision_recall_curves(evaluation: Evaluation, ax: Axes | None = None) -> F
         _curve(ax, cell_type.name, curve.recall[::-1], curve.precision[::-1], score, evaluation)
     ax.plot([], [], color=GREY, linestyle=":", linewidth=1, label="guessing")
     ax.set(xlabel="Recall", ylabel="Precision")
-    _finish_curves(ax, f"Precision and recall (n = {evaluation.n_images:,})")
+    _finish(ax, f"Precision and recall (n = {evaluation.n_images:,})", in_percent=False)
     return figure
+
+
+def _curve(
+    ax: Axes, name: str, x: np.ndarray, y: np.ndarray, score: str, evaluation: Evaluation
+) -> None:
+    """One cell type's curve, with a few markers at places of its own."""
+    cell_type = cells.BY_NAME[name]
+    n_images = evaluation.per_class["n_images"][name]
+    ax.plot(
+        x,
+        y,
+        color=cell_type.color,
+        marker=cell_type.marker,
+        markevery=(0.03 + 0.04 * cells.NAMES.index(name), 0.16),
+        label=f"{name}, {score} (n = {n_images:,})",
+    )
+
+
+def _finish(ax: Axes, title: str, in_percent: bool = True) -> None:
+    """Frame curves between 0 and 1, with the legend where it hides none."""
+    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if in_percent:
+        ax.xaxis.set_major_formatter(PercentFormatter(1))
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
+    # Outside the axes, for a curve can run anywhere inside; below them where they have
+    # neighbours, with room for the axis label.
+    alone = len(ax.figure.axes) == 1
+    anchor, padding = ((1, 1), 1) if alone else ((0, 0), 4)
+    ax.legend(loc="upper left", bbox_to_anchor=anchor, borderaxespad=padding)
+    ax.grid()
 
 
 @in_style
 def per_class_scores(evaluation: Evaluation) -> Figure:
-    """Precision, recall and F1 of each cell type.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-        See `classification.evaluate`.
-
-    Returns
-    -------
-    Figure
-    """
+    """Precision, recall and F1 of each cell type."""
     scores = evaluation.per_class
     figure, panels = plt.subplots(1, len(_SCORES), figsize=(WIDTH, 2.6), sharey=True)
     for ax, (score, name) in zip(panels, _SCORES.items(), strict=True):
@@ -401,31 +146,10 @@ def per_class_scores(evaluation: Evaluation) -> Figure:
 
 @in_style
 def mistakes(wrong: pd.DataFrame, n_columns: int = 4) -> Figure:
-    """Montage of wrongly classified images.
-
-    Parameters
-    ----------
-    wrong : DataFrame
-        As `classification.most_confident_mistakes` returns it.
-    n_columns : int
-        Images in a row.
-
-    Returns
-    -------
-    Figure
-        Without a mistake, a figure that says so.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
-    """
+    """Montage of `classification.most_confident_mistakes`; without any, a figure that says so."""
     columns = ("path", "cell_type", "predicted", "probability", "true_probability")
     if wrong.empty:
-        figure, ax = axes_of(None, (WIDTH, 1.0))
-        ax.axis("off")
-        ax.text(0.5, 0.5, "No mistakes (n = 0)", ha="center", va="center", fontsize=12)
-        return figure
+        return say("No mistakes (n = 0)")
     require(wrong, columns, "mistakes")
     titles = [
         f"called {row.predicted} ({row.probability:.0%})\n"
@@ -441,34 +165,22 @@ def paper_beside_ours(
     paper_claim: float = 0.90,
     ax: Axes | None = None,
 ) -> Figure:
-    """Accuracy that the paper claims, beside that of one or more evaluations.
+    """Accuracy that the paper says it exceeds, beside that of evaluations under their names.
 
-    Parameters
-    ----------
-    evaluations : Evaluation, or mapping of str to Evaluation
-        Ours, under the names of their runs.
-    paper_claim : float
-        The accuracy that the paper says it exceeds, 0–1.
-    ax : Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    Figure
-        Dots with naive 95 % intervals, see `Evaluation.accuracy_interval`.
+    Dots with naive 95 % intervals, see `Evaluation.accuracy_interval`.
     """
     if isinstance(evaluations, Evaluation):
         evaluations = {"ours": evaluations}
     figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.45 * len(evaluations)))
     ax.barh(0, 1 - paper_claim, left=paper_claim, height=0.5, color="#BBBBBB")
     ax.text(paper_claim - 0.015, 0, f"over {paper_claim:.0%}", ha="right", va="center")
-    for row, each in enumerate(evaluations.values(), start=1):
-        low, high = each.accuracy_interval
+    for row, ours in enumerate(evaluations.values(), start=1):
+        low, high = ours.accuracy_interval
         ax.plot([low, high], [row, row], color="black", solid_capstyle="butt")
-        ax.plot(each.accuracy, row, "o", color="black", markersize=8)
+        ax.plot(ours.accuracy, row, "o", color="black", markersize=8)
         ax.annotate(
-            f"{each.accuracy:.1%}",
-            (each.accuracy, row),
+            f"{ours.accuracy:.1%}",
+            (ours.accuracy, row),
             (0, 9),
             textcoords="offset points",
             ha="center",
@@ -476,7 +188,7 @@ def paper_beside_ours(
     chance = 1 / len(cells.NAMES)
     ax.axvline(chance, color=GREY, linestyle=":")
     ax.text(chance + 0.01, 0, "guessing", color=GREY, va="center")
-    labels = [f"{name} (n = {each.n_images:,})" for name, each in evaluations.items()]
+    labels = [f"{name} (n = {ours.n_images:,})" for name, ours in evaluations.items()]
     ax.set_yticks(range(len(labels) + 1), ["the paper", *labels])
     ax.set_ylim(len(labels) + 0.5, -0.5)
     ax.set_xlim(0, 1)
@@ -489,7 +201,9 @@ def paper_beside_ours(
 
 @in_style
 def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> Figure:
-    """Accuracy on validation images beside that on TEST, run by run.
+    """Accuracy on validation images beside that on TEST, a row for each kind of run.
+
+    A kind is a recipe, a number of epochs and a split; each seed has a dot.
 
     Parameters
     ----------
@@ -498,11 +212,6 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
         `n` (TEST images), `validation` and `accuracy` (on TEST), both 0–1.
     paper_claim : float
         The accuracy that the paper says it exceeds, 0–1.
-
-    Returns
-    -------
-    Figure
-        A row for each recipe, number of epochs and split; a dot for each seed.
     """
     require(results, ("recipe", "epochs", "split", "seed", "n", "validation", "accuracy"), "table")
     groups = list(results.groupby(["recipe", "epochs", "split"]))
@@ -544,27 +253,164 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
     return figure
 
 
-def _curve(
-    ax: Axes, name: str, x: np.ndarray, y: np.ndarray, score: str, evaluation: Evaluation
-) -> None:
-    """One cell type's curve, with a few markers at places of its own."""
-    cell_type = cells.BY_NAME[name]
-    n_images = evaluation.per_class.loc[name, "n_images"]
-    ax.plot(
-        x,
-        y,
-        color=cell_type.color,
-        marker=cell_type.marker,
-        markevery=(0.03 + 0.04 * cells.NAMES.index(name), 0.16),
-        label=f"{name}, {score} (n = {n_images:,})",
-    )
+Result = TypeVar("Result", Evaluation, RiskCoverage)
+# Not of cells: two that colour-blind readers tell apart, and a third.
+_SERIES = (("#D55E00", "o", "-"), ("#0072B2", "s", "--"), ("#009E73", "^", "-."))
+_SCORE_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "kappa": "Cohen's kappa",
+    "roc_auc": "ROC-AUC",
+    "average_precision": "average precision",
+}
+_NAIVE, _HONEST = _SERIES[0], _SERIES[1]
 
 
-def _finish_curves(ax: Axes, title: str) -> None:
-    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    # Outside the axes, for a classifier's curve can run anywhere inside; below them where they
-    # have neighbours, with room for the axis label.
-    alone = len(ax.figure.axes) == 1
-    anchor, padding = ((1, 1), 1) if alone else ((0, 0), 4)
-    ax.legend(loc="upper left", bbox_to_anchor=anchor, borderaxespad=padding)
-    ax.grid()
+@in_style
+def reliability_diagram(
+    evaluations: Evaluation | Mapping[str, Evaluation], n_bins: int = 10, ax: Axes | None = None
+) -> Figure:
+    """Draw how often answers are right, by how sure they are, in `n_bins` bins.
+
+    A marker for each bin that is not empty, its area in proportion to the images; the legend
+    gives the expected calibration error (ECE). Up to three evaluations, such as before and after
+    temperature scaling, under their names; of more or none, InvalidParameter.
+    """
+    by_name = _by_name(evaluations, Evaluation)
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
+    for (name, evaluation), style in zip(by_name.items(), _SERIES, strict=False):
+        color, marker, line = style
+        bins = calibration.reliability(evaluation, n_bins).dropna()
+        error = calibration.expected_calibration_error(evaluation, n_bins)
+        label = f"{name}\nECE {error:.3f} (n = {evaluation.n_images:,})"
+        ax.plot(bins["confidence"], bins["accuracy"], color=color, linestyle=line, linewidth=1.2)
+        ax.scatter(
+            bins["confidence"],
+            bins["accuracy"],
+            s=12 + 240 * bins["n_images"] / evaluation.n_images,
+            color=color,
+            marker=marker,
+            alpha=0.85,
+        )
+        ax.plot([], [], color=color, marker=marker, linestyle=line, label=label)
+    ax.set(xlabel="Confidence: probability of the answer", ylabel="Accuracy")
+    _finish(ax, "How sure, and how often right; marker area: images")
+    return figure
+
+
+@in_style
+def risk_coverage(
+    curves: RiskCoverage | Mapping[str, RiskCoverage],
+    chosen: Abstention | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw the error rate among the surest images, for every number of them.
+
+    Up to three curves, such as validation and TEST, under their names; of more or none,
+    InvalidParameter. A `chosen` threshold is marked on each, beside the wanted error rate.
+    """
+    by_name = _by_name(curves, RiskCoverage)
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    for (name, curve), (color, marker, line) in zip(by_name.items(), _SERIES, strict=False):
+        label = f"{name}\narea {curve.area:.3f} (n = {curve.n_images:,})"
+        ax.plot(curve.coverage, curve.risk, color=color, linestyle=line, label=label)
+        if chosen is not None:
+            answered = np.flatnonzero(curve.threshold >= chosen.threshold)
+            if answered.size:
+                at = answered[-1]
+                ax.plot(curve.coverage[at], curve.risk[at], marker, color=color, markersize=9)
+    if chosen is not None:
+        wanted = f"wanted error {chosen.wanted_error:.0%}"
+        if not chosen.attainable:
+            wanted += ": out of reach"
+        ax.axhline(chosen.wanted_error, color=GREY, linestyle=":", linewidth=1, label=wanted)
+        if chosen.attainable:
+            label = f"threshold {chosen.threshold:.3f}"
+            ax.plot([], [], "D", color=GREY, markersize=7, fillstyle="none", label=label)
+    ax.set(xlabel="Coverage: part of the images answered", ylabel="Risk: part of answers wrong")
+    _finish(ax, "What is gained by answering only when sure")
+    highest = max(float(curve.risk.max()) for curve in by_name.values())
+    ax.set_ylim(-0.02, min(1.02, max(highest * 1.15, 0.1)))
+    return figure
+
+
+@in_style
+def score_intervals(
+    table: pd.DataFrame,
+    n_images: int,
+    n_photographs: int,
+    confidence: float = 0.95,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw each score with its interval by image and by photograph.
+
+    `table` is as `uncertainty.intervals` returns it at that confidence, or some rows of it; a
+    score without an interval is a dot alone.
+    """
+    require(table, ("value", "naive_low", "naive_high", "low", "high"), "table of intervals")
+    figure, ax = axes_of(ax, (WIDTH, 1.3 + 0.42 * len(table)))
+    kinds = {
+        f"taking images as independent (n = {n_images:,})": ("naive_", _NAIVE, -0.16),
+        f"by photograph (n = {n_photographs:,})": ("", _HONEST, 0.16),
+    }
+    rows = np.arange(len(table))
+    for label, (prefix, (color, marker, _), shift) in kinds.items():
+        ax.hlines(rows + shift, table[f"{prefix}low"], table[f"{prefix}high"], color, linewidth=2.5)
+        ax.plot(table["value"], rows + shift, marker, color=color, markersize=6)
+        ax.plot([], [], color=color, marker=marker, linewidth=2.5, label=label)
+    ax.set_yticks(rows, [_SCORE_NAMES.get(name, name) for name in table.index])
+    ax.set_ylim(len(table) - 0.5, -0.5)
+    lowest = np.nanmin(table[["value", "naive_low", "low"]].to_numpy(float), initial=0)
+    ax.set_xlim(min(0.0, lowest) - 0.02, 1.02)
+    ax.set_xlabel(f"Score with {confidence:.0%} interval")
+    ax.set_title("How far a score could be off")
+    ax.grid(axis="x")
+    # Below the axis label, where it covers no interval.
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4, ncols=2)
+    return figure
+
+
+@in_style
+def conformal_coverage(measured: pd.DataFrame) -> Figure:
+    """Draw promised against measured coverage of conformal sets (left), and their size (right).
+
+    Below the dotted line a promise is broken. For the table see `abstention.coverage_by_rate`.
+    """
+    columns = ("wanted", "cell_type", "n_images", "coverage", "mean_size")
+    require(measured, columns, "table of conformal sets")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
+    for name in [*cells.NAMES, "all"]:
+        rows = measured[measured["cell_type"] == name].dropna().sort_values("wanted")
+        if rows.empty:
+            continue
+        color, marker = "black", "*"
+        if name != "all":
+            color, marker = cells.BY_NAME[name].color, cells.BY_NAME[name].marker
+        style = {"color": color, "marker": marker, "linewidth": 2.4 if name == "all" else 1.2}
+        label = f"{name} (n = {rows['n_images'].iloc[0]:,.0f})"
+        left.plot(rows["wanted"], rows["coverage"], label=label, **style)
+        right.plot(rows["wanted"], rows["mean_size"], **style)
+    wanted = [measured["wanted"].min(), measured["wanted"].max()]
+    left.plot(wanted, wanted, color=GREY, linestyle=":", linewidth=1.4, label="as promised")
+    left.set(title="Sets that hold the true type", ylabel="Measured coverage")
+    left.set_ylim(min(measured["coverage"].min(), wanted[0]) - 0.05, 1.02)
+    left.yaxis.set_major_formatter(PercentFormatter(1))
+    right.set(title="Size of the sets", ylabel="Mean number of types", ylim=(-0.1, 4.1))
+    for ax in (left, right):
+        ax.set_xlabel("Promised coverage")
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.grid()
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _by_name(results: Result | Mapping[str, Result], kind: type[Result]) -> dict[str, Result]:
+    """Results by name, one to as many as there are styles."""
+    by_name = {"this run": results} if isinstance(results, kind) else dict(cast(Mapping, results))
+    if not 1 <= len(by_name) <= len(_SERIES):
+        raise InvalidParameter(
+            f"{len(by_name)} results cannot be drawn beside each other. Expected 1 to "
+            f"{len(_SERIES)}."
+        )
+    return by_name

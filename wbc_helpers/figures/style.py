@@ -1,7 +1,9 @@
 """The one style of all figures, and the pieces that several of them share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, cast
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure, FigureBase
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.pixels.images import read_image
 
 WIDTH = 8.0
 """Inches. A page shows figures about 800 pixels wide, so that 10 points are some 14 pixels."""
@@ -35,11 +38,14 @@ GREY = "#595959"
 UNDEFINED = "#D9D9D9"
 
 
-def in_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+Given = ParamSpec("Given")
+
+
+def in_style(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
     """Let a function draw in `STYLE` without changing anyone else's settings."""
 
     @wraps(draw)
-    def drawn_in_style(*args, **kwargs) -> Figure:
+    def drawn_in_style(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
         with plt.style.context(["default", STYLE]):
             figure = draw(*args, **kwargs)
             interactive = mpl.is_interactive()
@@ -55,7 +61,20 @@ def axes_of(ax: Axes | None, size: tuple[float, float]) -> tuple[Figure, Axes]:
     """Make a figure of `size` inches, or find the one that `ax` is in."""
     if ax is None:
         return plt.subplots(figsize=size)
-    return ax.get_figure(root=True), ax
+    return cast(Figure, ax.get_figure(root=True)), ax
+
+
+def say(text: str) -> Figure:
+    """Make a figure of a line of text, where there is nothing to draw."""
+    figure, ax = axes_of(None, (WIDTH, 1.0))
+    ax.axis("off")
+    ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=12)
+    return figure
+
+
+def pixels_of(images: Iterable[str | Path | np.ndarray]) -> list[np.ndarray]:
+    """Read those images that are given as paths."""
+    return [read_image(image) if isinstance(image, str | Path) else image for image in images]
 
 
 def write_title(figure: FigureBase, text: str, size: int = 12) -> None:
@@ -67,9 +86,9 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     """Refuse a table without rows, or without the columns that a figure draws."""
     missing = [name for name in columns if name not in table]
     if missing or table.empty:
-        found = f"no column {', '.join(missing)}" if missing else "no rows"
+        problem = f"no column {', '.join(missing)}" if missing else "no rows"
         raise InvalidParameter(
-            f"The {what} to draw has {found}. Expected at least one row, and the columns "
+            f"The {what} to draw has {problem}. Expected at least one row, and the columns "
             f"{', '.join(columns)}."
         )
 
@@ -86,7 +105,7 @@ def bars_by_type(ax: Axes, values: pd.Series, labels: Sequence[str]) -> None:
     ax.grid(axis="x")
 
 
-def readable_on(background: tuple[float, ...]) -> str:
+def readable_on(background: Sequence[float]) -> str:
     """Black or white, whichever contrasts more by WCAG's relative luminance."""
     linear = [
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
