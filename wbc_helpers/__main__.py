@@ -86,6 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     count.set_defaults(command=_count)
 
+    audit = commands.add_parser(
+        "audit", help="find out from the pixels what the images of a data set show"
+    )
+    audit.add_argument("--source", default="auto", help="as for run")
+    audit.add_argument("--data-dir", default="data", type=Path)
+    audit.add_argument("--save", type=Path, metavar="FOLDER", help="write the tables there, too")
+    audit.set_defaults(command=_audit)
+
     report = commands.add_parser("report", help="render the pages of all runs again")
     report.add_argument("--runs-dir", default="runs", type=Path)
     report.set_defaults(command=_report)
@@ -150,6 +158,17 @@ def _crossval(options: argparse.Namespace) -> int:
         splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
     )  # fmt: skip
     print(training.report(table))
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from wbc_helpers.audit import origins
+    from wbc_helpers.data import sources
+
+    report = origins.audit(sources.fetch(options.source, options.data_dir))
+    print(report)
+    if options.save:
+        origins.save(report, options.save)
     return 0
 
 

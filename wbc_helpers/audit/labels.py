@@ -90,11 +90,11 @@ def judge(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     suggested = others.argmax(axis=1)
 
     in_one = under.sum(axis=1) == 1
-    found = names[under[in_one].any(axis=0)]
-    if len(found) < 2:
+    types = names[under[in_one].any(axis=0)]
+    if len(types) < 2:
         raise InvalidParameter(
-            f"Of {len(means)} photographs, those with one label are of {len(found)} types "
-            f"({', '.join(found) or 'none'}). Expected at least two: a label is doubtful only "
+            f"Of {len(means)} photographs, those with one label are of {len(types)} types "
+            f"({', '.join(types) or 'none'}). Expected at least two: a label is doubtful only "
             "where another would fit better. Give the answers of a whole cross-validation."
         )
     doubtful = ~in_one
@@ -129,10 +129,9 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     Parameters
     ----------
     predictions : DataFrame
-        One row an image, columns `classification.COLUMNS`: the answers that were judged, or those
-        of another run on the same photographs.
+        As for `judge`: the answers that were judged, or another run's on the same photographs.
     judged : DataFrame
-        As `judge` returns it.
+        From `judge`.
 
     Returns
     -------
@@ -144,8 +143,7 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     Raises
     ------
     InvalidParameter
-        If a column, a photograph's name or a probability is missing, a file is listed twice, or
-        nothing would be left.
+        See `judge`; or if nothing would be left.
     DataMismatch
         If a photograph was not judged.
     """
@@ -158,57 +156,42 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
             f"{n_unknown} of {len(set(photograph))} photographs were not judged. Expected answers "
             "for photographs of the cross-validation; choose the same split of the same data."
         )
-    kept = ~doubtful.to_numpy(bool)
-    if not kept.any():
+    beyond_doubt = ~doubtful.to_numpy(bool)
+    if not beyond_doubt.any():
         raise InvalidParameter(
             f"The labels of all {len(set(photograph))} photographs are doubtful, so that nothing "
             "is left to score. Look at the table of doubtful labels instead."
         )
-    without = part(evaluation, kept)
+    without = part(evaluation, beyond_doubt)
     views = {
         ("images", "as published"): evaluation,
         ("images", "without doubtful"): without,
         ("photographs", "as published"): by_photograph(evaluation, photograph),
-        ("photographs", "without doubtful"): by_photograph(without, photograph[kept]),
+        ("photographs", "without doubtful"): by_photograph(without, photograph[beyond_doubt]),
     }
     scores = pd.DataFrame(
-        [{"n": each.n_images, **summary(each)} for each in views.values()],
+        [{"n": view.n_images, **summary(view)} for view in views.values()],
         index=pd.MultiIndex.from_tuples(views, names=["unit", "labels"]),
     )
     return scores[["n", *SCORES]].astype(dict.fromkeys(SCORES, "float64"))
 
 
 def crop_white_cells(paths: pd.Series, size: int = 192) -> list[np.ndarray]:
-    """Cut the white cells out of photographs, to look at them.
+    """Cut the white cells out of photographs, or images made from them, to look at: see `read_crop`.
 
     Parameters
     ----------
     paths : Series of str
-        One photograph each, or an image made from it.
+        One file each.
     size : int
         Side of a crop in pixels.
-
-    Returns
-    -------
-    list of (size, size, 3) ndarray of uint8
-        See `white_cells.read_crop`.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
     """
     # Photographs and the images made from them differ in size, and so in scale.
-    sizes = [images.read_image(path).shape for path in paths]
-    alike = {
-        size: scale.red_cell_diameter_of(
-            [path for path, other in zip(paths, sizes, strict=True) if other == size]
-        )
-        for size in set(sizes)
-    }
+    shapes = pd.Series([images.read_image(path).shape for path in paths], index=paths.index)
+    red_cells = {shape: scale.red_cell_diameter_of(alike) for shape, alike in paths.groupby(shapes)}
     return [
-        white_cells.read_crop(path, (size, size), alike[shape])
-        for path, shape in zip(paths, sizes, strict=True)
+        white_cells.read_crop(path, (size, size), red_cells[shape])
+        for path, shape in zip(paths, shapes, strict=True)
     ]
 
 
@@ -221,9 +204,9 @@ def _checked(predictions: pd.DataFrame) -> tuple[Evaluation, np.ndarray]:
     ]
     twice = 0 if missing else int(predictions["file"].duplicated().sum())
     if missing or twice:
-        found = f"lacks the columns {', '.join(missing)}" if missing else f"repeats {twice} files"
+        fault = f"lacks the columns {', '.join(missing)}" if missing else f"repeats {twice} files"
         raise InvalidParameter(
-            f"The table of predictions {found}. Expected one row an image, as "
+            f"The table of predictions {fault}. Expected one row an image, as "
             "classification.tabulate and read_predictions return them; of several "
             "cross-validations choose one."
         )

@@ -1,232 +1,32 @@
-"""Which photograph each image was made from.
+"""What the images of a data set really show: photographs, overlaps, leaks, labels, repeats.
 
-For the known data set the answer ships with the package (`shipped`), and `add_provenance` puts it
-into a catalog. `assign_sources` works it out from the pixels, for that data set or any other
-that comes with its photographs.
-
-What the images of a data set really show: photographs, overlaps, leaks, labels, repeats.
+`audit` works out from the pixels which photograph each image was made from, for the known data set
+or any other that comes with its photographs. For the known one the answer ships with the package,
+see `splits.shipped`.
 """
 
-import argparse
 import csv
 import gzip
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.audit import overlaps
 from wbc_helpers.audit.overlaps import find_overlaps, read_photographs
-from wbc_helpers.data import sources
 from wbc_helpers.data.catalog import find_images, photographs_folder
 from wbc_helpers.data.splits import AFFINE, MATCH_COLUMNS, content_of, group_sources, shipped
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import find_nuclei
-
-RIVAL_INLIERS = 12
-"""A second photograph on which so many features agree shows the same field, and how well its
-pixels explain the image is compared."""
-
-CLEAR_MARGIN = 1.5
-"""Factor by which every other residual must exceed the best one's; else the image is ambiguous.
-In the known data set it is at least 2.1, between two photographs one pixel apart, and 32 in the
-median."""
-
-MOST_UNKNOWN = 2_000
-"""Images without a photograph that are still compared with each other."""
-
-
-def assign_sources(
-    catalog: pd.DataFrame,
-    photographs: Mapping[str, np.ndarray],
-    progress: bool = True,
-    workers: int = 2,
-) -> pd.DataFrame:
-    """Find the photograph that each image was made from, by content alone.
-
-    A photograph counts as found when `overlaps.MIN_INLIERS` features agree on one affine map. Of
-    several, which happens where photographs overlap, the one whose pixels and edges explain the
-    image best is taken; if none stands out, the image is marked ambiguous and gets no source.
-    Images that no photograph explains are compared with each other, and those that show one
-    field become a group `missing_1`, `missing_2`, … : a photograph that is not there.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        With columns `path` and `file`.
-    photographs : mapping of str to (height, width, 3) uint8 ndarray
-        RGB at half size, see `overlaps.read_photographs`.
-    progress : bool
-        Show a progress bar.
-    workers : int
-        Threads.
-
-    Returns
-    -------
-    DataFrame
-        One row an image, in the catalog's order. `file`; `source_id` (NA where ambiguous or
-        unknown); `inliers` and `residual` (grey levels) of the best photograph, or, in a group
-        of a missing one, `inliers` with another image of it; the same of the runner-up, with
-        `runner_up_id`; the map `AFFINE` (NaN where there is no photograph); `ambiguous`.
-
-    Raises
-    ------
-    UnreadableImage
-        If an image is not complete; the message names it.
-    """
-    names = list(photographs)
-    pictures = [photographs[name] for name in names]
-    paths = list(catalog["path"])
-    with _one_thread_each():
-        index = overlaps.PictureIndex(pictures)
-        rows = _in_threads(
-            lambda path: _assign_one(path, index, names, pictures),
-            paths, workers, "images", progress,
-        )  # fmt: skip
-        table = pd.DataFrame(rows, columns=list(MATCH_COLUMNS)).astype(MATCH_COLUMNS)
-        table.insert(0, "file", catalog["file"].to_numpy())
-        unknown = np.flatnonzero(table["source_id"].isna() & ~table["ambiguous"])
-        if 1 < len(unknown) <= MOST_UNKNOWN:
-            groups = _match_each_other([paths[i] for i in unknown], workers, progress)
-            for number, members in enumerate(groups, start=1):
-                for member, inliers in members.items():
-                    table.loc[unknown[member], ["source_id", "inliers"]] = [
-                        f"missing_{number}", inliers,
-                    ]  # fmt: skip
-    return table
-
-
-def _assign_one(
-    path: str, index: overlaps.PictureIndex, names: list[str], pictures: list[np.ndarray]
-) -> tuple:
-    """One image's values of `_MATCH_COLUMNS`."""
-    image = images.read_image(path)
-    matches = index.find(overlaps.find_features(image))
-    if not matches:
-        return (None, 0, np.nan, None, 0, np.nan, *[np.nan] * 6, False)
-    rivals = [match for match in matches if match.inliers >= RIVAL_INLIERS] or matches[:1]
-    refined = {
-        match.picture: overlaps.refine_affine(pictures[match.picture], image, match.affine)
-        for match in rivals
-    }
-    residuals = {picture: residual for picture, (_, residual) in refined.items()}
-    best, *others = sorted(
-        matches, key=lambda match: (residuals.get(match.picture, np.inf), -match.inliers)
-    )
-    second = (None, 0, np.nan)
-    if others:
-        other = max(others, key=lambda match: match.inliers)
-        second = (names[other.picture], other.inliers, residuals.get(other.picture, np.nan))
-    least = residuals[best.picture]
-    found = best.inliers >= overlaps.MIN_INLIERS
-    ambiguous = found and any(
-        residuals.get(other.picture, np.inf) < CLEAR_MARGIN * least for other in others
-    )
-    source = names[best.picture] if found and not ambiguous else None
-    affine = refined[best.picture][0].ravel() if found else [np.nan] * 6
-    return (source, best.inliers, least if found else np.nan, *second, *affine, ambiguous)
-
-
-def _match_each_other(paths: list[str], workers: int, progress: bool) -> list[dict[int, int]]:
-    """Group images that show one field: the number of each, and its inliers."""
-    pixels = [images.read_image(path) for path in paths]
-    index = overlaps.PictureIndex(pixels)
-
-    def find_others(i: int) -> list[tuple[int, int, int]]:
-        found = index.find(overlaps.find_features(pixels[i]), n_candidates=8, without=i)
-        return [(i, m.picture, m.inliers) for m in found if m.inliers >= overlaps.MIN_INLIERS]
-
-    pairs = _in_threads(find_others, range(len(paths)), workers, "without a photograph", progress)
-    links = pd.DataFrame(itertools.chain(*pairs), columns=["first", "second", "inliers"])
-    both = pd.concat([links, links.rename(columns={"first": "second", "second": "first"})])
-    most = both.groupby("first")["inliers"].max()
-    group = group_sources(links, range(len(paths)))[most.index]
-    return [
-        {int(i): int(most[i]) for i in members} for members in group.groupby(group).groups.values()
-    ]
-
-
-def _in_threads(
-    work: Callable, tasks: list | range, workers: int, what: str, progress: bool
-) -> list:
-    # OpenCV and Pillow release Python's lock while they work.
-    with ThreadPoolExecutor(workers) as pool:
-        results = pool.map(work, tasks)
-        return list(tqdm(results, total=len(tasks), desc=what, unit="image", disable=not progress))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Keep OpenCV from starting threads of its own beside ours."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
-
-
-def compare(recomputed: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
-    """Compare two tables of provenance, such as a new one and `shipped`.
-
-    Parameters
-    ----------
-    recomputed, expected : DataFrame
-        With columns `file`, `source_id`, `group_id` and `AFFINE`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each image on which they differ, empty if they agree: `file`; `source_id`,
-        `group_id`, `expected_source_id`, `expected_group_id`; `displacement`: farthest distance,
-        in pixels, by which the two maps move a corner of a 320×240 photograph apart. Maps
-        differ if that exceeds 2 pixels, the tolerance with which they are fitted.
-
-    Raises
-    ------
-    InvalidParameter
-        If a table lacks a column, or lists a file twice.
-    DataMismatch
-        If the tables have no file in common.
-    """
-    columns = ["file", "source_id", "group_id", *AFFINE]
-    for table in (recomputed, expected):
-        lacking = [name for name in columns if name not in table]
-        if lacking or table["file"].duplicated().any():
-            raise InvalidParameter(
-                f"A table of provenance lacks the columns {lacking} or lists a file twice. "
-                "Expected one row an image with the columns of provenance.shipped()."
-            )
-    both = recomputed[columns].merge(
-        expected[columns].add_prefix("expected_"), left_on="file", right_on="expected_file",
-        how="outer",
-    )  # fmt: skip
-    if both[["file", "expected_file"]].notna().all(axis=1).sum() == 0:
-        raise DataMismatch(
-            f"The two tables ({len(recomputed)} and {len(expected)} images) share no file name. "
-            "Expected two descriptions of one data set."
-        )
-    corners = np.array([[0, 0, 1], [319, 0, 1], [0, 239, 1], [319, 239, 1]]).T
-    apart = both[AFFINE].to_numpy(float) - both[[f"expected_{m}" for m in AFFINE]].to_numpy(float)
-    moved = np.linalg.norm(apart.reshape(-1, 2, 3) @ corners, axis=1).max(axis=1)
-    both["displacement"] = moved
-    differs = np.nan_to_num(moved) > overlaps.TOLERANCE
-    for name in ("file", "source_id", "group_id"):
-        differs |= both[name].fillna("").ne(both[f"expected_{name}"].fillna("")).to_numpy()
-    both["file"] = both["file"].fillna(both["expected_file"])
-    kept = ["file", "source_id", "group_id", "expected_source_id", "expected_group_id"]
-    return both.loc[differs, [*kept, "displacement"]].reset_index(drop=True)
-
 
 WHOLE = 0.99
 """Part of a nucleus, 0–1, from which on an image counts as showing all of it: where its edge lies
@@ -235,17 +35,16 @@ is no more certain than that."""
 
 @dataclass(frozen=True, eq=False)
 class AuditReport:
-    """Everything that an audit found; printed, it is a page of text.
+    """Everything that an audit finds; printed, it is a page of text.
 
     Attributes
     ----------
     images : DataFrame
         One row an image: the columns of `splits.shipped`, and `split` and `cell_type`.
     overlaps : DataFrame
-        One row a pair of photographs, as `overlaps.find_overlaps` finds them; with
-        `first_split`, `second_split`, `first_cell_type`, `second_cell_type` of the images made
-        from them (NA where none were), and `across` (bool): whether one is TRAIN's, the other
-        TEST's.
+        One row a pair of photographs, see `overlaps.find_overlaps`; with `first_split`,
+        `second_split`, `first_cell_type`, `second_cell_type` of the images made from them (NA where
+        none were), and `across` (bool): whether one is TRAIN's, the other TEST's.
     photographs : DataFrame
         Number of photographs by split and cell type, with totals `all`.
     n_photographs : int
@@ -263,8 +62,7 @@ class AuditReport:
         different cell types: `first`, `first_cell_type`, `second`, `second_cell_type`. A
         photograph whose images lie in two folders is paired with itself.
     deviations : DataFrame or None
-        Where this differs from the table in the package, see `compare`; None if
-        these are other data.
+        Where this differs from the table in the package, see `compare`; None for other data.
     seconds : float
         Time the audit took.
     """
@@ -288,6 +86,7 @@ class AuditReport:
 
     @property
     def _missing(self) -> pd.Series:
+        """Whether an image's photograph is known to be missing."""
         return self.images["source_id"].str.startswith("missing_").fillna(False).astype(bool)
 
     @property
@@ -342,8 +141,8 @@ class AuditReport:
             f"{in_group['source_id'].nunique()} photographs",
             f"Label conflicts on one cell       {len(self.label_conflicts)}",
             *(
-                f"    {row.first} {row.first_cell_type} – {row.second} {row.second_cell_type}"
-                for row in self.label_conflicts.itertuples()
+                f"    {first} {first_type} – {second} {second_type}"
+                for first, first_type, second, second_type in self.label_conflicts.to_numpy()
             ),
             f"Repeated files                    {len(self.repeated_files)}",
             *(f"    {' = '.join(files)}" for files in self.repeated_files),
@@ -358,6 +157,7 @@ class AuditReport:
         return "\n".join(lines)
 
     def _agreement(self) -> str:
+        """Say whether the table in the package comes out again."""
         if self.deviations is None:
             return "describes another data set"
         if self.deviations.empty:
@@ -366,7 +166,8 @@ class AuditReport:
         return f"differs on {len(self.deviations)} images: {files}"
 
 
-def _pair(pair: tuple) -> str:
+def _pair(pair: Any) -> str:
+    """Say in a line which two photographs overlap, and by how much."""
     what = "same white cell" if pair.same_cell else "same field"
     return (
         f"{pair.first} ({pair.first_split}) – {pair.second} ({pair.second_split}): {what}, "
@@ -375,18 +176,7 @@ def _pair(pair: tuple) -> str:
 
 
 def require_photographs(catalog: pd.DataFrame) -> None:
-    """Refuse images of which it is not known which photographs they were made from.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        With `source_id`, see `splits.add_provenance`.
-
-    Raises
-    ------
-    DataNotFound
-        If the photograph of any image is unknown.
-    """
+    """Refuse (DataNotFound) images, see `splits.add_provenance`, of unknown photographs."""
     n_unknown = int(catalog["source_id"].isna().sum())
     if n_unknown:
         raise DataNotFound(
@@ -407,10 +197,6 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
         Show progress bars.
     workers : int
         Threads.
-
-    Returns
-    -------
-    AuditReport
 
     Raises
     ------
@@ -442,7 +228,7 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
     table["cell_in_train"] = _cell_in_train(table, pairs)
     table["content"] = content_of(list(catalog["path"]))
     labels = _read_labels(originals / "labels.csv")
-    known = shipped()
+    published = shipped()
     return AuditReport(
         images=table,
         overlaps=pairs,
@@ -458,13 +244,13 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
         ),
         label_conflicts=_find_conflicts(table, pairs),
         deviations=(
-            compare(table, known) if set(table["content"]) & set(known["content"]) else None
+            compare(table, published) if set(table["content"]) & set(published["content"]) else None
         ),
         seconds=time.monotonic() - begun,
     )
 
 
-def _judge_nuclei(table: pd.DataFrame, nuclei: Mapping[str, np.ndarray]) -> dict[str, list]:
+def _judge_nuclei(table: pd.DataFrame, nuclei: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Part of the nucleus that each image shows, and whether it shows the nucleus whole."""
     places, cut = {}, {}
     for name, labelled in nuclei.items():
@@ -475,11 +261,11 @@ def _judge_nuclei(table: pd.DataFrame, nuclei: Mapping[str, np.ndarray]) -> dict
     frames = {name: labelled.shape[::-1] for name, labelled in nuclei.items()}
     shown = []
     for name, affine in zip(table["source_id"], table[AFFINE].to_numpy(float), strict=True):
-        known = places.get(name) if isinstance(name, str) else None
-        if known is None or not known.size:
+        place = places.get(name) if isinstance(name, str) else None
+        if place is None or not place.size:
             shown.append(np.nan)
             continue
-        x, y = affine.reshape(2, 3) @ known
+        x, y = affine.reshape(2, 3) @ place
         width, height = frames[name]
         inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
         shown.append(round(float(inside.mean()), 3))
@@ -494,13 +280,13 @@ def _describe_pairs(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Add the split and the cell type of the images made from each photograph."""
     made = table[table["split"] != "TEST_SIMPLE"].drop_duplicates("source_id")
     made = made.set_index("source_id")
-    described = pairs.copy()
+    pairs = pairs.copy()
     for side in ("first", "second"):
         for what in ("split", "cell_type"):
-            described[f"{side}_{what}"] = described[side].map(made[what].astype("string"))
-    splits = described[["first_split", "second_split"]].fillna("")
-    described["across"] = [set(pair) == {"TRAIN", "TEST"} for pair in splits.to_numpy()]
-    return described.astype({"across": bool})
+            pairs[f"{side}_{what}"] = pairs[side].map(made[what].astype("string"))
+    splits = pairs[["first_split", "second_split"]].fillna("")
+    pairs["across"] = [set(pair) == {"TRAIN", "TEST"} for pair in splits.to_numpy()]
+    return pairs.astype({"across": bool})
 
 
 def _cell_in_train(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
@@ -508,11 +294,9 @@ def _cell_in_train(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.Series:
     is_train = table["split"] == "TRAIN"
     in_train = set(table.loc[is_train, "source_id"].dropna())
     same = pairs[pairs["same_cell"]]
-    shown = {second for first, second in zip(same["first"], same["second"], strict=True)
-             if first in in_train}  # fmt: skip
-    shown |= {first for first, second in zip(same["first"], same["second"], strict=True)
-              if second in in_train}  # fmt: skip
-    return (table["source_id"].isin(shown | in_train) & ~is_train).astype("boolean")
+    shown = in_train | {*same.loc[same["first"].isin(in_train), "second"]}
+    shown |= {*same.loc[same["second"].isin(in_train), "first"]}
+    return (table["source_id"].isin(shown) & ~is_train).astype("boolean")
 
 
 def _count_photographs(table: pd.DataFrame) -> pd.DataFrame:
@@ -531,9 +315,9 @@ def _find_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     )
     types = table.dropna(subset="source_id").groupby("source_id")["cell_type"].unique()
     twice = [
-        (name, str(found[0]), name, str(other))
-        for name, found in types.items()
-        for other in found[1:]
+        (name, str(first), name, str(other))
+        for name, (first, *others) in types.items()
+        for other in others
     ]
     return pd.concat(
         [pairs.loc[differ, columns], pd.DataFrame(twice, columns=columns)], ignore_index=True
@@ -558,16 +342,9 @@ def _read_labels(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def save(report: AuditReport, folder: str | Path) -> None:
-    """Write the two tables of an audit, `provenance.csv.gz` and `overlaps.csv`.
+    """Write the two tables of an audit, `provenance.csv.gz` and `overlaps.csv`, to a folder.
 
     Groups and digests are left out: they follow from the pairs and the files.
-
-    Parameters
-    ----------
-    report : AuditReport
-        Of any data set.
-    folder : path
-        Made if needed.
 
     Raises
     ------
@@ -588,18 +365,187 @@ def save(report: AuditReport, folder: str | Path) -> None:
         report.overlaps.to_csv(partial, index=False)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Fetch a data set if need be, audit it and print the report."""
-    parser = argparse.ArgumentParser(prog="wbc audit", description=__doc__)
-    parser.add_argument("--source", default="auto", help="as for sources.fetch")
-    parser.add_argument("--data-dir", default="data", help="folder of the data")
-    parser.add_argument("--save", metavar="FOLDER", help="write the tables there, too")
-    chosen = parser.parse_args(arguments)
-    report = audit(sources.fetch(chosen.source, data_dir=chosen.data_dir))
-    print(report)
-    if chosen.save:
-        save(report, chosen.save)
+# The photograph behind each image
+
+RIVAL_INLIERS = 12
+"""A second photograph on which so many features agree shows the same field, and how well its
+pixels explain the image is compared."""
+
+CLEAR_MARGIN = 1.5
+"""Factor by which every other residual must exceed the best one's; else the image is ambiguous.
+In the known data set it is at least 2.1, between two photographs one pixel apart, and 32 in the
+median."""
+
+MOST_UNKNOWN = 2_000
+"""Images without a photograph that are still compared with each other."""
 
 
-if __name__ == "__main__":
-    main()
+def assign_sources(
+    catalog: pd.DataFrame,
+    photographs: Mapping[str, np.ndarray],
+    progress: bool = True,
+    workers: int = 2,
+) -> pd.DataFrame:
+    """Find the photograph that each image was made from, by content alone.
+
+    A photograph counts as found when `overlaps.MIN_INLIERS` features agree on one affine map. Of
+    several, which happens where photographs overlap, the one whose pixels and edges explain the
+    image best is taken; if none stands out, the image is marked ambiguous and gets no source.
+    Images that no photograph explains are compared with each other, and those that show one
+    field become a group `missing_1`, `missing_2`, … : a photograph that is not there.
+
+    Parameters
+    ----------
+    catalog : DataFrame
+        With columns `path` and `file`.
+    photographs : mapping of str to (height, width, 3) uint8 ndarray
+        RGB at half size, see `overlaps.read_photographs`.
+    progress, workers
+        See `audit`.
+
+    Returns
+    -------
+    DataFrame
+        One row an image, in the catalog's order. `file`; `source_id` (NA where ambiguous or
+        unknown); `inliers` and `residual` (grey levels) of the best photograph, or, in a group
+        of a missing one, `inliers` with another image of it; the same of the runner-up, with
+        `runner_up_id`; the map `AFFINE` (NaN where there is no photograph); `ambiguous`.
+    """
+    names = list(photographs)
+    pictures = [photographs[name] for name in names]
+    paths = list(catalog["path"])
+    with _one_thread_each():
+        index = overlaps.PictureIndex(pictures)
+        matched = overlaps.in_threads(
+            lambda path: _assign_one(path, index, names, pictures),
+            paths, workers, "images", progress,
+        )  # fmt: skip
+        table = pd.DataFrame(matched, columns=list(MATCH_COLUMNS)).astype(MATCH_COLUMNS)
+        table.insert(0, "file", catalog["file"].to_numpy())
+        unknown = np.flatnonzero(table["source_id"].isna() & ~table["ambiguous"])
+        if 1 < len(unknown) <= MOST_UNKNOWN:
+            groups = _match_each_other([paths[i] for i in unknown], workers, progress)
+            for number, members in enumerate(groups, start=1):
+                rows = unknown[list(members)]
+                table.loc[rows, "source_id"] = f"missing_{number}"
+                table.loc[rows, "inliers"] = list(members.values())
+    return table
+
+
+def _assign_one(
+    path: str, index: overlaps.PictureIndex, names: list[str], pictures: list[np.ndarray]
+) -> tuple:
+    """One image's values of `MATCH_COLUMNS`."""
+    image = images.read_image(path)
+    matches = index.find(overlaps.find_features(image))
+    if not matches:
+        return (None, 0, np.nan, None, 0, np.nan, *[np.nan] * 6, False)
+    rivals = [match for match in matches if match.inliers >= RIVAL_INLIERS] or matches[:1]
+    refined = {
+        match.picture: overlaps.refine_affine(pictures[match.picture], image, match.affine)
+        for match in rivals
+    }
+    residuals = {picture: residual for picture, (_, residual) in refined.items()}
+    best, *others = sorted(
+        matches, key=lambda match: (residuals.get(match.picture, np.inf), -match.inliers)
+    )
+    second: tuple[str | None, int, float] = (None, 0, np.nan)
+    if others:
+        other = max(others, key=lambda match: match.inliers)
+        second = (names[other.picture], other.inliers, residuals.get(other.picture, np.nan))
+    least = residuals[best.picture]
+    is_sure = best.inliers >= overlaps.MIN_INLIERS
+    ambiguous = is_sure and any(
+        residuals.get(other.picture, np.inf) < CLEAR_MARGIN * least for other in others
+    )
+    source = names[best.picture] if is_sure and not ambiguous else None
+    affine = refined[best.picture][0].ravel() if is_sure else [np.nan] * 6
+    return (source, best.inliers, least if is_sure else np.nan, *second, *affine, ambiguous)
+
+
+def _match_each_other(paths: list[str], workers: int, progress: bool) -> list[dict[int, int]]:
+    """Group images that show one field: the number of each, and its inliers."""
+    pixels = [images.read_image(path) for path in paths]
+    index = overlaps.PictureIndex(pixels)
+
+    # Groups are of names, in whose order they come.
+    names = [f"{number:06}" for number in range(len(paths))]
+
+    def find_others(i: int) -> list[tuple[str, str, int]]:
+        matches = index.find(overlaps.find_features(pixels[i]), n_candidates=8, without=i)
+        sure = [match for match in matches if match.inliers >= overlaps.MIN_INLIERS]
+        return [(names[i], names[match.picture], match.inliers) for match in sure]
+
+    pairs = overlaps.in_threads(
+        find_others, range(len(paths)), workers, "without a photograph", progress
+    )
+    links = pd.DataFrame(itertools.chain(*pairs), columns=["first", "second", "inliers"])
+    both = pd.concat([links, links.rename(columns={"first": "second", "second": "first"})])
+    most = both.groupby("first")["inliers"].max()
+    group = group_sources(links, names)[most.index]
+    return [
+        {int(i): int(most[i]) for i in members} for members in group.groupby(group).groups.values()
+    ]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep OpenCV from starting threads of its own beside ours."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def compare(recomputed: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """Compare two tables of provenance, such as a new one and `splits.shipped`.
+
+    Parameters
+    ----------
+    recomputed, expected : DataFrame
+        With columns `file`, `source_id`, `group_id` and `AFFINE`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each image on which they differ, empty if they agree: `file`; `source_id`,
+        `group_id`, `expected_source_id`, `expected_group_id`; `displacement`: farthest distance,
+        in pixels, by which the two maps move a corner of a 320×240 photograph apart. Maps
+        differ if that exceeds `overlaps.TOLERANCE`, with which they are fitted.
+
+    Raises
+    ------
+    InvalidParameter
+        If a table lacks a column, or lists a file twice.
+    DataMismatch
+        If the tables have no file in common.
+    """
+    columns = ["file", "source_id", "group_id", *AFFINE]
+    for table in (recomputed, expected):
+        lacking = [name for name in columns if name not in table]
+        if lacking or table["file"].duplicated().any():
+            raise InvalidParameter(
+                f"A table of provenance lacks the columns {lacking} or lists a file twice. "
+                "Expected one row an image with the columns of splits.shipped()."
+            )
+    both = recomputed[columns].merge(
+        expected[columns].add_prefix("expected_"), left_on="file", right_on="expected_file",
+        how="outer",
+    )  # fmt: skip
+    if both[["file", "expected_file"]].notna().all(axis=1).sum() == 0:
+        raise DataMismatch(
+            f"The two tables ({len(recomputed)} and {len(expected)} images) share no file name. "
+            "Expected two descriptions of one data set."
+        )
+    corners = np.array([[0, 0, 1], [319, 0, 1], [0, 239, 1], [319, 239, 1]]).T
+    apart = both[AFFINE].to_numpy(float) - both[[f"expected_{m}" for m in AFFINE]].to_numpy(float)
+    moved = np.linalg.norm(apart.reshape(-1, 2, 3) @ corners, axis=1).max(axis=1)
+    both["displacement"] = moved
+    differs = np.nan_to_num(moved) > overlaps.TOLERANCE
+    for name in ("file", "source_id", "group_id"):
+        differs |= both[name].fillna("").ne(both[f"expected_{name}"].fillna("")).to_numpy()
+    both["file"] = both["file"].fillna(both["expected_file"])
+    names = ["file", "source_id", "group_id", "expected_source_id", "expected_group_id"]
+    return both.loc[differs, [*names, "displacement"]].reset_index(drop=True)

@@ -1,29 +1,24 @@
-"""Which photographs show the same field, and whether they show the same white cell.
+"""Which pictures show the same: photographs of one field, and photographs in images made of them.
 
-A slide is moved under the microscope without turning it: two photographs of one field differ by
-a shift. Every pair is correlated at every shift at once, by Fourier transform [1]_, and the best
+A slide is moved under the microscope without turning it: two photographs of one field differ by a
+shift. Every pair is correlated at every shift at once, by Fourier transform [1]_, and the best
 shift is confirmed at twice the resolution.
+
+An image may have been rotated, sheared or mirrored. Local features (ORB [2]_) are compared, and a
+match counts only if many of them agree on one affine map (RANSAC); tracking small patches [3]_ then
+makes the map exact to a tenth of a pixel. Features are not the same in a mirror, so every picture
+that is searched is entered twice, as it is and mirrored left to right; an image flipped top to
+bottom is found in the mirrored one, turned by 180°.
 
 References
 ----------
 .. [1] D. Padfield, Masked object registration in the Fourier domain, IEEE Trans. Image
    Process. 21(5), 2706–2718 (2012).
-
-Finding a picture again in another one that was rotated, shifted, sheared or mirrored.
-
-Local features (ORB [1]_) of two pictures are compared, and a match counts only if many of them
-agree on one affine map (RANSAC); tracking small patches [2]_ then makes the map exact to a tenth
-of a pixel. Features are not the same in a mirror, so every picture that is searched is entered
-twice, as it is and mirrored left to right; an image flipped top to bottom is found in the
-mirrored one, turned by 180°.
-
-References
-----------
-.. [1] E. Rublee et al., ORB: an efficient alternative to SIFT or SURF, ICCV (2011).
-.. [2] J.-Y. Bouguet, Pyramidal implementation of the Lucas Kanade feature tracker, Intel (2000).
+.. [2] E. Rublee et al., ORB: an efficient alternative to SIFT or SURF, ICCV (2011).
+.. [3] J.-Y. Bouguet, Pyramidal implementation of the Lucas Kanade feature tracker, Intel (2000).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +39,26 @@ from wbc_helpers.errors import DataNotFound
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import SMALLEST_NUCLEUS, find_nuclei
 
+SMALLEST_OVERLAP = 0.06
+"""Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
+alike by chance."""
+
+MIN_DISTINCTNESS = 2.0
+"""Correlation at the best shift over that at any other, each times the square root of the number
+of pixels that overlap. Of the known data set's 66,795 pairs, the 47 that overlap reach 2.1 to
+over 10; others, if their fine detail correlates as it must, at most 1.7, and 1.8 in drawn
+photographs, whose round cells fit each other in many places."""
+
+MIN_CORRELATION = 0.7
+"""Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.76 to
+0.96."""
+
+_LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches that in most pairs
+_COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
+
 
 def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2) -> pd.DataFrame:
-    """Pairs of photographs that show a part of the same field.
+    """Pairs of photographs of smears that show a part of the same field.
 
     Of drawn smears they are known by construction, of the BCCD photographs from the table in the
     package, by content; of any others they are worked out from the pixels.
@@ -55,10 +67,8 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     ----------
     folder : path
         As `sources.fetch` returns it.
-    progress : bool
-        Show progress bars.
-    workers : int
-        Threads.
+    progress, workers
+        See `find_overlaps`.
 
     Returns
     -------
@@ -81,28 +91,9 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     if all(published.get(file) == digest[:16] for file, digest in digests.items()):
         names = {Path(file).stem for file in digests}
         pairs = splits.shipped_overlaps()
-        return pairs[pairs["first"].isin(names) & pairs["second"].isin(names)].reset_index(
-            drop=True
-        )
+        among = pairs["first"].isin(names) & pairs["second"].isin(names)
+        return pairs[among].reset_index(drop=True)
     return find_overlaps(read_photographs(root, progress), progress, workers)
-
-
-SMALLEST_OVERLAP = 0.06
-"""Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
-alike by chance."""
-
-MIN_DISTINCTNESS = 2.0
-"""Correlation at the best shift over that at any other, each times the square root of the number
-of pixels that overlap. Of the known data set's 66,795 pairs, the 47 that overlap reach 2.1 to
-over 10; others, if their fine detail correlates as it must, at most 1.7, and 1.8 in drawn
-photographs, whose round cells fit each other in many places."""
-
-MIN_CORRELATION = 0.7
-"""Correlation of the shared part at half size, fine detail only. The 47 pairs reach 0.76 to
-0.96."""
-
-_LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches that in most pairs
-_COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
 
 
 def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
@@ -135,11 +126,7 @@ def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.
             "said about where the images come from."
         )
     bar = tqdm(paths, desc="photographs", unit="photograph", disable=not progress)
-    return {path.stem: _halve(images.read_image(path)) for path in bar}
-
-
-def _halve(photograph: np.ndarray) -> np.ndarray:
-    return cv2.resize(photograph, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return {path.stem: images.resample(images.read_image(path), 0.5) for path in bar}
 
 
 def find_overlaps(
@@ -150,8 +137,8 @@ def find_overlaps(
     Parameters
     ----------
     photographs : mapping of str to (height, width, 3) uint8 ndarray
-        At half size, as `read_photographs` returns them. Photographs of different sizes are
-        taken for different microscopes and not compared.
+        At half size, see `read_photographs`. Photographs of different sizes are taken for
+        different microscopes and not compared.
     progress : bool
         Show a progress bar.
     workers : int
@@ -171,24 +158,28 @@ def find_overlaps(
     for shape in sorted({photograph.shape for photograph in photographs.values()}):
         alike = [name for name in names if photographs[name].shape == shape]
         finder = _ShiftFinder([photographs[name] for name in alike])
-        with ThreadPoolExecutor(workers) as pool:
-            rows = tqdm(
-                pool.map(finder.find, range(len(alike))),
-                total=len(alike),
-                desc="overlaps",
-                unit="photograph",
-                disable=not progress,
-            )
-            pairs += [(alike[i], alike[j], *found) for row in rows for i, j, *found in row]
+        rows = in_threads(
+            finder.find, range(len(alike)), workers, "overlaps", progress, "photograph"
+        )
+        pairs += [(alike[i], alike[j], *measured) for row in rows for i, j, *measured in row]
     overlaps = pd.DataFrame(sorted(pairs), columns=_COLUMNS)
     nuclei = {
         name: find_nuclei(photographs[name]) for name in set(overlaps[["first", "second"]].stack())
     }
     overlaps["same_cell"] = [
-        _share_nucleus(nuclei[pair.first], nuclei[pair.second], pair.shift_x, pair.shift_y)
-        for pair in overlaps.itertuples()
+        _share_nucleus(nuclei[first], nuclei[second], shift_x, shift_y)
+        for first, second, shift_x, shift_y, *_ in sorted(pairs)
     ]
     return overlaps.astype({"same_cell": bool})
+
+
+def in_threads(
+    work: Callable, tasks: Sequence, workers: int, what: str, progress: bool, unit: str = "image"
+) -> list:
+    """Do a piece of work for each task, in order: OpenCV and Pillow release Python's lock."""
+    with ThreadPoolExecutor(workers) as pool:
+        results = pool.map(work, tasks)
+        return list(tqdm(results, total=len(tasks), desc=what, unit=unit, disable=not progress))
 
 
 class _ShiftFinder:
@@ -210,17 +201,17 @@ class _ShiftFinder:
         for photograph in photographs:
             gray = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY).astype(np.float32)
             self._fine.append(_without_shading(gray, 8))
-            coarse = cv2.resize(gray, small, interpolation=cv2.INTER_AREA)
-            coarse = _without_shading(coarse, 2)
+            coarse = _without_shading(images.resize(gray, small[::-1]), 2)
             # Compressed, so that one dark nucleus or edge does not outweigh all the rest.
             coarse = np.sign(coarse) * np.sqrt(np.abs(coarse))
-            coarse /= max(float(coarse.std()), 1e-6)
+            coarse = coarse / max(float(coarse.std()), 1e-6)
             self._spectra.append(np.fft.rfft2(coarse, self._padded))
             energy = self._back(np.fft.rfft2(coarse**2, self._padded) * window) / n_shared
             # An empty corner has next to no energy; its noise would correlate with anything.
             self._inverse_rms.append(1 / np.sqrt(np.maximum(energy, 0.05)))
 
     def _back(self, spectrum: np.ndarray) -> np.ndarray:
+        """Transform a spectrum back."""
         return np.fft.irfft2(spectrum, self._padded).astype(np.float32)
 
     def find(self, i: int) -> list[tuple[int, int, int, int, float, float, float]]:
@@ -250,12 +241,8 @@ class _ShiftFinder:
             if correlation >= MIN_CORRELATION:
                 height, width = self._fine[i].shape
                 shared = (1 - abs(x) / width) * (1 - abs(y) / height)
-                found = (
-                    round(shared, 3),
-                    round(distinctness, 2),
-                    round(correlation, 3),
-                )
-                pairs.append((i, j, x, y, *found))
+                measured = round(shared, 3), round(distinctness, 2), round(correlation, 3)
+                pairs.append((i, j, x, y, *measured))
         return pairs
 
 
@@ -287,7 +274,7 @@ def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y:
     """Whether a nucleus of the first photograph lies on one of the second."""
     moved = cv2.warpAffine(
         first.astype(np.float32),
-        np.float32([[1, 0, shift_x], [0, 1, shift_y]]),
+        np.array([[1, 0, shift_x], [0, 1, shift_y]], np.float32),
         first.shape[::-1],
         flags=cv2.INTER_NEAREST,
     )
@@ -298,6 +285,8 @@ def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y:
             return True
     return False
 
+
+# Pictures found again in images that were rotated, shifted, sheared or mirrored
 
 N_FEATURES = 400
 """Features of a picture. Of images from the known data set, 38 to 319 agree with the right
@@ -312,8 +301,6 @@ TOLERANCE = 2.0
 _RATIO = 0.85  # of the distances to the best and the second best feature, after D. Lowe
 _STRETCH = (0.6, 1.6)  # no augmentation in use scales more than that in any direction
 _LEAST_TRACKED = 15  # corners of a picture found again in an image
-
-
 # Two descriptors of one spot often share one of these words of 16 bits, others hardly ever: a
 # look-up that needs no distances. Half of a descriptor's 32 bytes is enough for it.
 _WORDS, _WORD_SIZE = 8, 1 << 16
@@ -356,47 +343,29 @@ class Match:
 
 
 def find_features(image: np.ndarray) -> Features:
-    """Find the features of an image, none of them at the edge of its black fill.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB.
-
-    Returns
-    -------
-    Features
-        At most `N_FEATURES`.
-    """
-    allowed = 255 - cv2.dilate(_find_fill(image), np.ones((9, 9), np.uint8))
+    """Find at most `N_FEATURES` features of an RGB image, none at the edge of its black fill."""
+    allowed = _away_from(images.is_fill(image), 9)
     # The smear is evenly lit and weakly stained: few corners pass the usual threshold of 20.
-    detector = cv2.ORB_create(N_FEATURES, 1.2, 4, fastThreshold=5)
+    detector = cv2.ORB.create(N_FEATURES, 1.2, 4, fastThreshold=5)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = detector.detectAndCompute(gray, allowed)
     if descriptors is None:
         return Features(np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8))
-    return Features(np.float32(cv2.KeyPoint_convert(keypoints)).reshape(-1, 2), descriptors)
+    points = np.array([keypoint.pt for keypoint in keypoints], np.float32)
+    return Features(points.reshape(-1, 2), descriptors)
 
 
-def _find_fill(image: np.ndarray) -> np.ndarray:
-    """Mark black fill by 255: `images.is_fill`, in a twentieth of the time."""
-    return cv2.inRange(image, (0, 0, 0), (15, 15, 15))
+def _away_from(outside: np.ndarray, breadth: int) -> np.ndarray:
+    """Mask, for OpenCV, of what is not within half this breadth of the outside."""
+    near = cv2.dilate(outside.astype(np.uint8), np.ones((breadth, breadth), np.uint8))
+    return (near == 0).astype(np.uint8)
 
 
 def fit_affine(picture: Features, image: Features) -> tuple[int, np.ndarray | None]:
-    """Fit the affine map on which most features of two pictures agree.
+    """Fit the affine map, (2, 3) float64 in pixels, on which most features of two pictures agree.
 
-    Parameters
-    ----------
-    picture, image : Features
-        The map leads from the first to the second.
-
-    Returns
-    -------
-    inliers : int
-        Number of features that agree; 0 if there is no plausible map.
-    affine : (2, 3) ndarray of float64, or None
-        In pixels.
+    The map leads from the first to the second. With it comes the number of features that agree; 0
+    and None if there is no plausible map.
     """
     if min(len(picture.points), len(image.points)) < 3:
         return 0, None
@@ -421,13 +390,7 @@ def fit_affine(picture: Features, image: Features) -> tuple[int, np.ndarray | No
 
 
 class PictureIndex:
-    """Pictures in which images can be found, each as it is and mirrored.
-
-    Parameters
-    ----------
-    pictures : sequence of (height, width, 3) uint8 ndarray
-        RGB.
-    """
+    """Pictures, (height, width, 3) uint8 RGB, in which images can be found, mirrored or not."""
 
     def __init__(self, pictures: Sequence[np.ndarray]) -> None:
         self._widths = [picture.shape[1] for picture in pictures]
@@ -446,7 +409,7 @@ class PictureIndex:
     def find(
         self, image: Features, n_candidates: int = 3, without: int | None = None
     ) -> list[Match]:
-        """Find an image among the pictures.
+        """Find an image among the pictures: those with a plausible affine map, best first.
 
         Parameters
         ----------
@@ -457,11 +420,6 @@ class PictureIndex:
             those that share the most words with the image.
         without : int, optional
             Number of a picture that is passed over.
-
-        Returns
-        -------
-        list of Match
-            Best first, one for each picture with a plausible affine map.
         """
         votes = self._count_votes(image.descriptors)
         if without is not None:
@@ -525,7 +483,7 @@ def refine_affine(
     source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     size = gray.shape[::-1]
     expected, residual = _expect(source, gray, affine)
-    filled = _find_fill(image)
+    filled = images.is_fill(image)
     for _ in range(2):
         better = _track(expected, gray, filled, affine)
         if better is None:
@@ -545,21 +503,20 @@ def _track(
     expected: np.ndarray, gray: np.ndarray, filled: np.ndarray, affine: np.ndarray
 ) -> np.ndarray | None:
     """Follow corners of the expected image to the real one; the map that takes them there."""
-    outside = filled | cv2.inRange(expected, 0, 0)
-    allowed = 255 - cv2.dilate(outside, np.ones((7, 7), np.uint8))
+    allowed = _away_from(filled | (expected == 0), 7)
     corners = cv2.goodFeaturesToTrack(expected, 120, 0.005, 6, mask=allowed)
     if corners is None:
         return None
-    found, tracked, _ = cv2.calcOpticalFlowPyrLK(
-        expected, gray, corners, None, winSize=(15, 15), maxLevel=1
+    moved, status, _ = cv2.calcOpticalFlowPyrLK(
+        expected, gray, corners, np.empty_like(corners), winSize=(15, 15), maxLevel=1
     )
-    tracked = tracked.ravel() > 0
+    tracked = status.ravel() > 0
     if tracked.sum() < _LEAST_TRACKED:
         return None
     back = cv2.invertAffineTransform(affine)
     origins = corners.reshape(-1, 2)[tracked] @ back[:, :2].T + back[:, 2]
     better, _ = cv2.estimateAffine2D(
-        origins.astype(np.float32), found.reshape(-1, 2)[tracked], ransacReprojThreshold=0.7
+        origins.astype(np.float32), moved.reshape(-1, 2)[tracked], ransacReprojThreshold=0.7
     )
     return better
 
