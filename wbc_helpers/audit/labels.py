@@ -177,7 +177,7 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
 
 
 def crop_white_cells(paths: pd.Series, size: int = 192) -> list[np.ndarray]:
-    """Cut the white cells out of photographs, or images made from them, to look at: see `read_crop`.
+    """Cut the white cells out of photographs, or images made from them, to look at (`read_crop`).
 
     Parameters
     ----------
