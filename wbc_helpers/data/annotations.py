@@ -69,9 +69,10 @@ class Annotations:
             f"{len(self.photographs):,} photographs with {len(self.boxes):,} boxes: {kinds}",
             f"{len(self.problems):,} problems" + (":" if len(self.problems) else ""),
         ]
-        for row in self.problems.itertuples():
-            box = "" if pd.isna(row.box) else f", box {row.box}"
-            lines.append(f"  {row.photograph}{box}: {row.problem} ({row.found}); {row.handled}")
+        for row in self.problems.to_dict("records"):
+            box = "" if pd.isna(row["box"]) else f", box {row['box']}"
+            what = f"{row['problem']} ({row['found']}); {row['handled']}"
+            lines.append(f"  {row['photograph']}{box}: {what}")
         return "\n".join(lines)
 
 
@@ -107,11 +108,13 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
         for path in sorted((root / "Annotations").iterdir())
         if path.suffix.lower() == ".xml" and not path.name.startswith(".")
     }
-    boxes, problems, photographs = [], [], []
+    boxes: list[tuple] = []
+    problems: list[tuple] = []
+    photographs: list[tuple] = []
     for name in sorted(paths | files):
-        found = _read_one(name, paths.get(name), files.get(name), kinds, problems)
-        if found is not None:
-            size, of_photograph = found
+        smear = _read_one(name, paths.get(name), files.get(name), kinds, problems)
+        if smear is not None:
+            size, of_photograph = smear
             photographs.append((name, str(paths[name]), *size))
             boxes += [(name, *box, *size) for box in of_photograph]
     if not photographs:
@@ -151,30 +154,35 @@ def _read_one(
 ) -> tuple[tuple[int, int], list[tuple]] | None:
     """Size and boxes of one photograph, None if it is left out; problems are appended."""
 
-    def leave_out(problem: str, found: str) -> None:
-        problems.append((name, None, problem, found, "left out"))
+    def leave_out(problem: str, what: str) -> None:
+        problems.append((name, None, problem, what, "left out"))
 
-    if file is None:
-        return leave_out("no annotation", f"{path.name} without {name}.xml")
-    if path is None:
-        return leave_out("no photograph", f"{file.name} without an image of that name")
+    if path is None or file is None:
+        if path is not None:
+            leave_out("no annotation", f"{path.name} without {name}.xml")
+        elif file is not None:
+            leave_out("no photograph", f"{file.name} without an image of that name")
+        return None
     try:
         with Image.open(path) as image:
             size = image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return leave_out("broken photograph", str(error))
+        leave_out("broken photograph", str(error))
+        return None
     try:
         root = parse(file).getroot()
     except (ParseError, DefusedXmlException, OSError, UnicodeError) as error:
-        return leave_out("broken annotation", str(error) or type(error).__name__)
+        leave_out("broken annotation", str(error) or type(error).__name__)
+        return None
     stated = tuple(_numbers(root, ("size/width", "size/height")))
     if stated != size and min(np.nan_to_num(stated)) > 0:
-        return leave_out(
+        leave_out(
             "other size",
             f"annotated at {stated[0]:g}×{stated[1]:g} pixels, the photograph has "
             f"{size[0]}×{size[1]}",
         )
-    boxes = []
+        return None
+    boxes: list[tuple] = []
     for number, element in enumerate(root.findall("object"), start=1):
         for problem, found, handled in _mend(element, size, kinds, boxes):
             problems.append((name, number, problem, found, handled))

@@ -1,9 +1,9 @@
-"""Archives unpacked once, each into a folder that says what it was made from.
-
-Archives (zip, tar.gz) unpacked whole and safely, or not at all.
+"""Archives (zip, tar.gz), each unpacked once, whole and safely or not at all.
 
 Everything that an archive says about itself is checked before the first byte is written: a data
-set comes from the internet, and a name or a size in it may be wrong or meant to harm.
+set comes from the internet, and a name or a size in it may be wrong or meant to harm. `tarfile`'s
+own `data` filter is asked member by member, when others are on the disk already; it mends names
+instead of refusing them, and knows nothing of sizes and duplicates.
 """
 
 import errno
@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from tqdm import tqdm
 
@@ -57,8 +57,6 @@ def unpack_once(
 
     Parameters
     ----------
-    archive : Path
-        A .zip, .tar.gz or .tgz file.
     data_dir : Path
         Made if needed. A folder named like the archive is made in it; if something else has that
         name, digits of the archive's SHA-256 are added.
@@ -69,8 +67,6 @@ def unpack_once(
         it holds the data; if not, nothing is unpacked.
     wanted : str
         What the data look like, for the message.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -84,23 +80,23 @@ def unpack_once(
     BrokenArchive, UnsafeArchive, NoSpaceLeft, ReadOnlyFolder
         See `unpack`.
     """
-    facts = archive.stat()
-    described = {"name": archive.name, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns}
+    stamp = archive.stat()
+    facts = {"name": archive.name, "size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}
     earlier = {folder: read_marker(folder)["archive"] for folder in fetched_folders(data_dir)}
     for folder, known in earlier.items():
-        if described.items() <= known.items():
+        if facts.items() <= known.items():
             return folder
     with archive.open("rb") as stream:
-        described["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     for folder, known in earlier.items():
-        if known.get("sha256") == described["sha256"]:
+        if known.get("sha256") == digest:
             if origin != "local":
                 storage.write_json(folder / MARKER, {**read_marker(folder), "source": origin})
             return folder
     if not holds(archive, is_wanted):
         raise DataNotFound(f"{archive} holds no {wanted}; nothing was unpacked.")
     stem = _ARCHIVE_SUFFIX.sub("", archive.name) or "archive"
-    names = (stem, f"{stem}-{described['sha256'][:8]}", f"{stem}-{described['sha256']}")
+    names = (stem, f"{stem}-{digest[:8]}", f"{stem}-{digest}")
     target = next(filter(is_free, map(data_dir.joinpath, names)), data_dir / stem)
     try:
         with atomic_folder(target) as partial:
@@ -110,14 +106,14 @@ def unpack_once(
                 {
                     "format": 1,
                     "source": origin,
-                    "archive": described,
+                    "archive": facts | {"sha256": digest},
                     "n_files": n_files,
                     "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 },
             )
     except ReadOnlyFolder:
         # Another process may have unpacked the same archive in the meantime.
-        if read_marker(target).get("archive") != described:
+        if read_marker(target).get("archive") != facts | {"sha256": digest}:
             raise
     return target
 
@@ -149,23 +145,7 @@ def source_of(folder: Path) -> str:
 
 
 def require_whole(folder: Path) -> Path:
-    """Refuse what was fetched once and has lost files since.
-
-    Parameters
-    ----------
-    folder : Path
-        Any; one that was not fetched is nobody's business here.
-
-    Returns
-    -------
-    Path
-        The folder as given.
-
-    Raises
-    ------
-    DataMismatch
-        If it holds fewer files than were unpacked there.
-    """
+    """Give back the folder; one that was fetched and lost files since raises `DataMismatch`."""
     marker = read_marker(folder)
     n_files = sum(len(files) for _, _, files in os.walk(folder)) - 1
     if marker and n_files < marker["n_files"]:
@@ -208,19 +188,7 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Member:
-    """One file or folder of an archive.
-
-    Attributes
-    ----------
-    name : str
-        Its path, relative, with `/` between the parts.
-    n_bytes : int
-        Its size when unpacked.
-    is_folder : bool
-        False for a file.
-    key : ZipInfo or TarInfo
-        By which the archive finds it.
-    """
+    """One file or folder of an archive: relative path with `/`, bytes unpacked, how to find it."""
 
     name: str
     n_bytes: int
@@ -231,15 +199,7 @@ class Member:
 def inspect(archive: str | Path) -> list[Member]:
     """List what an archive would unpack to, without writing anything.
 
-    Parameters
-    ----------
-    archive : path
-        A .zip, .tar.gz or .tgz file; told by content, not by name.
-
-    Returns
-    -------
-    list of Member
-        In the archive's order.
+    Whether it is a .zip or a .tar.gz file is told by content, not by name.
 
     Raises
     ------
@@ -260,13 +220,9 @@ def unpack(archive: str | Path, folder: str | Path, progress: bool = True) -> in
 
     Parameters
     ----------
-    archive : path
-        A .zip, .tar.gz or .tgz file.
     folder : path
         Made if needed; must be empty. Half-filled if unpacking fails: use `atomic_folder` around
         it where others may look.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -322,18 +278,9 @@ def require_space(folder: str | Path, n_bytes: int, what: str) -> None:
 def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Fill a folder under a temporary name and give it its own only when it is complete.
 
-    What a process that was killed left behind is removed first; what a living one is filling is
-    left alone.
-
-    Parameters
-    ----------
-    target : path
-        The folder to make. Must not exist, or be empty.
-
-    Yields
-    ------
-    Path
-        The temporary folder to fill, beside the target. Removed if filling it fails.
+    The temporary folder to fill stands beside the target, which must not exist, or be empty; it is
+    removed if filling it fails. What a process that was killed left behind is removed first; what
+    a living one is filling is left alone.
 
     Raises
     ------
@@ -394,7 +341,7 @@ def _is_being_filled(partial: Path, host: str, process: int) -> bool:
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., BinaryIO]]]:
+def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., Any]]]:
     """Open an archive: its members, all checked, and how to open one of them."""
     archive = archive.expanduser()
     if not archive.is_file():
@@ -405,7 +352,7 @@ def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., BinaryI
         if stream.read(2) == b"\x1f\x8b":
             with gzip.open(archive) as unzipped:
                 bounded = _BoundedStream(unzipped, archive)
-                with tarfile.open(fileobj=bounded, mode="r:") as tar:
+                with tarfile.TarFile(fileobj=cast(BinaryIO, bounded)) as tar:
                     members = [_tar_member(archive, info) for info in _bounded_list(archive, tar)]
                     # At a damaged header tarfile ends in silence, as at the block of zeros.
                     if bounded.last.strip(b"\0") or not bounded.last:
@@ -493,7 +440,7 @@ def _unsafe(archive: Path, what: str) -> UnsafeArchive:
 class _BoundedStream:
     """The unpacked bytes of a tar.gz file, followed no further than the limits allow."""
 
-    def __init__(self, stream: BinaryIO, archive: Path) -> None:
+    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
         self._stream = stream
         self._archive = archive
         self.tell = stream.tell
@@ -532,16 +479,16 @@ def _naming_damage(archive: Path, member: str | None = None) -> Iterator[None]:
         with archive.open("rb") as stream:
             start = stream.read(64)
         if not start:
-            found = "is empty (0 bytes)"
+            what = "is empty (0 bytes)"
         elif member:
-            found = f"is damaged: {member} cannot be read ({error})"
+            what = f"is damaged: {member} cannot be read ({error})"
         elif start.lstrip()[:1] == b"<":
-            found = "is a web page, not an archive: perhaps a log-in page was saved in its place"
+            what = "is a web page, not an archive: perhaps a log-in page was saved in its place"
         elif start[:2] in (b"PK", b"\x1f\x8b"):
-            found = f"is cut off or damaged ({error})"
+            what = f"is cut off or damaged ({error})"
         else:
-            found = "is not a zip or tar.gz archive"
+            what = "is not a zip or tar.gz archive"
         raise BrokenArchive(
-            f"{archive} {found}. Expected a complete archive; download it again. What was there "
+            f"{archive} {what}. Expected a complete archive; download it again. What was there "
             "before is untouched."
         ) from error

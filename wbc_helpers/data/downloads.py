@@ -1,8 +1,7 @@
-"""Files fetched from a plain web address, whole or not at all.
+"""Archives downloaded from a web address or from Kaggle, whole or not at all.
 
-Kaggle's own client, run in a process of its own.
-
-What it prints, and the credentials it reads, stay there: of both, no secret reaches a message.
+Kaggle's own client runs in a process of its own. What it prints, and the credentials it reads,
+stay there: of both, no secret reaches a message.
 """
 
 import contextlib
@@ -49,18 +48,11 @@ def download(
     address : str
         `https://…`; a proxy named in the environment is used.
     target : path
-        The file; its folder is made if needed. It gets its name when it is complete.
+        The file; its folder is made once there is an answer. It gets its name when it is complete.
     largest : int
         Bytes beyond which the download is given up.
     what_else : str
         What a person can do instead, for the message.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    Path
-        The file, absolute.
 
     Raises
     ------
@@ -117,7 +109,7 @@ def _receive(answer: requests.Response, target: Path, largest: int, progress: bo
 
 def _reason(error: Exception) -> str:
     """Say in plain words why; the library's own name the addresses of its objects."""
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.exceptions.SSLError):
         return "the server's certificate was not accepted"
@@ -165,8 +157,6 @@ def download_from_kaggle(
         continued, and an archive that is whole is not asked for again.
     n_bytes : int
         Bytes of the data. Twice as many must be free, for the archive and for unpacking it.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -190,7 +180,7 @@ def download_from_kaggle(
         raise kaggle_failure(dataset, "its client is not installed (pip install kaggle)")
     archives.require_space(archive.parent, 2 * n_bytes, dataset)
     storage.make_folder(archive.parent)
-    reasons = []
+    reasons: list[str] = []
     for account in ("", ", ".join(_credentials())):
         if reasons and not account:
             reasons.append("no credentials were found")
@@ -269,8 +259,9 @@ def _run_client(
             encoding="utf-8",
             errors="replace",
         )
-        said: list[str] = []
-        listening = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
+        output = process.stdout or ()
+        lines: list[str] = []
+        listening = threading.Thread(target=lambda: lines.extend(output), daemon=True)
         listening.start()
         try:
             stalled = _wait(process, archive, n_bytes, progress)
@@ -278,12 +269,13 @@ def _run_client(
             process.kill()
             process.wait()
             listening.join(5)
-            process.stdout.close()
+            if process.stdout:
+                process.stdout.close()
     if process.returncode == 0:
         return None
     if stalled:
         return f"no data came for {KAGGLE_STALL_SECONDS} seconds"
-    return _last_line("".join(said), process.returncode)
+    return _last_line(lines, process.returncode)
 
 
 def _wait(process: subprocess.Popen, archive: Path, n_bytes: int, progress: bool) -> bool:
@@ -329,7 +321,7 @@ def _environment(empty_home: str | None) -> dict[str, str]:
 
 def _credentials() -> dict[str, list[str]]:
     """Where the user keeps credentials for Kaggle, and the secrets there, to be hidden."""
-    found = {
+    secrets_by_place = {
         name: [value]
         for name, value in os.environ.items()
         if name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY") and value
@@ -342,7 +334,7 @@ def _credentials() -> dict[str, list[str]]:
     names = ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
     files = [folder / name for folder in folders for name in names]
     # The variable may also hold the path of a file with the token.
-    files += [Path(value) for value in found.get("KAGGLE_API_TOKEN", [])]
+    files += [Path(value) for value in secrets_by_place.get("KAGGLE_API_TOKEN", [])]
     for file in files:
         try:
             text = file.read_text(encoding="utf-8").strip()
@@ -350,13 +342,14 @@ def _credentials() -> dict[str, list[str]]:
             continue
         if text:
             secrets = re.findall(r'"(?:key|access_token|refresh_token)"\s*:\s*"([^"]+)"', text)
-            found[file.name] = secrets or [text]
-    return found
+            secrets_by_place[file.name] = secrets or [text]
+    return secrets_by_place
 
 
-def _last_line(said: str, returncode: int) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    line = lines[-1] if lines else f"the client ended with code {returncode}"
+def _last_line(lines: list[str], returncode: int) -> str:
+    """Quote what the client printed last, without secrets."""
+    printed = [line.strip() for line in lines if line.strip()]
+    line = printed[-1] if printed else f"the client ended with code {returncode}"
     for secrets in _credentials().values():
         for secret in secrets:
             for form in (secret, urllib.parse.quote(secret, safe=""), json.dumps(secret)[1:-1]):

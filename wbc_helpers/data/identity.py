@@ -153,12 +153,13 @@ def _count(files: Iterable[str]) -> pd.DataFrame:
 
 
 def _compare_counts(source: Source, counts: pd.DataFrame) -> tuple[str, ...]:
+    counted = counts.T.to_dict()
     return tuple(
-        f"{split}/{cells.BY_NAME[name].folder} holds {counts.loc[split, name]:,} images, expected "
+        f"{split}/{cells.BY_NAME[name].folder} holds {counted[split][name]:,} images, expected "
         f"{expected:,}."
         for split, row in (source.counts or {}).items()
         for name, expected in row.items()
-        if counts.loc[split, name] != expected
+        if counted[split][name] != expected
     )
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -86,11 +86,14 @@ def _by_split(**splits: tuple[int, int, int, int]) -> dict[str, dict[str, int]]:
 
 
 _MANIFESTS = resources.files("wbc_helpers") / "manifests"
-_DRAWN = {
-    "title": "Drawn sample",
-    "licence": "MIT, as this project",
-    "citation": "Drawn by wbc_helpers.data.sample; these are no photographs of blood.",
-}
+_DRAWN = Source(
+    "sample",
+    "images",
+    title="Drawn sample",
+    licence="MIT, as this project",
+    citation="Drawn by wbc_helpers.data.sample; these are no photographs of blood.",
+    drawn=True,
+)
 
 SOURCES: dict[tuple[str, str], Source] = {
     (source.holds, source.name): source
@@ -119,7 +122,7 @@ SOURCES: dict[tuple[str, str], Source] = {
             manifest=_MANIFESTS / "blood-cells.csv.gz",
             n_bytes=113_567_876,
         ),
-        Source("sample", "images", **_DRAWN, counts=sample.COUNTS, drawn=True),
+        replace(_DRAWN, counts=sample.COUNTS),
         Source("local", "images", title="Own images"),
         Source(
             "bccd",
@@ -141,7 +144,7 @@ SOURCES: dict[tuple[str, str], Source] = {
             manifest=_MANIFESTS / "bccd.csv.gz",
             n_bytes=8_862_476,
         ),
-        Source("sample", "photographs", **_DRAWN, n_photographs=sample.N_PHOTOGRAPHS, drawn=True),
+        replace(_DRAWN, holds="photographs", n_photographs=sample.N_PHOTOGRAPHS),
         Source("local", "photographs", title="Own photographs"),
     )
 }
@@ -353,9 +356,9 @@ def recognise(folder: str | Path, holds: Holds, digests: Mapping[str, str]) -> S
     telling = [file for file in digests if file.startswith(layout.telling)]
     marks = [archives.source_of(place) for place in catalog.folders_above(root)]
     for source in layout.published:
-        known = catalog.read_manifest(source.manifest)
-        n_known = sum(known.get(file) == digests[file][:16] for file in telling)
-        if 2 * n_known >= max(1, len(telling)) or source.name in marks:
+        published = catalog.read_manifest(source.manifest) if source.manifest else {}
+        n_published = sum(published.get(file) == digests[file][:16] for file in telling)
+        if 2 * n_published >= max(1, len(telling)) or source.name in marks:
             return source
     return SOURCES[holds, "local"]
 

@@ -1,10 +1,10 @@
-"""Which photographs of smears train, validate and test a detector.
+"""Which photograph each image was made from, and what trains, validates and tests.
 
-Photographs of one field show the same cells. Where one of them trains and the other tests, the
-score says how well cells are recognised that were seen before: such photographs stay together
-here, as `overlaps` finds them. The lists that come with the BCCD data set do not: of the 47 pairs
-of its photographs that overlap, they part 32, and 22 of those show the same white cell; 15 pairs
-have one photograph in its test list and the other outside.
+Photographs of one field, and images made from them, show the same cells. Where one of them trains
+and the other tests, the score says how well cells are recognised that were trained on: they form a
+group here, and groups stay undivided. The lists that come with the BCCD data set do not keep them
+together: of the 47 pairs of its photographs that overlap, they part 32, and 22 of those show the
+same white cell; 15 pairs have one photograph in its test list and the other outside.
 """
 
 from collections.abc import Iterable
@@ -21,6 +21,139 @@ from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.catalog import digest_paths, find_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
+AFFINE = ["m00", "m01", "m02", "m10", "m11", "m12"]
+"""Columns of the affine map from the photograph at half size to the image: an image's
+x = m00 · X + m01 · Y + m02 and y = m10 · X + m11 · Y + m12, in pixels, (0, 0) the centre of
+the upper left pixel."""
+
+MATCH_COLUMNS = {
+    "source_id": "string",
+    "inliers": "int64",
+    "residual": "float64",
+    "runner_up_id": "string",
+    "runner_up_inliers": "int64",
+    "runner_up_residual": "float64",
+    **dict.fromkeys(AFFINE, "float64"),
+    "ambiguous": "boolean",
+}
+
+
+def shipped() -> pd.DataFrame:
+    """Provenance of the 12,515 images of the Kaggle data set `paultimothymooney/blood-cells`.
+
+    Worked out from the pixels by `origins.audit`; `make audit` does it again and compares.
+
+    Returns
+    -------
+    DataFrame
+        One row an image, ordered like the catalog. `file`: relative to the images folder.
+        `content`: first 16 hexadecimal digits of the file's SHA-256. `source_id`: the photograph,
+        such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that is not in
+        the archive (by `labels.csv` it can only be `BloodImage_00280`, the one labelled
+        neutrophil that is not there). `group_id`: see `group_sources`.
+        `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
+        and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
+        image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
+        it is cut off, by the image or by the photograph. `cell_in_train` (bool): for TEST and
+        TEST_SIMPLE, whether TRAIN shows the same white cell; False for TRAIN.
+    """
+    types = {
+        **MATCH_COLUMNS,
+        "file": "string",
+        **dict.fromkeys(["whole_nucleus", "cell_in_train"], "boolean"),
+    }
+    with resources.as_file(_shipped_file("provenance.csv.gz")) as path:
+        table = pd.read_csv(path, dtype=types)
+    with resources.as_file(_shipped_file("blood-cells.csv.gz")) as path:
+        digests = pd.read_csv(path, dtype="string", index_col="file")["sha256"]
+    table.insert(1, "content", table["file"].map(digests))
+    pairs = shipped_overlaps()
+    # Photographs of which no image was made link others, too.
+    groups = group_sources(pairs, {*table["source_id"], *pairs["first"], *pairs["second"]})
+    table.insert(3, "group_id", table["source_id"].map(groups).astype("string"))
+    return table
+
+
+def shipped_overlaps() -> pd.DataFrame:
+    """Pairs of photographs of the Kaggle data set that show a part of the same field.
+
+    One row a pair, see `overlaps.find_overlaps`.
+    """
+    with resources.as_file(_shipped_file("overlaps.csv")) as path:
+        return pd.read_csv(path, dtype={"first": "string", "second": "string"})
+
+
+def _shipped_file(name: str) -> resources.abc.Traversable:
+    return resources.files("wbc_helpers") / "manifests" / name
+
+
+def content_of(paths: list[str]) -> list[str]:
+    """First 16 hexadecimal digits of the SHA-256 of each file, see `catalog.digest_paths`."""
+    return [digest[:16] for digest in digest_paths(paths)]
+
+
+def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
+    """Add to a catalog which photograph each image was made from, where that is known.
+
+    Images of the known data set are recognised by content, wherever they lie and whatever they
+    are called; those of the drawn sample by their name in it, where the truth lies beside them.
+    Anything else is honestly unknown: see `origins.audit` for other data with photographs.
+
+    Returns
+    -------
+    DataFrame
+        The catalog with `source_id` and `group_id` (string), NA where unknown, and `cell_in_train`
+        (boolean): whether this image of TEST or TEST_SIMPLE shows a white cell that TRAIN
+        shows too.
+    """
+    origins = _truth_of_sample(catalog)
+    if origins is None:
+        origins = shipped().drop_duplicates("content").set_index("content")
+        keys = content_of(list(catalog["path"]))
+    else:
+        keys = list(catalog["file"])
+    origins = origins.reindex(keys)
+    added = ("source_id", "group_id", "cell_in_train")
+    return catalog.assign(**{name: origins[name].array for name in added})
+
+
+def _truth_of_sample(catalog: pd.DataFrame) -> pd.DataFrame | None:
+    """Provenance by file, if these images are the drawn sample."""
+    if catalog.empty:
+        return None
+    path, file = Path(catalog["path"].iloc[0]), Path(catalog["file"].iloc[0])
+    folder = sample.enclosing(path.parents[len(file.parts) - 1])
+    if folder is None:
+        return None
+    truth = sample.truth(folder).astype({"source_id": "string"})
+    pairs = sample.overlaps(folder)
+    truth["group_id"] = truth["source_id"].map(group_sources(pairs, truth["source_id"]))
+    # Its photographs that overlap show the same cell by construction.
+    in_train = truth["file"].str.startswith("TRAIN/")
+    shown = truth["group_id"].isin(truth.loc[in_train, "group_id"]) & ~in_train
+    truth["cell_in_train"] = shown.astype("boolean")
+    return truth.astype({"group_id": "string"}).set_index("file")
+
+
+def group_sources(overlaps: pd.DataFrame, source_ids: Iterable[str]) -> pd.Series:
+    """Join photographs that overlap, directly or through others: the first name of each's group.
+
+    Examples
+    --------
+    >>> pairs = pd.DataFrame({"first": ["c", "b"], "second": ["b", "a"]})
+    >>> group_sources(pairs, ["a", "b", "c", "d"]).to_dict()
+    {'a': 'a', 'b': 'a', 'c': 'a', 'd': 'd'}
+    """
+    names = sorted(set(source_ids))
+    number = {name: i for i, name in enumerate(names)}
+    links = overlaps[overlaps["first"].isin(number) & overlaps["second"].isin(number)]
+    ends = links["first"].map(number), links["second"].map(number)
+    graph = coo_array((np.ones(len(links)), ends), shape=(len(names), len(names)))
+    _, labels = connected_components(graph, directed=False)
+    # In the order of names the first of a group is its smallest.
+    groups = pd.Series(names, dtype=object, name="group_id").groupby(labels).transform("first")
+    return groups.set_axis(pd.Index(names, name="source_id"))
+
 
 def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
     """Deal images into folds for cross-validation, photographs undivided.
@@ -31,14 +164,11 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
         With columns `cell_type` and `group_id` (photographs that overlap share one).
     n_folds : int
         At least 2.
-    seed : int
-        Seed of the shuffle.
 
     Returns
     -------
     Series of int
-        0 to `n_folds` − 1 for each row, same index, as alike in their cell types as the groups
-        allow.
+        0 to `n_folds` − 1 for each row, as alike in their cell types as the groups allow.
 
     Raises
     ------
@@ -86,13 +216,11 @@ def split_validation(
     fraction : float
         Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996. A
         grouped split sets the nearest possible part aside: one of round(1 / fraction) folds.
-    seed : int
-        Seed of the shuffle.
 
     Returns
     -------
     Series of str
-        `train` or `validation` for each row, same index, stratified by cell type.
+        `train` or `validation` for each row, stratified by cell type.
 
     Raises
     ------
@@ -125,12 +253,7 @@ PARTS = ("train", "val", "test")
 
 
 def read_lists(folder: str | Path) -> pd.Series:
-    """Read the lists of photographs that come with a data set.
-
-    Parameters
-    ----------
-    folder : path
-        As `sources.fetch` returns it.
+    """Read the lists of photographs that come with a data set, see `catalog.smears_folder`.
 
     Returns
     -------
@@ -172,23 +295,13 @@ def read_lists(folder: str | Path) -> pd.Series:
 def parted_pairs(pairs: pd.DataFrame, parts: pd.Series) -> pd.DataFrame:
     """Overlapping photographs of which a split puts one here, the other there.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        See `find_pairs`.
-    parts : Series of str
-        Part by photograph, see `read_lists`. Photographs in none are passed over.
-
-    Returns
-    -------
-    DataFrame
-        Those rows of `pairs`, with `first_part` and `second_part`; none for a split that keeps
-        overlapping photographs together.
+    Those rows of `pairs` (see `overlaps.find_smear_pairs`), with `first_part` and `second_part` of
+    `parts` (by photograph, see `read_lists`); photographs in no part are passed over.
     """
     sides = {f"{side}_part": pairs[side].map(parts) for side in ("first", "second")}
     both = pairs.assign(**sides)
-    known = both["first_part"].notna() & both["second_part"].notna()
-    return both[known & (both["first_part"] != both["second_part"])].reset_index(drop=True)
+    dealt = both["first_part"].notna() & both["second_part"].notna()
+    return both[dealt & (both["first_part"] != both["second_part"])].reset_index(drop=True)
 
 
 def split_photographs(
@@ -202,14 +315,10 @@ def split_photographs(
 
     Parameters
     ----------
-    annotations : Annotations
-        See `annotations.read_annotations`.
     pairs : DataFrame
-        See `find_pairs`.
+        See `overlaps.find_smear_pairs`.
     fraction : float
         Part for validation, and as much for the test: the nearest of 1/3, 1/4, 1/5, …
-    seed : int
-        Seed of the shuffle.
     test : iterable of str
         Photographs to test on, such as those that a classifier did not see; those that overlap
         them are added, and the others dealt to training and validation. None deals all.
@@ -259,155 +368,3 @@ def split_photographs(
         parts[(fold == number).to_numpy()] = part
     parts[in_test.reindex(names).to_numpy()] = "test"
     return parts
-
-
-AFFINE = ["m00", "m01", "m02", "m10", "m11", "m12"]
-"""Columns of the affine map from the photograph at half size to the image: an image's
-x = m00 · X + m01 · Y + m02 and y = m10 · X + m11 · Y + m12, in pixels, (0, 0) the centre of
-the upper left pixel."""
-
-MATCH_COLUMNS = {
-    "source_id": "string",
-    "inliers": "int64",
-    "residual": "float64",
-    "runner_up_id": "string",
-    "runner_up_inliers": "int64",
-    "runner_up_residual": "float64",
-    **dict.fromkeys(AFFINE, "float64"),
-    "ambiguous": "boolean",
-}
-
-
-# What ships with the package
-
-
-def shipped() -> pd.DataFrame:
-    """Provenance of the 12,515 images of the Kaggle data set `paultimothymooney/blood-cells`.
-
-    Worked out from the pixels by `origins.audit`; `make audit` does it again and compares.
-
-    Returns
-    -------
-    DataFrame
-        One row an image, ordered like the catalog. `file`: relative to the images folder.
-        `content`:
-        first 16 hexadecimal digits of the file's SHA-256. `source_id`: the
-        photograph, such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that
-        is not in the archive (by `labels.csv` it can only be `BloodImage_00280`, the one
-        labelled neutrophil that is not there). `group_id`: first name of the group of
-        photographs that overlap.
-        `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
-        and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
-        image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
-        it is cut off, by the image or by the photograph. `cell_in_train` (bool): for TEST and
-        TEST_SIMPLE, whether TRAIN shows the same white cell; False for TRAIN.
-    """
-    types = {
-        **MATCH_COLUMNS,
-        "file": "string",
-        **dict.fromkeys(["whole_nucleus", "cell_in_train"], "boolean"),
-    }
-    with resources.as_file(_shipped_file("provenance.csv.gz")) as path:
-        table = pd.read_csv(path, dtype=types)
-    with resources.as_file(_shipped_file("blood-cells.csv.gz")) as path:
-        digests = pd.read_csv(path, dtype="string", index_col="file")["sha256"]
-    table.insert(1, "content", table["file"].map(digests))
-    pairs = shipped_overlaps()
-    # Photographs of which no image was made link others, too.
-    groups = group_sources(pairs, {*table["source_id"], *pairs["first"], *pairs["second"]})
-    table.insert(3, "group_id", table["source_id"].map(groups).astype("string"))
-    return table
-
-
-def shipped_overlaps() -> pd.DataFrame:
-    """Pairs of photographs of the known data set that show a part of the same field.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair, see `overlaps.find_overlaps`.
-    """
-    with resources.as_file(_shipped_file("overlaps.csv")) as path:
-        return pd.read_csv(path, dtype={"first": "string", "second": "string"})
-
-
-def _shipped_file(name: str) -> resources.abc.Traversable:
-    return resources.files("wbc_helpers") / "manifests" / name
-
-
-def content_of(paths: list[str]) -> list[str]:
-    """First 16 hexadecimal digits of the SHA-256 of each file, see `catalog.digest_paths`."""
-    return [digest[:16] for digest in digest_paths(paths)]
-
-
-def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
-    """Add to a catalog which photograph each image was made from, where that is known.
-
-    Images of the known data set are recognised by content, wherever they lie and whatever they
-    are called; those of the drawn sample by their name in it, where the truth lies beside them.
-    Anything else is honestly unknown: see `origins.audit` for other data with photographs.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        With columns `path` and `file`.
-
-    Returns
-    -------
-    DataFrame
-        A copy with `source_id` and `group_id` (string), NA where unknown, and `cell_in_train`
-        (boolean): whether this image of TEST or TEST_SIMPLE shows a white cell that TRAIN
-        shows too.
-    """
-    known = _truth_of_sample(catalog)
-    if known is None:
-        known = shipped().drop_duplicates("content").set_index("content")
-        keys = content_of(list(catalog["path"]))
-    else:
-        keys = catalog["file"]
-    found = known.reindex(keys)[["source_id", "group_id", "cell_in_train"]]
-    return catalog.assign(**{name: found[name].array for name in found})
-
-
-def _truth_of_sample(catalog: pd.DataFrame) -> pd.DataFrame | None:
-    """Provenance by file, if these images are the drawn sample."""
-    if catalog.empty:
-        return None
-    path, file = Path(catalog["path"].iloc[0]), Path(catalog["file"].iloc[0])
-    folder = sample.enclosing(path.parents[len(file.parts) - 1])
-    if folder is None:
-        return None
-    truth = sample.truth(folder).astype({"source_id": "string"})
-    pairs = sample.overlaps(folder)
-    truth["group_id"] = truth["source_id"].map(group_sources(pairs, truth["source_id"]))
-    # Its photographs that overlap show the same cell by construction.
-    in_train = truth["file"].str.startswith("TRAIN/")
-    shown = truth["group_id"].isin(truth.loc[in_train, "group_id"]) & ~in_train
-    truth["cell_in_train"] = shown.astype("boolean")
-    return truth.astype({"group_id": "string"}).set_index("file")
-
-
-def group_sources(overlaps: pd.DataFrame, source_ids: Iterable[str]) -> pd.Series:
-    """Join photographs that overlap, directly or through others, into groups.
-
-    Parameters
-    ----------
-    overlaps : DataFrame
-        With columns `first` and `second`, see `find_overlaps`.
-    source_ids : iterable of str
-        Names of all photographs.
-
-    Returns
-    -------
-    Series of str
-        The group of each photograph, by its name: the first name in the group.
-    """
-    names = sorted(set(source_ids))
-    number = {name: i for i, name in enumerate(names)}
-    links = overlaps[overlaps["first"].isin(number) & overlaps["second"].isin(number)]
-    ends = links["first"].map(number), links["second"].map(number)
-    graph = coo_array((np.ones(len(links)), ends), shape=(len(names), len(names)))
-    _, labels = connected_components(graph, directed=False)
-    # In the order of names the first of a group is its smallest.
-    groups = pd.Series(names, dtype=object, name="group_id").groupby(labels).transform("first")
-    return groups.set_axis(pd.Index(names, name="source_id"))
