@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -377,6 +378,58 @@ def test_badges_refuses_what_is_no_repository(small_repository, wrong):
     done = badges(small_repository, "--", wrong)
     assert done.returncode == 2 and "Expected owner/name" in done.stderr
     assert texts(small_repository) == before
+
+
+# --- What people read -----------------------------------------------------------------------------
+
+PAGES = ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")
+
+
+def pages() -> list[Path]:
+    return [*(ROOT / name for name in PAGES), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_links_between_pages_lead_somewhere():
+    links = [
+        (page, link.partition("#")[0])
+        for page in pages()
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        if not link.startswith("http")
+    ]
+    assert len(links) > 30
+    assert [
+        f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()
+    ] == []
+
+
+def test_the_python_that_pages_show_imports_what_is_there():
+    """Each imported name; a call would need weights and photographs."""
+    shown = [
+        block
+        for page in pages()
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    ]
+    cards = (ROOT / "wbc_helpers" / "weights").glob("*.md")
+    shown += [
+        line.strip()
+        for card in cards
+        for line in card.read_text(encoding="utf-8").splitlines()
+        if line.startswith("    from wbc_helpers")
+    ]
+    statements = [node for block in shown for node in ast.walk(ast.parse(block))]
+    imported = [
+        (node.module, alias.name)
+        for node in statements
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert len(imported) >= 6
+    for module, name in imported:
+        assert importlib.util.find_spec(f"{module}.{name}"), f"{module} has no {name}"
 
 
 # --- Versions and imports -------------------------------------------------------------------------
