@@ -17,3 +17,16 @@ def draw_field(red_cell, nuclei, width=640, height=480, touching=False):
     for x, y, radius in nuclei:
         cv2.circle(field, (x, y), radius, (110, 70, 180), -1, cv2.LINE_AA)
     return field
+
+
+LAMP = (230, 200, 215)
+
+
+def draw_disc(size=(240, 320), lamp=LAMP, centre=(160, 120), radius=25):
+    """A bluish disc on a background of one colour."""
+    drawn = np.full((*size, 3), lamp, np.uint8)
+    stained = tuple(
+        round(level * share) for level, share in zip(lamp, (0.5, 0.3, 0.9), strict=True)
+    )
+    cv2.circle(drawn, centre, radius, stained, -1)
+    return drawn

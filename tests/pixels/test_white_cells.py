@@ -6,9 +6,10 @@ import xml.etree.ElementTree as ElementTree
 import cv2
 import numpy as np
 import pytest
-from drawn_fields import draw_field
+from drawn_fields import draw_disc, draw_field
+from PIL import Image
 
-from wbc_helpers.pixels import images, white_cells
+from wbc_helpers.pixels import images, stain, white_cells
 from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
 
 SMEAR = (220, 180, 190)
@@ -132,6 +133,41 @@ def test_nothing_found_is_said_and_a_guess_is_called_one():
     assert not found and (guess.x, guess.y) == pytest.approx((80, 60), abs=1)
     cell, found = white_cells.locate_one(draw_field(52, [(80, 60, 24)], 320, 240))
     assert found and (cell.x, cell.y) == pytest.approx((80, 60), abs=1)
+
+
+# Crops
+
+
+def cell(x, y):
+    return white_cells.WhiteCell(x, y, 0, 0, 320, 240, 2000.0, False)
+
+
+def test_a_crop_shows_the_cell_in_its_middle_at_the_scale_of_the_red_cells():
+    for scale in (1, 2):
+        size = (240 * scale, 320 * scale)
+        drawn = draw_disc(size, (235, 235, 235), (100 * scale, 90 * scale), 25 * scale)
+        red_cell = 50 * scale
+        crop = white_cells.cut_out(drawn, cell(100 * scale, 90 * scale), 68, red_cell, side=3.4)
+        # 3.4 red cells are 68 pixels, so the disc, a red cell wide, is 20 pixels wide.
+        stained = crop[..., 1] < 150
+        assert stained.sum() == pytest.approx(np.pi * 10**2, rel=0.08)
+        y, x = np.nonzero(stained)
+        assert (x.mean(), y.mean()) == pytest.approx((33.5, 33.5), abs=0.6)
+
+
+def test_beyond_the_frame_is_background():
+    crop = white_cells.cut_out(draw_disc(lamp=(100, 100, 100)), cell(0, 0), 64, 52)
+    assert (crop[:28, :] == stain.WHITE).all() and (crop[:, :28] == stain.WHITE).all()
+    assert (crop[40:, 40:] == 100).all()
+
+
+def test_from_file_to_crop(tmp_path):
+    path = tmp_path / "cell.png"
+    Image.fromarray(draw_disc(centre=(220, 150))).save(path)
+    crop = white_cells.read_crop(path, (64, 64))
+    assert crop.shape == (64, 64, 3) and (crop[0, 0] == stain.WHITE).all()
+    y, x = np.nonzero(crop[..., 1] < 150)
+    assert (x.mean(), y.mean()) == pytest.approx((31.5, 31.5), abs=0.6)
 
 
 @pytest.mark.slow

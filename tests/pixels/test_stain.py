@@ -1,31 +1,15 @@
-"""Crops of drawn fields whose light, scale and place are known."""
+"""Light and stain of drawn fields whose lamp and dyes are known."""
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from drawn_fields import LAMP, draw_disc
 
-from wbc_helpers.pixels import stain, white_cells
-
-LAMP = (230, 200, 215)
-
-
-def field(size=(240, 320), lamp=LAMP, centre=(160, 120), radius=25):
-    """A bluish disc on a background of one colour."""
-    drawn = np.full((*size, 3), lamp, np.uint8)
-    stained = tuple(
-        round(level * share) for level, share in zip(lamp, (0.5, 0.3, 0.9), strict=True)
-    )
-    cv2.circle(drawn, centre, radius, stained, -1)
-    return drawn
-
-
-def cell(x, y):
-    return white_cells.WhiteCell(x, y, 0, 0, 320, 240, 2000.0, False)
+from wbc_helpers.pixels import stain
 
 
 def test_the_background_is_found_beside_fill_and_cells():
-    drawn = field()
+    drawn = draw_disc()
     drawn[:60] = 0
     np.testing.assert_array_equal(stain.background(drawn), LAMP)
 
@@ -37,7 +21,7 @@ def test_an_image_of_fill_has_the_usual_background():
 
 @pytest.mark.parametrize("lamp", [LAMP, (250, 250, 250), (200, 230, 180), (150, 140, 160)])
 def test_balancing_takes_the_lamp_away_and_leaves_the_stain(lamp):
-    balanced = stain.balance(field(lamp=lamp))
+    balanced = stain.balance(draw_disc(lamp=lamp))
     assert (balanced[0, 0] == stain.WHITE).all()
     # Transmitted parts of the light, whatever the lamp was; no red cell is there to correct them.
     np.testing.assert_allclose(balanced[120, 160] / stain.WHITE, (0.5, 0.3, 0.9), atol=0.012)
@@ -74,37 +58,9 @@ def test_a_stain_beyond_belief_is_corrected_in_part():
 
 
 def test_fill_becomes_background():
-    drawn = field()
+    drawn = draw_disc()
     drawn[:, :40] = 0
     drawn[:, 40:42] = 70  # what JPEG makes of such an edge
     assert (stain.balance(drawn)[:, 40:42] == stain.WHITE).all()
     assert (stain.balance(drawn)[:, :40] == stain.WHITE).all()
     assert (drawn[:, :40] == 0).all()  # the image itself is left alone
-
-
-def test_a_crop_shows_the_cell_in_its_middle_at_the_scale_of_the_red_cells():
-    for scale in (1, 2):
-        size = (240 * scale, 320 * scale)
-        drawn = field(size, (235, 235, 235), (100 * scale, 90 * scale), 25 * scale)
-        red_cell = 50 * scale
-        crop = white_cells.cut_out(drawn, cell(100 * scale, 90 * scale), 68, red_cell, side=3.4)
-        # 3.4 red cells are 68 pixels, so the disc, a red cell wide, is 20 pixels wide.
-        stained = crop[..., 1] < 150
-        assert stained.sum() == pytest.approx(np.pi * 10**2, rel=0.08)
-        y, x = np.nonzero(stained)
-        assert (x.mean(), y.mean()) == pytest.approx((33.5, 33.5), abs=0.6)
-
-
-def test_beyond_the_frame_is_background():
-    crop = white_cells.cut_out(field(lamp=(100, 100, 100)), cell(0, 0), 64, 52)
-    assert (crop[:28, :] == stain.WHITE).all() and (crop[:, :28] == stain.WHITE).all()
-    assert (crop[40:, 40:] == 100).all()
-
-
-def test_from_file_to_crop(tmp_path):
-    path = tmp_path / "cell.png"
-    Image.fromarray(field(centre=(220, 150))).save(path)
-    crop = white_cells.read_crop(path, (64, 64))
-    assert crop.shape == (64, 64, 3) and (crop[0, 0] == stain.WHITE).all()
-    y, x = np.nonzero(crop[..., 1] < 150)
-    assert (x.mean(), y.mean()) == pytest.approx((31.5, 31.5), abs=0.6)
