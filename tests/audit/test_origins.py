@@ -21,8 +21,8 @@ def test_every_image_of_the_sample_finds_its_photograph(sample_folder, report):
     assert len(both) == len(report.images) == sample.N_IMAGES
     assert (both["source_id"] == both["source_id_true"]).all()
     assert not both["ambiguous"].any()
-    true_maps = both[[f"{name}_true" for name in splits.AFFINE]].to_numpy()
-    maps = both[splits.AFFINE].to_numpy()
+    true_maps = both[[f"{name}_true" for name in sample.AFFINE]].to_numpy()
+    maps = both[sample.AFFINE].to_numpy()
     errors = [corner_error(*pair) for pair in zip(maps, true_maps, strict=True)]
     assert np.median(errors) < 0.15
     assert max(errors) < 1
@@ -53,7 +53,7 @@ def test_images_of_a_missing_photograph_are_one_group(sample_folder, sample_cata
     assert (expected == "missing_1").sum() >= 4
     assert found["source_id"].tolist() == expected.tolist()
     unknown = found["source_id"] == "missing_1"
-    assert found.loc[unknown, splits.AFFINE].isna().all(axis=None)
+    assert found.loc[unknown, sample.AFFINE].isna().all(axis=None)
     assert (found.loc[unknown, "inliers"] >= overlaps.MIN_INLIERS).all()
 
 
@@ -177,7 +177,7 @@ def test_audit_tells_how_much_of_a_nucleus_is_shown(tmp_path, field):
     table = pd.DataFrame(
         [[source, 1.0, 0.0, shift, 0.0, 1.0, 0.0] for source, shift in
          zip(["a", "a", "a", "b"], shifts, strict=True)],
-        columns=["source_id", *splits.AFFINE],
+        columns=["source_id", *sample.AFFINE],
     )  # fmt: skip
     judged = origins._judge_nuclei(table, nuclei)
     assert judged["nucleus_shown"][:3] == pytest.approx([1, 0.5, 0], abs=0.03)

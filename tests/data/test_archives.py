@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import io
 import os
 import stat
 import struct
@@ -14,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from written_files import below, write_tar, write_zip
 
 from wbc_helpers.data import archives
 from wbc_helpers.errors import (
@@ -43,25 +43,11 @@ UNSAFE_NAMES = [
 ]
 
 
-def write_zip(path, content, compression=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        for name, data in content.items():
-            archive.writestr(name, data)
-    return path
+def write_deflated(path, files):
+    return write_zip(path, files, zipfile.ZIP_DEFLATED)
 
 
-def write_tar(path, content, **changes):
-    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
-        for name, data in content.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            for field, value in changes.items():
-                setattr(info, field, value)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-WRITERS = {"cells.zip": write_zip, "cells.tar.gz": write_tar}
+WRITERS = {"cells.zip": write_deflated, "cells.tar.gz": write_tar}
 
 
 @pytest.fixture(params=WRITERS)
@@ -70,29 +56,21 @@ def archive(request, tmp_path):
     return WRITERS[request.param](tmp_path / request.param, CONTENT)
 
 
-def files_below(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in Path(folder).rglob("*")
-        if path.is_file()
-    }
-
-
 def refused(error, archive, match=None):
     """Unpacking raises, and neither the folder nor anything beside it appears."""
-    before = files_below(archive.parent)
+    before = below(archive.parent)
     for call in (archives.inspect, lambda path: archives.unpack(path, path.parent / "out", False)):
         with pytest.raises(error, match=match) as caught:
             call(archive)
         assert archive.name in str(caught.value)
-    assert files_below(archive.parent) == before
+    assert below(archive.parent) == before
     assert not (archive.parent / "out").exists()
     assert not Path("/tmp/outside.txt").exists()
 
 
 def test_unpacks_byte_for_byte(archive, tmp_path, capfd):
     assert archives.unpack(archive, tmp_path / "out", progress=False) == 3
-    assert files_below(tmp_path / "out") == CONTENT
+    assert below(tmp_path / "out") == CONTENT
     assert capfd.readouterr() == ("", "")
 
 
@@ -104,7 +82,7 @@ def test_shows_progress(archive, tmp_path, capfd):
 def test_kind_is_told_by_content(tmp_path):
     misnamed = write_tar(tmp_path / "cells.zip", CONTENT)
     archives.unpack(misnamed, tmp_path / "out", progress=False)
-    assert files_below(tmp_path / "out") == CONTENT
+    assert below(tmp_path / "out") == CONTENT
 
 
 def test_inspect_lists_and_writes_nothing(archive, tmp_path):
@@ -119,7 +97,7 @@ def test_inspect_lists_and_writes_nothing(archive, tmp_path):
 def test_folders_backslashes_and_dots_in_names(writer, tmp_path):
     content = {"./a/./b.txt": b"1", "c\\d.txt": b"2", "... odd ..name": b"3"}
     archives.unpack(writer(tmp_path / "odd", content), tmp_path / "out", progress=False)
-    assert files_below(tmp_path / "out") == {
+    assert below(tmp_path / "out") == {
         "a/b.txt": b"1",
         "c/d.txt": b"2",
         "... odd ..name": b"3",
@@ -197,7 +175,7 @@ def test_too_large_in_all(kind, tmp_path, monkeypatch):
 
 
 def test_bomb_with_the_limits_as_they_are(tmp_path):
-    bomb = write_zip(tmp_path / "cells.zip", {"zeros": bytes(archives.RATIO_COUNTS_FROM + 1)})
+    bomb = write_deflated(tmp_path / "cells.zip", {"zeros": bytes(archives.RATIO_COUNTS_FROM + 1)})
     assert bomb.stat().st_size < 200_000
     refused(UnsafeArchive, bomb, "50 times its size")
 
@@ -225,7 +203,7 @@ def test_huge_header_in_a_tar(tmp_path, monkeypatch):
 
 
 def test_size_that_lies_writes_no_more_than_it_says(tmp_path):
-    bad = write_zip(tmp_path / "cells.zip", {"zeros": bytes(10**6)})
+    bad = write_deflated(tmp_path / "cells.zip", {"zeros": bytes(10**6)})
     data = bytearray(bad.read_bytes())
     struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 100)
     bad.write_bytes(data)
@@ -372,7 +350,7 @@ def test_folder_with_something_in_it(archive, tmp_path):
     (tmp_path / "out/mine.txt").write_text("mine")
     with pytest.raises(ReadOnlyFolder, match="not empty"):
         archives.unpack(archive, tmp_path / "out", progress=False)
-    assert files_below(tmp_path / "out") == {"mine.txt": b"mine"}
+    assert below(tmp_path / "out") == {"mine.txt": b"mine"}
 
 
 # The atomic folder
@@ -383,7 +361,7 @@ def test_atomic_folder_appears_when_complete(tmp_path):
         (partial / "a.txt").write_text("a")
         assert not (tmp_path / "deep/target").exists()
         assert partial.parent == tmp_path / "deep"
-    assert files_below(tmp_path) == {"deep/target/a.txt": b"a"}
+    assert below(tmp_path) == {"deep/target/a.txt": b"a"}
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -401,14 +379,14 @@ def test_atomic_folder_overwrites_nothing(tmp_path):
     for target in ("target", "file"):
         with pytest.raises(ReadOnlyFolder), archives.atomic_folder(tmp_path / target):
             pytest.fail("nothing may be filled")
-    assert files_below(tmp_path) == {"target/mine.txt": b"mine", "file": b"mine too"}
+    assert below(tmp_path) == {"target/mine.txt": b"mine", "file": b"mine too"}
 
 
 def test_atomic_folder_takes_an_empty_folder(tmp_path):
     (tmp_path / "target").mkdir()
     with archives.atomic_folder(tmp_path / "target") as partial:
         (partial / "a.txt").write_text("a")
-    assert files_below(tmp_path) == {"target/a.txt": b"a"}
+    assert below(tmp_path) == {"target/a.txt": b"a"}
 
 
 def test_atomic_folder_loses_a_race_without_harm(tmp_path):
@@ -416,7 +394,7 @@ def test_atomic_folder_loses_a_race_without_harm(tmp_path):
         (partial / "a.txt").write_text("mine")
         (tmp_path / "target").mkdir()
         (tmp_path / "target/a.txt").write_text("theirs")
-    assert files_below(tmp_path) == {"target/a.txt": b"theirs"}
+    assert below(tmp_path) == {"target/a.txt": b"theirs"}
 
 
 def test_leftovers_of_a_dead_process_are_removed(tmp_path):

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from written_files import write_folder
 
 from wbc_helpers import cells
 from wbc_helpers.data import archives, catalog, identity, sample
@@ -29,19 +30,12 @@ def own_images(note="own"):
     }
 
 
-def write(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
 @pytest.fixture
 def known(tmp_path, monkeypatch):
     """A folder that is the known data set, as far as the table and the manifest say."""
-    folder = write(tmp_path / "known", own_images(""))
+    folder = write_folder(tmp_path / "known", own_images(""))
     photographs = {"JPEGImages/BloodImage_00000.jpg": b"photograph", "labels.csv": b"Category"}
-    write(folder, photographs | {"Annotations/BloodImage_00000.xml": b"<annotation/>"})
+    write_folder(folder, photographs | {"Annotations/BloodImage_00000.xml": b"<annotation/>"})
     identity.write_manifest(folder, tmp_path / "manifest.csv.gz")
     found = identity.identify(folder)
     published = dataclasses.replace(
@@ -77,7 +71,7 @@ def test_shipped_manifest_agrees_with_the_table():
 
 
 def test_digest_as_documented(tmp_path):
-    folder = write(
+    folder = write_folder(
         tmp_path / "mine", {"TRAIN/NEUTROPHIL/b.jpeg": b"1", "TRAIN/EOSINOPHIL/a.jpeg": b"2"}
     )
     (folder / "TEST").mkdir()
@@ -99,7 +93,7 @@ def test_digest_as_documented(tmp_path):
 def test_what_systems_leave_behind_does_not_count(known):
     before = identity.identify(known)
     for name in ("__MACOSX/._a.jpeg", ".DS_Store", "._0_1.jpeg", "Thumbs.db", "desktop.ini"):
-        write(known / "TRAIN", {name: b"x", f"EOSINOPHIL/{name}": b"x"})
+        write_folder(known / "TRAIN", {name: b"x", f"EOSINOPHIL/{name}": b"x"})
     after = identity.identify(known)
     assert (after.digest, after.n_images, after.deviations) == (before.digest, 32, ())
 
@@ -123,7 +117,7 @@ def test_deviations_name_the_files(known):
     train = known / "TRAIN"
     (train / "EOSINOPHIL/_0_0.jpeg").unlink()
     (train / "MONOCYTE/_1_1.jpeg").write_bytes(b"changed")
-    write(train, {"NEUTROPHIL/new.jpeg": b"new", "BASOPHIL/_0_0.jpeg": b"new"})
+    write_folder(train, {"NEUTROPHIL/new.jpeg": b"new", "BASOPHIL/_0_0.jpeg": b"new"})
     (known / "labels.csv").write_bytes(b"changed")
     found = identity.identify(known)
     assert found.deviations == (
@@ -156,7 +150,7 @@ def test_half_of_the_images_make_it_the_known_data_set(n_own, name, known):
 
 
 def test_own_images_have_no_deviations(known, tmp_path):
-    mine = write(tmp_path / "mine", own_images())
+    mine = write_folder(tmp_path / "mine", own_images())
     found = identity.verify(mine)
     assert found.source is SOURCES["images", "local"]
     assert (found.n_images, found.deviations) == (32, ())
@@ -165,10 +159,10 @@ def test_own_images_have_no_deviations(known, tmp_path):
 @pytest.mark.parametrize("below", ["", "images/", "dataset2-master/dataset2-master/images/"])
 def test_what_came_from_kaggle_stays_that_however_damaged(below, known, tmp_path):
     changed = {below + name: data for name, data in own_images("changed").items()}
-    folder = write(tmp_path / "fetched", changed)
+    folder = write_folder(tmp_path / "fetched", changed)
     assert identity.identify(folder).source.name == "local"
     marker = {"format": 1, "source": "kaggle", "archive": {"name": "x.zip"}, "n_files": 32}
-    write(folder, {archives.MARKER: json.dumps(marker).encode()})
+    write_folder(folder, {archives.MARKER: json.dumps(marker).encode()})
     with pytest.raises(DataMismatch, match="32 files are changed"):
         identity.verify(folder)
     assert identity.identify(catalog.images_folder(folder)).source.name == "kaggle"
@@ -179,16 +173,18 @@ def test_what_came_from_kaggle_stays_that_however_damaged(below, known, tmp_path
     ["", "[]", "{", '{"format": 2, "archive": {"name": "x"}, "n_files": 1}', '{"format": 1}'],
 )
 def test_marker_that_is_not_ours_counts_for_nothing(text, tmp_path):
-    write(tmp_path, {archives.MARKER: text.encode()})
+    write_folder(tmp_path, {archives.MARKER: text.encode()})
     assert archives.read_marker(tmp_path) == {}
     assert archives.source_of(tmp_path) == ""
 
 
 def test_drawn_cells_are_told_by_their_mark_from_any_depth(tmp_path):
     images = "dataset2-master/dataset2-master/images/"
-    folder = write(tmp_path / "x", {images + name: data for name, data in own_images().items()})
+    folder = write_folder(
+        tmp_path / "x", {images + name: data for name, data in own_images().items()}
+    )
     assert not identity.identify(folder).drawn
-    write(folder, {"sample.json": b'{"version": 1, "seed": 0}'})
+    write_folder(folder, {"sample.json": b'{"version": 1, "seed": 0}'})
     for place in (folder, catalog.images_folder(folder)):
         assert identity.identify(place).source is SOURCES["images", "sample"]
 

@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
+from written_files import below, write_folder, write_zip
 
 from wbc_helpers import cells
 from wbc_helpers.data import archives, catalog, downloads, identity, sample, sources
@@ -44,30 +44,6 @@ def contents(note=""):
     files[f"{PHOTOGRAPHS}/Annotations/BloodImage_00000.xml"] = "<annotation/>"
     files[f"{PHOTOGRAPHS}/labels.csv"] = "Image,Category"
     return {name: text.encode() for name, text in files.items()}
-
-
-def write_folder(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def below(folder, with_times=False):
-    return {
-        path.relative_to(folder).as_posix(): (
-            (path.read_bytes(), path.stat().st_mtime_ns) if with_times else path.read_bytes()
-        )
-        for path in Path(folder).rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture(autouse=True)

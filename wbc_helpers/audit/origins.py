@@ -23,7 +23,8 @@ from wbc_helpers import cells, storage
 from wbc_helpers.audit import overlaps
 from wbc_helpers.audit.overlaps import find_overlaps, read_photographs
 from wbc_helpers.data.catalog import find_images, photographs_folder
-from wbc_helpers.data.splits import AFFINE, MATCH_COLUMNS, content_of, group_sources, shipped
+from wbc_helpers.data.sample import AFFINE
+from wbc_helpers.data.splits import MATCH_COLUMNS, content_of, group_sources, shipped
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.white_cells import find_nuclei

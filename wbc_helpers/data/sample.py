@@ -48,7 +48,9 @@ OVERLAPPING = ("eosinophil", "neutrophil")
 N_PHOTOGRAPHS = sum(sum(n.values()) for n in PHOTOGRAPHS.values()) + len(TWO_WHITE_CELLS)
 N_IMAGES = sum(sum(numbers.values()) for numbers in COUNTS.values())
 AFFINE = ["m00", "m01", "m02", "m10", "m11", "m12"]
-"""Columns of `truth` that hold the affine map."""
+"""Columns of the affine map from the photograph at half size to the image: an image's
+x = m00 · X + m01 · Y + m02 and y = m10 · X + m11 · Y + m12, in pixels, (0, 0) the centre of
+the upper left pixel."""
 
 _MARKER, _PROVENANCE = "sample.json", "provenance.csv"
 _DATASET = Path("dataset-master/dataset-master")
@@ -136,10 +138,7 @@ def truth(folder: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         One row an image. `file`: relative to the folder of the splits, such as
-        `TRAIN/EOSINOPHIL/_0_1.jpeg`; `source_id`: name of the photograph; `m00` … `m12`: float64,
-        the affine map from the half-size photograph (640×480 averaged over blocks of 2×2) to the
-        image, x' = m00 x + m01 y + m02 and y' = m10 x + m11 y + m12, in pixels, x to the right
-        and y down, whole numbers at the centres of pixels (as OpenCV counts).
+        `TRAIN/EOSINOPHIL/_0_1.jpeg`; `source_id`: name of the photograph; `AFFINE`: float64.
 
     Raises
     ------

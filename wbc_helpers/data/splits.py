@@ -21,11 +21,6 @@ from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.catalog import digest_paths, find_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
-AFFINE = ["m00", "m01", "m02", "m10", "m11", "m12"]
-"""Columns of the affine map from the photograph at half size to the image: an image's
-x = m00 · X + m01 · Y + m02 and y = m10 · X + m11 · Y + m12, in pixels, (0, 0) the centre of
-the upper left pixel."""
-
 MATCH_COLUMNS = {
     "source_id": "string",
     "inliers": "int64",
@@ -33,7 +28,7 @@ MATCH_COLUMNS = {
     "runner_up_id": "string",
     "runner_up_inliers": "int64",
     "runner_up_residual": "float64",
-    **dict.fromkeys(AFFINE, "float64"),
+    **dict.fromkeys(sample.AFFINE, "float64"),
     "ambiguous": "boolean",
 }
 

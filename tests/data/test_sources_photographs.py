@@ -1,15 +1,12 @@
 """Fetching boxed photographs: once, whole, and told apart by their annotations."""
 
 import dataclasses
-import io
 import json
 import os
 import shutil
-import tarfile
-import zipfile
-from pathlib import Path
 
 import pytest
+from written_files import below, write_folder, write_tar, write_zip
 
 from wbc_helpers import cells
 from wbc_helpers.data import archives, catalog, downloads, identity, sample, sources
@@ -32,39 +29,6 @@ def contents(note="", wrapped=WRAPPED):
         files[f"{wrapped}/JPEGImages/BloodImage_{number:05d}.jpg"] = f"photograph {number}"
         files[f"{wrapped}/Annotations/BloodImage_{number:05d}.xml"] = f"<boxes {number}{note}/>"
     return {name.lstrip("/"): text.encode() for name, text in files.items()}
-
-
-def write_folder(folder, files):
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
-
-
-def write_tar(path, files):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def below(folder, with_times=False):
-    return {
-        path.relative_to(folder).as_posix(): (
-            (path.read_bytes(), path.stat().st_mtime_ns) if with_times else path.read_bytes()
-        )
-        for path in Path(folder).rglob("*")
-        if path.is_file()
-    }
 
 
 def fetch(source, data_dir):

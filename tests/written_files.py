@@ -1,0 +1,42 @@
+"""Folders and archives that tests write, and what lies below a folder afterwards."""
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+
+def write_folder(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_zip(path, files, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def write_tar(path, files, **changes):
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for field, value in changes.items():
+                setattr(info, field, value)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def below(folder, with_times=False):
+    """Contents of all files, by relative path; with the times at which they were written."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            (path.read_bytes(), path.stat().st_mtime_ns) if with_times else path.read_bytes()
+        )
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
