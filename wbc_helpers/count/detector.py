@@ -200,10 +200,11 @@ def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
 
 
 def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
+    names = np.array(cells.KIND_NAMES)[np.asarray(kinds, int)]
     table = pd.DataFrame(np.asarray(corners, float).reshape(-1, 4), columns=BOX)
     return table.assign(
         photograph=pd.array([name] * len(table), dtype="string"),
-        kind=pd.Categorical.from_codes(np.asarray(kinds, int), list(cells.KIND_NAMES)),
+        kind=pd.Categorical(names, categories=list(cells.KIND_NAMES)),
         score=np.asarray(scores, float),
     )[COLUMNS]
 

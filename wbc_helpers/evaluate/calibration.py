@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from wbc_helpers import cells, storage
@@ -148,6 +147,8 @@ def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibrati
     split : str
         How they were set aside, to be kept with the temperature; see `folders.validation_title`.
     """
+    from scipy.optimize import minimize_scalar
+
     logits, types = _logits(validation.probabilities), validation.true_codes
     # The loss is convex in 1 / temperature, so that one search finds its only minimum.
     best = minimize_scalar(

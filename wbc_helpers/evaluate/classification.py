@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from sklearn import metrics
 
 from wbc_helpers import cells, storage
 from wbc_helpers.errors import (
@@ -122,6 +121,8 @@ class Evaluation:
         is_type, probability = self._against_the_rest(cell_type)
         if is_type.all() or not is_type.any():
             return RocCurve(np.empty(0), np.empty(0), None)
+        from sklearn import metrics
+
         false_positive_rate, true_positive_rate, _ = metrics.roc_curve(is_type, probability)
         area = float(metrics.auc(false_positive_rate, true_positive_rate))
         return RocCurve(false_positive_rate, true_positive_rate, area)
@@ -131,6 +132,8 @@ class Evaluation:
         is_type, probability = self._against_the_rest(cell_type)
         if not is_type.any():
             return PrecisionRecallCurve(np.empty(0), np.empty(0), None, 0.0)
+        from sklearn import metrics
+
         precision, recall, _ = metrics.precision_recall_curve(is_type, probability)
         average = float(metrics.average_precision_score(is_type, probability))
         return PrecisionRecallCurve(precision, recall, average, float(is_type.mean()))
@@ -180,6 +183,9 @@ def evaluate(true_types: ArrayLike, probabilities: ArrayLike) -> Evaluation:
     >>> int(test.confusion.loc["neutrophil", "monocyte"])
     1
     """
+    # What only answers and counts does not wait for it.
+    from sklearn import metrics
+
     true_types, probabilities = _checked(true_types, probabilities)
     predicted = np.array(cells.NAMES)[probabilities.argmax(axis=1)]
     precision, recall, f1, n_images = metrics.precision_recall_fscore_support(
