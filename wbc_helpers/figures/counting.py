@@ -15,7 +15,16 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate.detection import DetectionScores, count_agreement
-from wbc_helpers.figures.style import GREY, UNDEFINED, WIDTH, axes_of, in_style, pixels_of, require
+from wbc_helpers.figures.style import (
+    GREY,
+    UNDEFINED,
+    WIDTH,
+    axes_of,
+    in_style,
+    pixels_of,
+    require,
+    training_and_validation,
+)
 
 _HALO = [withStroke(linewidth=3.4, foreground="white")]
 
@@ -86,20 +95,13 @@ def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """
     require(history, ("epoch", "loss", "val_loss"), "history")
     figure, ax = axes_of(ax, (WIDTH, 3.2))
-    validated = history.dropna(subset=["val_loss"])
-    line = "o--" if len(history) < 3 else "--"
-    label = "training, views"
-    ax.plot(history["epoch"], history["loss"], line, color=GREY, markersize=4, label=label)
-    label = "validation"
-    ax.plot(validated["epoch"], validated["val_loss"], "ko-", markersize=4, label=label)
+    training_and_validation(ax, history, "loss", ("training, views", "validation"), 2)
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.set(xlabel="Epoch", ylabel="Loss per cell", title=f"Loss by epoch (n = {len(history):,})")
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    ax.set(ylabel="Loss per cell", title=f"Loss by epoch (n = {len(history):,})")
     ax.legend()
-    ax.grid()
     return figure
 
 
@@ -176,16 +178,10 @@ def boxed_cells(
             frame.set(edgecolor=look.color, linewidth=1.8, path_effects=_HALO)
             ax.add_patch(frame)
         if len(chosen):
-            ax.scatter(
-                *_marker_places(chosen, width, height),
-                70,
-                color=look.color,
-                marker=look.marker,
-                edgecolor="white",
-                linewidth=1,
-                zorder=3,
-                label=f"{label} (n = {len(chosen):,})",
-            )
+            x, y = _marker_places(chosen, width, height)
+            label = f"{label} (n = {len(chosen):,})"
+            points = ax.scatter(x, y, s=70, color=look.color, marker=look.marker, label=label)
+            points.set(edgecolor="white", linewidth=1, zorder=3)
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_title(f"{title or 'Cells found'} (n = {len(boxes):,})")
@@ -227,13 +223,8 @@ def differential(counted: Differential, ax: Axes | None = None) -> Figure:
         share = "–" if np.isnan(values["percent"]) else f"{values['percent']:.1f}%"
         if values["verdict"] in ("below", "above"):
             share += f", {values['verdict']} the range:\nsomething to look at"
-        ax.annotate(
-            share,
-            (1.01, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
+        place = (1.01, row)
+        ax.annotate(share, place, xycoords=("axes fraction", "data"), va="center", fontsize=9)
         labels.append(f"{name} (n = {values['count']:,})")
     ax.set_yticks(range(len(labels)), labels)
     ax.tick_params(axis="y", length=0)

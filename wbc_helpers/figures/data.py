@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
@@ -21,6 +21,7 @@ from wbc_helpers.figures.style import (
     in_style,
     pixels_of,
     require,
+    training_and_validation,
     write_title,
 )
 from wbc_helpers.pixels.images import PixelStatistics, read_image
@@ -79,9 +80,8 @@ def montage(
     height, pixels_wide = pictures[0].shape[:2]
     n_lines = max((line.count("\n") + 1 for line in titles or []), default=0)
     row_height = width * height / pixels_wide + 0.18 * n_lines
-    figure, panels = plt.subplots(
-        n_rows, n_columns, figsize=(WIDTH, n_rows * row_height + 0.4), squeeze=False
-    )
+    size = (WIDTH, n_rows * row_height + 0.4)
+    figure, panels = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
     for ax in panels.flat:
         ax.axis("off")
     for index, (ax, picture) in enumerate(zip(panels.flat, pictures, strict=False)):
@@ -139,11 +139,8 @@ def mean_and_std(statistics: PixelStatistics, title: str | None = None) -> Figur
     panels[2].set_title("Std, mean of R, G, B")
     for ax in panels:
         ax.axis("off")
-    write_title(
-        figure,
-        f"{title or 'Mean and standard deviation of each pixel'} "
-        f"(n = {statistics.n_images:,}; units 0–255)",
-    )
+    title = title or "Mean and standard deviation of each pixel"
+    write_title(figure, f"{title} (n = {statistics.n_images:,}; units 0–255)")
     return figure
 
 
@@ -152,13 +149,9 @@ def mean_and_std_by_type(statistics: Mapping[str, PixelStatistics]) -> Figure:
     """Mean and standard-deviation images, a column for each cell type, all brightened alike."""
     largest = max(*(float(of_type.std.max()) for of_type in statistics.values()), 1e-6)
     height, width = next(iter(statistics.values())).mean.shape[:2]
-    figure, panels = plt.subplots(
-        2,
-        len(statistics),
-        figsize=(WIDTH, 2 * WIDTH / len(statistics) * height / width + 0.8),
-        squeeze=False,
-        layout="compressed",
-    )
+    n_types = len(statistics)
+    size = (WIDTH, 2 * WIDTH / n_types * height / width + 0.8)
+    figure, panels = plt.subplots(2, n_types, figsize=size, squeeze=False, layout="compressed")
     for column, (name, of_type) in zip(panels.T, statistics.items(), strict=True):
         column[0].imshow(of_type.mean / 255)
         column[1].imshow(of_type.std / largest)
@@ -191,9 +184,8 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
         for place, split in enumerate(splits):
             brightness = of_type.loc[of_type["split"] == split, "brightness"]
             positions.append(row * (len(splits) + 0.8) + place)
-            labels.append(
-                f"{cell_type.name if place == 0 else ''} {split} (n = {len(brightness):,})"
-            )
+            name = cell_type.name if place == 0 else ""
+            labels.append(f"{name} {split} (n = {len(brightness):,})")
             left.boxplot(
                 brightness,
                 positions=positions[-1:],
@@ -222,9 +214,8 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
     right.set_xticks(range(3), channels)
     right.set(title="Colour", ylabel="Mean of an image, 0–255")
     right.grid(axis="y")
-    figure.legend(
-        *right.get_legend_handles_labels(), loc="outside lower center", ncols=len(cells.NAMES)
-    )
+    legend = right.get_legend_handles_labels()
+    figure.legend(*legend, loc="outside lower center", ncols=len(cells.NAMES))
     write_title(figure, f"Brightness and colour by cell type (n = {len(summary):,})")
     return figure
 
@@ -291,17 +282,9 @@ def learning_curves(history: pd.DataFrame, validation_name: str = "validation") 
     """
     require(history, ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), "history")
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    marker = {"marker": "o", "markersize": 4} if len(history) <= 30 else {}
     for ax, measure in zip(panels, ("loss", "accuracy"), strict=True):
-        ax.plot(
-            "epoch", measure, data=history, color=GREY, linestyle="--", label="training", **marker
-        )
-        ax.plot(
-            "epoch", f"val_{measure}", data=history, color="black", label=validation_name, **marker
-        )
-        ax.set(xlabel="Epoch", title=measure.capitalize())
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        ax.grid()
+        training_and_validation(ax, history, measure, ("training", validation_name), 30)
+        ax.set_title(measure.capitalize())
     # A loss that diverged is NaN or infinite, which is no limit for an axis.
     losses = history[["loss", "val_loss"]].to_numpy(float)
     panels[0].set_ylim(0, 1.08 * max(losses[np.isfinite(losses)], default=1.0))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
@@ -91,6 +92,23 @@ def require(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
             f"The {what} to draw has {problem}. Expected at least one row, and the columns "
             f"{', '.join(columns)}."
         )
+
+
+def training_and_validation(
+    ax: Axes, history: pd.DataFrame, measure: str, labels: tuple[str, str], marked: int
+) -> None:
+    """Draw a measure by epoch, with markers for up to so many epochs, or where some lack."""
+    lines = {measure: (labels[0], GREY, "--"), f"val_{measure}": (labels[1], "black", "-")}
+    for column, (label, color, line) in lines.items():
+        measured = history.dropna(subset=[column])
+        marker = "o" if len(history) <= marked or len(measured) < len(history) else ""
+        ax.plot(
+            measured["epoch"], measured[column], color=color, linestyle=line, label=label,
+            marker=marker, markersize=4,
+        )  # fmt: skip
+    ax.set_xlabel("Epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True, min_n_ticks=1))
+    ax.grid()
 
 
 def bars_by_type(ax: Axes, values: pd.Series, labels: Sequence[str]) -> None:
