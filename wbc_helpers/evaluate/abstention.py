@@ -206,23 +206,14 @@ def fit_sets(
     that is like nothing seen before.
 
     The promise holds if validation and later units come from the same source in no particular
-    order. Images of one photograph do not. With `photographs`, each counts as one unit, whatever
-    the number of its images, and the promise is about an image of a new photograph [3]_; without,
-    it is one for more images of these photographs.
-
-    Parameters
-    ----------
-    validation : Evaluation
-        See the module.
-    error_rate : float
-        Between 0 and 1.
-    photographs : (n_images,) array_like of str, optional
-        See `classification.codes_of`.
+    order. Images of one photograph do not. With `photographs` (see `classification.codes_of`),
+    each counts as one unit, whatever the number of its images, and the promise is about an image
+    of a new photograph [3]_; without, it is one for more images of these photographs.
 
     Raises
     ------
     InvalidParameter
-        If the error rate is out of range or a photograph is unknown.
+        If the error rate is not between 0 and 1 or a photograph is unknown.
     """
     check_fraction("error_rate", error_rate)
     weight = _weights(validation, photographs)
@@ -257,16 +248,9 @@ def sets(evaluation: Evaluation, rule: ConformalSets) -> np.ndarray:
 def measure_sets(
     evaluation: Evaluation, rule: ConformalSets, photographs: ArrayLike | None = None
 ) -> pd.DataFrame:
-    """Measure how often sets hold the true type, and how large they are.
+    """Measure, on images that the rule was not fitted on, how large sets are and what they hold.
 
-    Parameters
-    ----------
-    evaluation : Evaluation
-        Of images that the rule was not fitted on.
-    rule : ConformalSets
-        See `fit_sets`.
-    photographs : (n_images,) array_like of str, optional
-        If given, each photograph counts once, as in the promise of `fit_sets`.
+    With `photographs`, each counts once, as in the promise of `fit_sets`.
 
     Returns
     -------

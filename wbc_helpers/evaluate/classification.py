@@ -334,20 +334,13 @@ def wilson_interval(n_correct: int, n_images: int, confidence: float = 0.95) -> 
 
 
 def codes_of(evaluation: Evaluation, photographs: ArrayLike) -> np.ndarray:
-    """Give numbers to the photographs that the images were made from.
+    """Give numbers (0, 1, … in the order of the names) to the photographs of the images.
 
     Parameters
     ----------
-    evaluation : Evaluation
-        Of images.
     photographs : (n_images,) array_like of str
-        Photograph of each image, or group of overlapping ones: `source_id` or `group_id` of the
-        catalog.
-
-    Returns
-    -------
-    ndarray, (n_images,) int
-        0, 1, … in the order of the names.
+        Photograph that each image was made from, or group of overlapping ones: `source_id` or
+        `group_id` of the catalog.
 
     Raises
     ------
@@ -403,18 +396,9 @@ def views(
 ) -> dict[str, Evaluation]:
     """Look at one set of answers by image and by photograph, with and without known cells.
 
-    Parameters
-    ----------
-    evaluation, photographs
-        See `codes_of`, errors too.
-    cell_in_train : (n_images,) array_like of bool, optional
-        Whether TRAIN shows the same cell: that column of the catalog.
-
-    Returns
-    -------
-    dict of str to Evaluation
-        `images` and `photographs`; if TRAIN shows some of the cells, but not all, also
-        `images of unseen cells` and `photographs of unseen cells`.
+    `images` and `photographs`; if `cell_in_train` (that column of the catalog) says that TRAIN
+    shows some of the cells, but not all, also `images of unseen cells` and `photographs of unseen
+    cells`. For `photographs` and errors see `codes_of`.
     """
     names = np.asarray(photographs, dtype=object).ravel()
     looks = {"images": evaluation, "photographs": by_photograph(evaluation, names)}
@@ -571,14 +555,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 
 
 def align(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, Evaluation, Evaluation]:
-    """Bring the answers of two runs on one split into the order of the first.
-
-    Returns
-    -------
-    images : DataFrame
-        The rows of `first`.
-    first, second : Evaluation
-        In the order of these rows.
+    """Bring the answers of two runs on one split into the order of the first table's rows.
 
     Raises
     ------

@@ -107,25 +107,17 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5) -> BoxMatches:
-    """Pair off predicted and true boxes, the surest first.
+    """Pair off predicted and true boxes at an overlap of `iou` or more, the surest first.
 
     As COCO does: in each photograph, and for each kind, boxes choose in the order of their
     scores, each the true box that it overlaps most of those still free. So each cell is found
-    once; a second box on it is false.
-
-    Parameters
-    ----------
-    truth : DataFrame
-        One row a box: `photograph`, `kind` and `cells.BOX`; its index whole numbers.
-    predictions : DataFrame
-        The same, and `score`.
-    iou : float
-        Least overlap, above 0 and up to 1.
+    once; a second box on it is false. For the tables see `score_detections`.
 
     Raises
     ------
     InvalidParameter
-        If the overlap is out of range, or an index holds a number twice or something else.
+        If the overlap is not above 0 and up to 1, or an index repeats itself or is not of whole
+        numbers.
     """
     if not 0 < iou <= 1:
         raise InvalidParameter(f"iou={iou!r} is no overlap. Expected 0 < iou <= 1; 0.5 is usual.")
@@ -297,13 +289,13 @@ def score_detections(
     photographs : iterable of str
         All that were looked at, also those without any box. Boxes in others are refused.
     kinds : sequence of str
-        Kinds of cell that are scored.
+        Kinds of cell that are scored; boxes of others are refused.
 
     Raises
     ------
     InvalidParameter
-        If a column is missing, a number is not finite, a box is turned inside out, or a kind or
-        photograph is not one of those given.
+        If there is no photograph, a column is missing, a number is not finite, or a box is turned
+        inside out or refused.
     """
     names = sorted(set(photographs))
     if not names:
@@ -492,20 +484,11 @@ def intervals(
 
 
 def average_precisions(evidence: Evidence, weights: np.ndarray) -> np.ndarray:
-    """Average precision where photographs count more than once, or not at all.
+    """Average precision of one kind where photographs count more than once, or not at all.
 
-    Parameters
-    ----------
-    evidence : Evidence
-        Of one kind.
-    weights : ndarray, (n_resamples, n_photographs) int
-        How often each photograph was drawn.
-
-    Returns
-    -------
-    ndarray, (n_resamples, n_ious) float64
-        The very numbers that COCO's evaluation gives for photographs copied so often; NaN where
-        none of those drawn shows the kind.
+    `weights`, (n_resamples, n_photographs) int: how often each was drawn. Gives, as
+    (n_resamples, n_ious) float64, the very numbers that COCO's evaluation gives for photographs
+    copied so often; NaN where none of those drawn shows the kind.
     """
     n_truth = (weights @ evidence.n_truth).astype(float)
     average = np.zeros((len(weights), len(IOUS)))
@@ -544,26 +527,20 @@ def _summarise(average: np.ndarray) -> np.ndarray:
 def count_cells(
     boxes: pd.DataFrame, photographs: Iterable[str], kinds: Sequence[str] = cells.KIND_NAMES
 ) -> pd.DataFrame:
-    """Count the boxes of each kind in each photograph.
+    """Count boxes (`photograph` and `kind`; only those that a detector is sure of) of each kind.
 
-    Parameters
-    ----------
-    boxes : DataFrame
-        One row a box: `photograph` and `kind`. Of a detector, only those that it is sure of.
-    photographs : iterable of str
-        All that were looked at, also those without any box.
-    kinds : sequence of str
-        Kinds to count.
-
-    Returns
-    -------
-    DataFrame of int
-        Rows are photographs in the order given, columns kinds.
+    Rows are the photographs in the order given, also those without any box, columns the kinds.
 
     Raises
     ------
     InvalidParameter
         If a photograph is listed twice, or boxes lie in others or are of other kinds.
+
+    Examples
+    --------
+    >>> boxes = pd.DataFrame({"photograph": ["a", "a"], "kind": ["RBC", "WBC"]})
+    >>> count_cells(boxes, ["a", "b"]).loc["b"].tolist()
+    [0, 0, 0]
     """
     names = pd.Index(photographs, name="photograph")
     of_kind, of_photograph = boxes["kind"].astype(str), boxes["photograph"].astype(str)
@@ -587,27 +564,21 @@ def count_agreement(
 ) -> pd.DataFrame:
     """Compare the counts of each kind with the true ones, photograph by photograph.
 
-    Parameters
-    ----------
-    true_counts, counts : DataFrame of int
-        Rows are the same photographs, columns kinds, see `count_cells`.
-    confidence : float
-        Of the interval of the bias, between 0 and 1.
+    Both tables are as `count_cells` makes them, of the same photographs and kinds.
 
     Returns
     -------
     DataFrame
         Rows are kinds. `n`: photographs. `true`, `counted`: cells in all of them. `mae`: mean
         absolute error, cells a photograph. `bias`: mean of counted less true; `bias_low`,
-        `bias_high`: its interval by Student's t, photographs taken as independent. `sd`: standard
-        deviation of the differences (n − 1). `lower`, `upper`: limits of agreement, bias ± 1.96
-        sd. NaN where a single photograph says nothing of the spread.
+        `bias_high`: its interval at that confidence by Student's t, photographs taken as
+        independent. `sd`: standard deviation of the differences (n − 1). `lower`, `upper`: limits
+        of agreement, bias ± 1.96 sd. NaN where a single photograph says nothing of the spread.
 
     Raises
     ------
     InvalidParameter
-        If there is no photograph, the tables are not of the same photographs and kinds, or the
-        confidence is out of range.
+        If there is no photograph, the tables do not fit, or the confidence is not between 0 and 1.
     """
     from scipy.stats import t as students_t
 
