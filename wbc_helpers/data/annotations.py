@@ -50,8 +50,8 @@ class Annotations:
         One row a box. `photograph`: its name, without suffix; `kind`: categorical, one of those
         asked for; `BOX`: float64, see there; `width`, `height` of the photograph, in pixels.
     problems : DataFrame
-        One row a problem. `photograph`; `box`: number of the box in its file, from 1, NA where the
-        whole file is meant; `problem` and `handled`: see the module; `found`: what was there.
+        One row a problem. `photograph`; `box`: its number in the file, from 1, NA where the whole
+        file is meant; `problem`, `handled`: see the module; `found`: what was there.
     photographs : DataFrame
         One row for each photograph whose cells are known, also where it shows none: `photograph`,
         `path`, `width`, `height`.
@@ -82,17 +82,8 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
     VOC counts pixels from 1 and includes both ends: a box from `xmin` to `xmax` becomes one from
     `x_min` = xmin − 1 to `x_max` = xmax. Photograph and XML belong together by their file names.
 
-    Parameters
-    ----------
-    folder : path
-        As `sources.fetch` returns it.
-    kinds : sequence of str
-        Names of the boxes to read. Each must occur.
-
-    Returns
-    -------
-    Annotations
-        In the order of file names, boxes in that of their file.
+    Photographs are in the order of their names, boxes in that of their file. Each of `kinds`, the
+    names of the boxes to read, must occur.
 
     Raises
     ------
@@ -145,8 +136,8 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
 def _first(problems: list[tuple]) -> str:
     if not problems:
         return ""
-    name, _, problem, found, _ = problems[0]
-    return f"The first problem: {name}, {problem} ({found})."
+    name, _, problem, what, _ = problems[0]
+    return f"The first problem: {name}, {problem} ({what})."
 
 
 def _read_one(
@@ -184,8 +175,8 @@ def _read_one(
         return None
     boxes: list[tuple] = []
     for number, element in enumerate(root.findall("object"), start=1):
-        for problem, found, handled in _mend(element, size, kinds, boxes):
-            problems.append((name, number, problem, found, handled))
+        for mended in _mend(element, size, kinds, boxes):
+            problems.append((name, number, *mended))
     return size, boxes
 
 
@@ -213,16 +204,16 @@ def _mend(
         yield "no numbers", f"{kind} from {', '.join(map(str, texts))}", "dropped"
         return
     low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-    found = f"{kind} from {corners[0]:g}, {corners[1]:g} to {corners[2]:g}, {corners[3]:g}"
+    box = f"{kind} from {corners[0]:g}, {corners[1]:g} to {corners[2]:g}, {corners[3]:g}"
     if (low == high).any():
-        yield "no area", found, "dropped"
+        yield "no area", box, "dropped"
         return
     if (low != corners[:2]).any():
-        yield "swapped corners", found, "exchanged"
+        yield "swapped corners", box, "exchanged"
     inside_low, inside_high = np.maximum(low - 1, 0), np.minimum(high, size)
     is_left = (inside_low < inside_high).all()
     if (inside_low != low - 1).any() or (inside_high != high).any():
-        yield "outside", f"{found} of {size[0]}×{size[1]}", "clipped" if is_left else "dropped"
+        yield "outside", f"{box} of {size[0]}×{size[1]}", "clipped" if is_left else "dropped"
     if is_left:
         boxes.append((kind, *inside_low, *inside_high))
 

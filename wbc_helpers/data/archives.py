@@ -53,7 +53,7 @@ def unpack_once(
     wanted: str,
     progress: bool = True,
 ) -> Path:
-    """Unpack an archive below a folder, unless that was done before.
+    """Unpack an archive below a folder, unless that was done before; give back the folder.
 
     Parameters
     ----------
@@ -68,11 +68,6 @@ def unpack_once(
     wanted : str
         What the data look like, for the message.
 
-    Returns
-    -------
-    Path
-        The folder, perhaps unpacked long ago; see `require_whole`.
-
     Raises
     ------
     DataNotFound
@@ -83,13 +78,13 @@ def unpack_once(
     stamp = archive.stat()
     facts = {"name": archive.name, "size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}
     earlier = {folder: read_marker(folder)["archive"] for folder in fetched_folders(data_dir)}
-    for folder, known in earlier.items():
-        if facts.items() <= known.items():
+    for folder, unpacked in earlier.items():
+        if facts.items() <= unpacked.items():
             return folder
     with archive.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    for folder, known in earlier.items():
-        if known.get("sha256") == digest:
+    for folder, unpacked in earlier.items():
+        if unpacked.get("sha256") == digest:
             if origin != "local":
                 storage.write_json(folder / MARKER, {**read_marker(folder), "source": origin})
             return folder
@@ -216,18 +211,13 @@ def inspect(archive: str | Path) -> list[Member]:
 
 
 def unpack(archive: str | Path, folder: str | Path, progress: bool = True) -> int:
-    """Unpack an archive into an empty folder.
+    """Unpack an archive into an empty folder; the number of files written.
 
     Parameters
     ----------
     folder : path
         Made if needed; must be empty. Half-filled if unpacking fails: use `atomic_folder` around
         it where others may look.
-
-    Returns
-    -------
-    int
-        Number of files written.
 
     Raises
     ------

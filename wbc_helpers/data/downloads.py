@@ -38,7 +38,7 @@ _CHUNK = 2**16
 def download(
     address: str, target: str | Path, largest: int, what_else: str, progress: bool = True
 ) -> Path:
-    """Download a file, unless it is there already.
+    """Download a file, unless it is there already; its absolute path.
 
     A download that was cut off begins anew: GitHub packs its archives as they are asked for, says
     neither how long they are nor gives a part of one.
@@ -146,7 +146,7 @@ _CLIENT = (
 def download_from_kaggle(
     dataset: str, folder: str | Path, n_bytes: int, progress: bool = True
 ) -> Path:
-    """Download the archive of a data set: without an account, then with the user's.
+    """Download a data set's zip file: without an account, then with the user's.
 
     Parameters
     ----------
@@ -157,11 +157,6 @@ def download_from_kaggle(
         continued, and an archive that is whole is not asked for again.
     n_bytes : int
         Bytes of the data. Twice as many must be free, for the archive and for unpacking it.
-
-    Returns
-    -------
-    Path
-        The archive; a zip file whose list of members can be read.
 
     Raises
     ------

@@ -68,8 +68,6 @@ def draw_sample(folder: str | Path, seed: int = 0, progress: bool = False) -> Pa
         Must not exist yet, or be the complete sample of this version and seed.
     seed : int
         0 or more. The same seed gives the same bytes on the same machine with the same packages.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------

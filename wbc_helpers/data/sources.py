@@ -340,14 +340,7 @@ def recognise(folder: str | Path, holds: Holds, digests: Mapping[str, str]) -> S
     because the same photographs come from Kaggle with only red cells boxed) are, name and content;
     or if it was fetched as such. Otherwise it is somebody's own.
 
-    Parameters
-    ----------
-    folder : path
-        As `fetch` returns it.
-    holds : str
-        See `Source`.
-    digests : mapping
-        Of the files that count, see `catalog.digest_files`.
+    `folder` is as `fetch` returns it, `digests` are of the files that count.
     """
     layout = LAYOUTS[holds]
     root = layout.root(Path(folder))
@@ -448,31 +441,26 @@ _ELSE = (
 def banner(source: Source, markdown: bool = False) -> str:
     """Say that cells are drawn, in a way that cannot be overlooked; nothing of photographs.
 
-    Parameters
-    ----------
-    source : Source
-        Of the data in use, see `identity.identify`.
-    markdown : bool
-        For a notebook instead of a terminal.
+    With `markdown` it is for a notebook instead of a terminal.
 
     Examples
     --------
     >>> banner(SOURCES["photographs", "bccd"])
     ''
-    >>> print(banner(SOURCES["images", "sample"], markdown=True)[:29])
+    >>> print(banner(SOURCES["images", "sample"], markdown=True).splitlines()[0])
     > # ⚠️ These cells are drawn
     """
     if not source.drawn:
         return ""
     published = LAYOUTS[source.holds].published[0]
-    things, said = {
+    things, warning = {
         "images": ("cells", "the scores say nothing about blood cells"),
         "photographs": ("smears", "counts and scores say nothing about blood"),
     }[source.holds]
     if markdown:
         return (
             f"> # ⚠️ These {things} are drawn\n"
-            f"> This is the embedded sample, not photographs of blood: {said}, only that the "
+            f"> This is the embedded sample, not photographs of blood: {warning}, only that the "
             f"notebooks run. For real {source.holds} give `source` as `{published.name}`, or as "
             f"the path of the archive downloaded from <{published.address}>."
         )
@@ -481,7 +469,7 @@ def banner(source: Source, markdown: bool = False) -> str:
             "=" * 78,
             f"THESE {things.upper()} ARE DRAWN. This is the embedded sample, not photographs of "
             "blood:",
-            f"{said}, only that the notebooks run.",
+            f"{warning}, only that the notebooks run.",
             f"For real {source.holds} give SOURCE={published.name}, or SOURCE=<path of the archive "
             "downloaded",
             f"from {published.address}>.",

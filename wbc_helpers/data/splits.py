@@ -151,19 +151,10 @@ def group_sources(overlaps: pd.DataFrame, source_ids: Iterable[str]) -> pd.Serie
 
 
 def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 0) -> pd.Series:
-    """Deal images into folds for cross-validation, photographs undivided.
+    """Deal images into folds, photographs undivided: 0 to `n_folds` − 1 for each row.
 
-    Parameters
-    ----------
-    training_catalog : DataFrame
-        With columns `cell_type` and `group_id` (photographs that overlap share one).
-    n_folds : int
-        At least 2.
-
-    Returns
-    -------
-    Series of int
-        0 to `n_folds` − 1 for each row, as alike in their cell types as the groups allow.
+    The folds are as alike in their `cell_type` as the groups (`group_id`, which photographs that
+    overlap share) allow.
 
     Raises
     ------
@@ -175,7 +166,7 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
     if "group_id" not in training_catalog or training_catalog["group_id"].isna().any():
         raise InvalidParameter(
             "It is not known which photographs these images were made from. Expected a group_id "
-            "for each, see provenance.add_provenance; without it only validation='random' is "
+            "for each, see splits.add_provenance; without it only validation='random' is "
             "possible, which flatters wherever two images show one cell."
         )
     fold = pd.Series(0, index=training_catalog.index, name="fold")
@@ -195,7 +186,7 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
 def split_validation(
     training_catalog: pd.DataFrame, how: str = "random", fraction: float = 0.1, seed: int = 0
 ) -> pd.Series:
-    """Set part of the training images aside for validation.
+    """Set part of the TRAIN images aside: `train` or `validation` for each row, by cell type alike.
 
     **A random split leaks.** The images of TRAIN are about 36 augmented versions of each of a few
     hundred photographs, and a random split, the paper's, puts versions of one cell on both sides:
@@ -204,18 +195,11 @@ def split_validation(
 
     Parameters
     ----------
-    training_catalog : DataFrame
-        Rows of the TRAIN split; for a grouped split with a column `group_id`.
     how : str
-        `random` or `grouped`.
+        `random` or `grouped`, see `grouped_folds`.
     fraction : float
         Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996. A
         grouped split sets the nearest possible part aside: one of round(1 / fraction) folds.
-
-    Returns
-    -------
-    Series of str
-        `train` or `validation` for each row, stratified by cell type.
 
     Raises
     ------
@@ -250,10 +234,7 @@ PARTS = ("train", "val", "test")
 def read_lists(folder: str | Path) -> pd.Series:
     """Read the lists of photographs that come with a data set, see `catalog.smears_folder`.
 
-    Returns
-    -------
-    Series of str
-        `PARTS` by photograph, in the order of names; those in no list are not in it.
+    They give `PARTS` by photograph, in the order of names; those in no list are left out.
 
     Raises
     ------
