@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from wbc_helpers import __main__, pipeline
+from wbc_helpers.errors import DataNotFound
 from wbc_helpers.runs import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,3 +148,14 @@ def test_a_notebook_that_stops_is_reported_with_its_place(finished, sample_folde
     assert "04_evaluate stopped: UnreadableImage" in done.stdout and image.name in done.stdout
     page = (tmp_path / "runs" / "two" / "index.html").read_text()
     assert "UnreadableImage" in page
+
+
+def test_notebooks_are_found_in_the_clone_and_beside_an_installed_package(tmp_path, monkeypatch):
+    assert pipeline.notebooks_folder() == ROOT / "notebooks"
+    monkeypatch.setattr(pipeline.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(DataNotFound, match="pip install"):
+        pipeline.notebooks_folder(tmp_path)
+    installed = tmp_path / "share" / "wbc_helpers" / "notebooks"
+    installed.mkdir(parents=True)
+    (installed / "01_download.ipynb").touch()
+    assert pipeline.notebooks_folder(tmp_path) == installed

@@ -1,4 +1,4 @@
-"""The command line: `python -m wbc_helpers run` and its like."""
+"""The command line: `wbc run` and its like; `python -m wbc_helpers` is the same."""
 
 import argparse
 import sys
@@ -40,14 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m wbc_helpers", description="White blood cells: from images to a report."
+        prog="wbc", description="White blood cells: from images to a report."
     )
     commands = parser.add_subparsers(title="commands", required=True)
 
     run = commands.add_parser(
         "run", help="fetch the data, execute notebooks 01 to 04, render the report"
     )
-    _add_training_options(run, recipe="paper")
+    _add_training_options(run, recipe="compact")
     run.add_argument(
         "--validation",
         help="random (the paper's, leaky) or grouped by photograph (default: recipe's)",

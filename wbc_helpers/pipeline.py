@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from wbc_helpers import storage
 from wbc_helpers.data import sample, sources
 from wbc_helpers.data.identity import identify
+from wbc_helpers.errors import DataNotFound
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
@@ -16,6 +18,24 @@ ROOT = Path(__file__).resolve().parents[1]
 """Folder that holds `notebooks/`, `data/` and `runs/`."""
 
 NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
+
+
+def notebooks_folder(root: Path = ROOT) -> Path:
+    """Folder of the notebooks: the clone's, else the one that the package was installed with.
+
+    Raises
+    ------
+    DataNotFound
+        If neither is there.
+    """
+    installed = Path(sysconfig.get_path("data"), "share", "wbc_helpers", "notebooks")
+    for folder in (root / "notebooks", installed):
+        if (folder / f"{NOTEBOOKS[0]}.ipynb").is_file():
+            return folder
+    raise DataNotFound(
+        f"No notebooks were found in {root / 'notebooks'} or {installed}. Install the package from "
+        "its repository: pip install ."
+    )
 
 
 def default_name(settings: TrainingSettings, source: str) -> str:
@@ -111,7 +131,7 @@ def _execute_notebooks(
         started = time.perf_counter()
         try:
             papermill.execute_notebook(
-                ROOT / "notebooks" / f"{notebook}.ipynb",
+                notebooks_folder() / f"{notebook}.ipynb",
                 runs_dir / run / f"{notebook}.ipynb",
                 _parameters(notebook, settings, folder, run, data_dir, runs_dir),
                 kernel_name="python3",
