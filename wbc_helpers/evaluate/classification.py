@@ -145,18 +145,23 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All scores as plain Python numbers, ready for JSON; None where undefined."""
-        per_class = self.per_class.astype({"n_images": object}).to_dict("index")
         return {
             "n_images": self.n_images,
             "accuracy": self.accuracy,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
-            "per_class": {
-                name: {key: None if np.isnan(score) else score for key, score in scores.items()}
-                for name, scores in per_class.items()
-            },
+            "per_class": plain_rows(self.per_class),
             "confusion": self.confusion.to_numpy().tolist(),
         }
+
+
+def plain_rows(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Rows of a table of numbers by their names, ready for JSON; None for NaN."""
+    rows = table.astype(object).to_dict("index")
+    return {
+        str(name): {str(column): None if pd.isna(score) else score for column, score in row.items()}
+        for name, row in rows.items()
+    }
 
 
 def evaluate(true_types: ArrayLike, probabilities: ArrayLike) -> Evaluation:

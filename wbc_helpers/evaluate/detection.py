@@ -31,6 +31,7 @@ import pandas as pd
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate.classification import plain_rows
 from wbc_helpers.evaluate.uncertainty import check_draws, percentiles
 
 # Which box stands for which cell
@@ -255,19 +256,11 @@ class DetectionScores:
 
     def to_dict(self) -> dict[str, Any]:
         """All scores in plain values, ready for JSON; None where undefined."""
-
-        def plain(score: float) -> float | None:
-            return None if np.isnan(score) else float(score)
-
-        kinds = self.per_kind.astype({"n_truth": object, "n_predicted": object}).to_dict("index")
+        means = pd.DataFrame({"map_50": self.map_50, "map_50_95": self.map_50_95}, index=["all"])
         return {
             "n_photographs": self.n_photographs,
-            "map_50": plain(self.map_50),
-            "map_50_95": plain(self.map_50_95),
-            "per_kind": {
-                kind: {key: None if np.isnan(score) else score for key, score in row.items()}
-                for kind, row in kinds.items()
-            },
+            **plain_rows(means)["all"],
+            "per_kind": plain_rows(self.per_kind),
         }
 
 

@@ -218,7 +218,7 @@ def _title(label: pd.Series) -> str:
 @in_style
 def located_cells(
     images: Sequence[str | Path | np.ndarray],
-    found: Sequence[Sequence[WhiteCell]],
+    located: Sequence[Sequence[WhiteCell]],
     n_columns: int = 4,
 ) -> Figure:
     """Images with a box around each white cell that `white_cells.locate` found.
@@ -227,23 +227,23 @@ def located_cells(
     which none was found says so. Of more or fewer lists of cells than images, InvalidParameter;
     for `images` see `montage`.
     """
-    if not len(images) or len(images) != len(found) or n_columns < 1:
+    if not len(images) or len(images) != len(located) or n_columns < 1:
         raise InvalidParameter(
-            f"{len(images)} images and {len(found)} lists of cells in {n_columns} columns cannot "
+            f"{len(images)} images and {len(located)} lists of cells in {n_columns} columns cannot "
             "be drawn. Expected at least one image, and a list of cells for each."
         )
     titles = [
         "none found" if not white else "cut" if any(cell.cut for cell in white) else ""
-        for white in found
+        for white in located
     ]
     figure = montage(images, titles, n_columns)
-    for ax, white in zip(figure.axes, found, strict=False):
+    for ax, white in zip(figure.axes, located, strict=False):
         for cell in white:
             corner = cell.x_min - 0.5, cell.y_min - 0.5
             color, line = ("#D55E00", "--") if cell.cut else ("#0072B2", "-")
             frame = Rectangle(corner, cell.x_max - cell.x_min, cell.y_max - cell.y_min, fill=False)
             frame.set(edgecolor=color, linestyle=line, linewidth=2)
             ax.add_patch(frame)
-    n_cells = sum(map(len, found))
+    n_cells = sum(map(len, located))
     write_title(figure, f"White cells found: {n_cells} (n = {len(images):,} images)")
     return figure
