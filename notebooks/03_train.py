@@ -54,7 +54,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
 sys.path.insert(0, str(root))
 from wbc_helpers import cells, colab, errors, figures, pipeline
 from wbc_helpers.classify import inputs, training
-from wbc_helpers.data import catalog, sources, splits
+from wbc_helpers.data import sources
 from wbc_helpers.data.identity import identify
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -135,8 +135,16 @@ pd.Series(asdict(training_settings), name="setting").to_frame()
 folder = sources.fetch(source, data_folder)
 identity = identify(folder)
 display(Markdown(sources.banner(identity.source, markdown=True)))
-all_images = splits.add_provenance(catalog.find_images(folder))
-training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
+
+# %% [markdown]
+# ## Pixels, decoded once
+#
+# One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG. A recipe
+# that looks at the white cell alone has it cut out here, once.
+
+# %%
+prepared = inputs.prepare(folder, training_settings, data_folder / "cache")
+print(f"{prepared.pixels.shape}, {prepared.pixels.nbytes / 1e6:.0f} MB")
 
 # %% [markdown]
 # ## Validation images
@@ -147,21 +155,7 @@ training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
 # `grouped`, the split of every other recipe, keeps a photograph on one side.
 
 # %%
-part = training.split(training_images, training_settings)
-part.value_counts()
-
-# %% [markdown]
-# ## Pixels, decoded once
-#
-# One array of bytes, kept in `data/cache` and mapped into memory; no epoch reads a JPEG. A recipe
-# that looks at the white cell alone has it cut out here, once.
-
-# %%
-seen = (training_settings.recipe, training_settings.image_size)
-kept = {"red_cell": inputs.red_cell_of(all_images), "cache_folder": data_folder / "cache"}
-pixels = inputs.decode(seen[0], training_images.path, seen[1], **kept)
-patches = inputs.cut_patches(folder, training_images, *seen, **kept)
-print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
+prepared.part.value_counts()
 
 # %% [markdown]
 # ## What the network is shown
@@ -170,13 +164,14 @@ print(f"{pixels.shape}, {pixels.nbytes / 1e6:.0f} MB")
 # those.
 
 # %%
+training_images = prepared.catalog
 shuffled = training_images.sample(frac=1, random_state=seed)
 shown = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type").index
-figures.montage(pixels[shown], list(training_images.cell_type[shown]), n_columns=6);
+figures.montage(prepared.pixels[shown], list(training_images.cell_type[shown]), n_columns=6);
 
 # %%
-if patches is not None:
-    views = training.DrawnViews(patches, training_images, recipes.with_recipe(training_settings))
+if prepared.patches is not None:
+    views = training.DrawnViews(prepared.patches, training_images, training_settings.to_dict())
     drawn, drawn_types = views[0]
     figures.montage(
         drawn[:18], [cells.NAMES[number] for number in drawn_types[:18].argmax(axis=1)], n_columns=6
@@ -204,7 +199,7 @@ print(this_run.folder)
 # training part, so that the saved model takes raw pixels.
 
 # %%
-training.compiled_model(this_run.settings["training"], pixels, part).summary()
+training.compiled_model(this_run.settings["training"], prepared).summary()
 
 # %% [markdown]
 # ## Training
@@ -212,9 +207,7 @@ training.compiled_model(this_run.settings["training"], pixels, part).summary()
 # One line an epoch; after each, weights and history are on disk.
 
 # %%
-training.train(
-    training_images, pixels, part, this_run, patches, n_devices=runtime_in_use.n_devices
-);
+training.train(prepared, this_run, n_devices=runtime_in_use.n_devices);
 
 # %% [markdown]
 # ## Learning curves

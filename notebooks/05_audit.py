@@ -182,7 +182,7 @@ print(f"validation {promised:.1%}, TEST {on_test['random'].accuracy:.1%}")
 
 # %%
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
-part = training.split(training_images, chosen["random"])
+part = inputs.split(training_images, chosen["random"])
 seen = training_images.source_id[part == "train"].unique()
 leaked = training_images.source_id[part == "validation"].isin(seen)
 print(f"{leaked.mean():.1%} of {len(leaked):,} validation images")

@@ -4,7 +4,9 @@ Each message says what was found, what was expected and what to do about it. All
 `WbcError`, so that one `except` catches what this package refuses and nothing else.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -69,27 +71,30 @@ class InstallationFailed(WbcError):
     """A package that the notebooks need is missing and could not be installed."""
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> None:
-    """Refuse what is no whole number from `low` to `high`.
+def is_whole(value: object, low: int, high: float = math.inf) -> bool:
+    """Tell whether this is a whole number, Python's or NumPy's, from `low` to `high`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+
+
+def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """Refuse what is no whole number from `low` to `high`, both included; return it as an int.
 
     Parameters
     ----------
     name : str
         Of the parameter, for the message.
     value : object
-        Expected: an int.
-    low, high : int
-        The range, both ends included.
+        Expected: a whole number, Python's or NumPy's.
 
     Raises
     ------
     InvalidParameter
         If it is anything else.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidParameter(
-            f"{name}={value!r} is not usable. Expected a whole number from {low:,} to {high:,}."
-        )
+    if not is_whole(value, low, high):
+        extent = f"from {low:,} to {high:,}" if high < math.inf else f"of at least {low:,}"
+        raise InvalidParameter(f"{name}={value!r} is not usable. Expected a whole number {extent}.")
+    return int(value)
 
 
 def check_fraction(name: str, value: object, includes_one: bool = False) -> None:

@@ -33,7 +33,7 @@ def test_batches_divide_evenly_among_devices(noise):
 
 
 def views_of(drawn_from, rows, epoch=0):
-    views = training.DrawnViews(drawn_from[0], rows, recipes.with_recipe(VIEWED))
+    views = training.DrawnViews(drawn_from[0], rows, VIEWED.to_dict())
     views.epoch = epoch
     return views
 

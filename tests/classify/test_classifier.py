@@ -211,8 +211,9 @@ def run(tmp_path):
 def test_a_run_can_be_asked_and_shipped(run, tmp_path, monkeypatch):
     of_run = classifier.of_run(run)
     before = of_run.classify([smear()], red_cell=52)
-    classifier.ship(run, {"temperature": 1.0, "threshold": 0.5}, tmp_path, "other")
-    monkeypatch.setattr(classifier.resources, "files", lambda package: tmp_path)
+    of_run.about.update(threshold=0.5)
+    classifier.ship(of_run, tmp_path, "other")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     (tmp_path / "weights").symlink_to(tmp_path)
     after = classifier.load("other").classify([smear()], red_cell=52)
     columns = list(classification.PROBABILITIES)

@@ -60,9 +60,9 @@ def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
     trained = []
     through = training.train
 
-    def watched(catalog_rows, pixels, part, run, *arguments):
-        trained.append(set(catalog_rows.loc[part == "train", "group_id"]))
-        return through(catalog_rows, pixels, part, run, *arguments)
+    def watched(prepared, *arguments):
+        trained.append(set(prepared.catalog.loc[prepared.part == "train", "group_id"]))
+        return through(prepared, *arguments)
 
     monkeypatch.setattr(training, "train", watched)
     arguments = (chosen, identity, "cv", tmp_path, tmp_path)

@@ -1,7 +1,6 @@
 import dataclasses
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wbc_helpers.classify import networks, training
+from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog
 from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists
 from wbc_helpers.pixels import images
@@ -26,10 +25,14 @@ def begin(name, folder, chosen=CHOSEN):
     return folders.start(name, folder, recipes.describe(chosen, {"digest": "noise"}, here))
 
 
-def train(noise, name, folder, chosen=CHOSEN):
+def prepared(noise, chosen=CHOSEN, **others):
+    """The images with their parts."""
     table, pixels = noise
-    part = training.split(table, chosen)
-    return training.train(table, pixels, part, begin(name, folder, chosen), verbose=0)
+    return inputs.Prepared(table, pixels, inputs.split(table, chosen), **others)
+
+
+def train(noise, name, folder, chosen=CHOSEN):
+    return training.train(prepared(noise, chosen), begin(name, folder, chosen), verbose=0)
 
 
 def scores(run):
@@ -124,7 +127,7 @@ def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_p
 
 def test_several_threads_give_out_the_batches_that_one_gives_out(noise, tmp_path, monkeypatch):
     several = train(noise, "several", tmp_path)
-    monkeypatch.setattr(training, "n_workers", lambda: 1)
+    monkeypatch.setattr(recorder, "n_workers", lambda: 1)
     pd.testing.assert_frame_equal(scores(several), scores(train(noise, "one", tmp_path)))
 
 
@@ -132,6 +135,8 @@ def test_several_threads_give_out_the_batches_that_one_gives_out(noise, tmp_path
     platform.libc_ver()[0] != "glibc", reason="no GNU C library, whose allocator this is about"
 )
 def test_training_leaves_the_allocator_keeping_memory(noise, tmp_path):
+    import resource
+
     train(noise, "whole", tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(40):
@@ -170,11 +175,13 @@ def test_a_damaged_checkpoint_is_named(noise, tmp_path, cut_off, monkeypatch):
 
 def test_images_that_do_not_belong_to_the_catalog_are_refused(noise, tmp_path):
     table, pixels = noise
-    part = training.split(table, CHOSEN)
-    with pytest.raises(InvalidParameter, match="shape"):
-        training.train(table, pixels[:-1], part, begin("x", tmp_path), verbose=0)
-    with pytest.raises(InvalidParameter, match="left for training"):
-        training.train(table, pixels, part.replace("validation", "train"), begin("x", tmp_path))
+    part = inputs.split(table, CHOSEN)
+    for wrong, message in (
+        (inputs.Prepared(table, pixels[:-1], part), "shape"),
+        (inputs.Prepared(table, pixels, part.replace("validation", "train")), "left for training"),
+    ):
+        with pytest.raises(InvalidParameter, match=message):
+            training.train(wrong, begin("x", tmp_path), verbose=0)
 
 
 def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
@@ -186,23 +193,19 @@ def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
     chosen = recipes.TrainingSettings(
         epochs=2, image_size=(16, 16), batch_size=8, validation_fraction=0.2
     )
-    part = training.split(table, chosen)
-    assert training.train(table, pixels, part, begin("x", tmp_path, chosen), verbose=0).is_complete
+    assert train((table, pixels), "x", tmp_path, chosen).is_complete
 
 
 IN_ANOTHER_PROCESS = """
 import sys
 sys.path.insert(0, {tests!r})
-from wbc_helpers.runs import backend
-backend.choose()
 import numpy as np, pandas as pd
-from test_training import LONG, begin
-from wbc_helpers import cells, training
+from test_training import LONG, train
+from wbc_helpers import cells
 pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 names = np.array(cells.NAMES)[np.arange(40) % 4]
 table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
-run = begin("killed", {folder!r}, LONG)
-training.train(table, pixels, training.split(table, LONG), run, verbose=0)
+train((table, pixels), "killed", {folder!r}, LONG)
 """
 
 
@@ -242,14 +245,14 @@ from wbc_helpers.runs import backend
 in_use = backend.choose()
 assert (in_use.backend, in_use.n_devices) == ("jax", 2), in_use
 import numpy as np, pandas as pd
-from test_training import CHOSEN, begin
-from wbc_helpers import cells, models, training
+from test_training import begin, prepared
+from wbc_helpers import cells
+from wbc_helpers.classify import networks, training
 pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 names = np.array(cells.NAMES)[np.arange(40) % 4]
 table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAMES)))
 run = training.train(
-    table, pixels, training.split(table, CHOSEN), begin("jax", {folder!r}),
-    n_devices=in_use.n_devices, verbose=0,
+    prepared((table, pixels)), begin("jax", {folder!r}), in_use.n_devices, verbose=0
 )
 np.save({folder!r} + "/jax.npy", networks.predict(networks.load(run), pixels))
 """
@@ -277,19 +280,15 @@ VIEWED = recipes.TrainingSettings(recipe="compact", epochs=2, image_size=(16, 16
 
 
 def test_patches_belong_to_recipes_that_draw_views(noise, drawn_from, tmp_path):
-    table, pixels = noise
-    part = training.split(table, CHOSEN)
     with pytest.raises(InvalidParameter, match="'compact' was given no patches"):
-        training.train(table, pixels, part, begin("a", tmp_path, VIEWED), verbose=0)
+        training.train(prepared(noise), begin("a", tmp_path, VIEWED))
     with pytest.raises(InvalidParameter, match="'paper' was given patches"):
-        training.train(table, pixels, part, begin("b", tmp_path), drawn_from[0], verbose=0)
+        training.train(prepared(noise, patches=drawn_from[0]), begin("b", tmp_path))
 
 
 def test_the_learning_rate_warms_up_and_ends_near_zero(noise):
-    table, pixels = noise
-    part = training.split(table, CHOSEN)
-    chosen = recipes.with_recipe(dataclasses.replace(VIEWED, epochs=10))
-    model = training.compiled_model(chosen, pixels, part, n_steps=10)
+    chosen = dataclasses.replace(VIEWED, epochs=10).to_dict()
+    model = training.compiled_model(chosen, prepared(noise), n_steps=10)
     rate = model.optimizer._learning_rate
     highest = float(rate(10))
     assert highest == pytest.approx(0.003, rel=1e-3)
@@ -300,9 +299,7 @@ def test_the_learning_rate_warms_up_and_ends_near_zero(noise):
 
 
 def test_labels_are_softened_as_the_recipe_says(noise):
-    table, pixels = noise
-    part = training.split(table, CHOSEN)
-    model = training.compiled_model(recipes.with_recipe(VIEWED), pixels, part)
+    model = training.compiled_model(VIEWED.to_dict(), prepared(noise))
     told, true = np.array([[0.7, 0.1, 0.1, 0.1]]), np.eye(4)[:1]
     # 0.1 spread over four types: 0.925 for the true one, 0.025 for each other.
     expected = -(0.925 * np.log(0.7) + 0.075 * np.log(0.1))
@@ -310,24 +307,21 @@ def test_labels_are_softened_as_the_recipe_says(noise):
 
 
 @pytest.mark.slow
-def test_a_run_of_drawn_views_goes_on_as_if_never_interrupted(drawn_from, tmp_path):
+def test_a_run_of_drawn_views_goes_on_as_if_never_interrupted(
+    drawn_from, tmp_path, cut_off, monkeypatch
+):
     patches, rows = drawn_from
     pixels = patches.pixels[:, :16, :16].copy()
     part = pd.Series(["train"] * 4 + ["validation"] * 4)
+    learned_from = inputs.Prepared(rows, pixels, part, patches)
 
     def go(name):
-        return training.train(rows, pixels, part, begin(name, tmp_path, VIEWED), patches, verbose=0)
+        return training.train(learned_from, begin(name, tmp_path, VIEWED), verbose=0)
 
     whole = go("whole")
-    with pytest.MonkeyPatch.context() as patched:
-        begins = recorder.Recorder.on_epoch_begin
-
-        def stop(self, epoch, logs=None):
-            if epoch == 1:
-                raise KeyboardInterrupt
-            begins(self, epoch, logs)
-
-        patched.setattr(recorder.Recorder, "on_epoch_begin", stop)
+    with monkeypatch.context():
+        cut_off(1)
         with pytest.raises(KeyboardInterrupt):
             go("parts")
+        monkeypatch.undo()
     assert scores(go("parts")).equals(scores(whole))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs import backend, folders, recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (96, 128)
@@ -252,7 +253,7 @@ def run(tmp_path, small):
     """A run that was never trained, but is complete."""
     chosen = training.DetectorSettings(epochs=1, filters=(4, 4, 8, 8))
     here = backend.Runtime("CPU", "tensorflow", 1, "a test.")
-    described = training.describe(chosen, {"digest": "-"}, here)
+    described = recipes.describe(chosen, {"digest": "-"}, here)
     run = folders.start("untrained", tmp_path, described)
     small.save_weights(run.folder / "model.weights.h5")
     (run.folder / "model.keras").write_bytes(b"not asked for")
@@ -264,7 +265,7 @@ def test_a_run_can_be_asked_and_shipped(run, small, tmp_path, monkeypatch):
     of_run = detector.of_run(run, {"iou": 0.45})
     assert of_run.about["iou"] == 0.45 and of_run.about["filters"] == [4, 4, 8, 8]
     detector.ship(of_run, tmp_path, "other")
-    monkeypatch.setattr(detector.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     (tmp_path / "weights").symlink_to(tmp_path)
     shipped = detector.load("other")
     assert shipped.about == of_run.about
@@ -285,7 +286,7 @@ def test_a_broken_or_other_run_is_named(run):
 # The weights that ship
 
 
-WEIGHTS = detector.resources.files("wbc_helpers") / "weights"
+WEIGHTS = resources.files("wbc_helpers") / "weights"
 
 
 def test_what_ships_is_small_and_its_card_tells_its_scores():

@@ -1,18 +1,16 @@
 """A trained network to ask: from image files to cell types, with the weights that ship.
 
-    from wbc_helpers import classifier
-    load().classify(["smear.jpg"])
+    from wbc_helpers.classify import classifier
+    classifier.load().classify(["smear.jpg"])
 
 What it was trained on, how well it does and what it is not for stands in its model card,
 `wbc_helpers/weights/compact.md`.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers import cells, storage
-from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, UnreadableImage
+from wbc_helpers import cells
+from wbc_helpers.errors import DataNotFound, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import calibration
 from wbc_helpers.evaluate.classification import PROBABILITIES
 from wbc_helpers.pixels import scale, stain, white_cells
 from wbc_helpers.pixels.images import read_image
-from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs import folders, weights
 from wbc_helpers.runs.recipes import RECIPES
 
 AT_A_TIME = 256
@@ -89,37 +87,40 @@ class Classifier:
                 f"One {type(images).__name__} was given. Expected several images: put a single one "
                 "into a list."
             )
-        images = [each if isinstance(each, str | Path) else checked(each) for each in images]
+        images = [image if isinstance(image, str | Path) else checked(image) for image in images]
         red_cell = scale.red_cell_of(images, red_cell)
         tables = []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
-                some = images[start : start + AT_A_TIME]
-                tables.append(self._classify_some(some, red_cell))
-                bar.update(len(some))
+                at_once = images[start : start + AT_A_TIME]
+                tables.append(self._classify_at_once(at_once, red_cell))
+                bar.update(len(at_once))
         if not tables:
             return self._tabulate([], np.zeros((0, len(cells.NAMES))), np.zeros(0, bool))
         return pd.concat(tables, ignore_index=True)
 
-    def _classify_some(self, images: list, red_cell: float) -> pd.DataFrame:
+    def _classify_at_once(self, images: list, red_cell: float) -> pd.DataFrame:
         size = self.about["image_size"][0]
-        shown = np.zeros((len(images), size, size, 3), np.uint8)
-        found = np.zeros(len(images), bool)
+        crops = np.zeros((len(images), size, size, 3), np.uint8)
+        has_cell = np.zeros(len(images), bool)
 
         def look_at(row: int) -> None:
             image = images[row]
             pixels = read_image(image) if isinstance(image, str | Path) else image
-            if seen := white_cells.locate(pixels, red_cell):
-                shown[row] = white_cells.cut_out(stain.balance(pixels), seen[0], size, red_cell)
-                found[row] = True
+            if white := white_cells.locate(pixels, red_cell):
+                crops[row] = white_cells.cut_out(stain.balance(pixels), white[0], size, red_cell)
+                has_cell[row] = True
 
         # Pillow and OpenCV release Python's lock while they work.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(look_at, range(len(images))))
-        return self._tabulate(images, self.probabilities(shown), found)
+        return self._tabulate(images, self.probabilities(crops), has_cell)
 
     def cut_boxed(self, photograph: np.ndarray, boxes: np.ndarray, red_cell: float) -> np.ndarray:
         """Cut boxed white cells out of a photograph, as this network learned to see them.
+
+        Each crop is centred on the nucleus that lies nearest to the middle of its box, since crops
+        to learn from are centred on nuclei; on that middle, where no nucleus lies in the box.
 
         Parameters
         ----------
@@ -133,14 +134,11 @@ class Classifier:
         Returns
         -------
         ndarray, (n, size, size, 3) uint8
-            For `probabilities`. Each is centred on the nucleus that lies nearest to the middle of
-            its box, since crops to learn from are centred on nuclei; on that middle, where no
-            nucleus lies in the box.
         """
         size = self.about["image_size"][0]
-        crops_of_boxes = np.empty((len(boxes), size, size, 3), np.uint8)
+        crops = np.empty((len(boxes), size, size, 3), np.uint8)
         if not len(boxes):
-            return crops_of_boxes
+            return crops
         balanced, located = stain.balance(photograph), white_cells.locate(photograph, red_cell)
         for row, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, float)):
             x, y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
@@ -150,37 +148,33 @@ class Classifier:
             middle = white_cells.WhiteCell(x, y, x_min, y_min, x_max, y_max, 0.0, False)
             apart = [np.hypot(cell.x - x, cell.y - y) for cell in inside]
             cell = inside[int(np.argmin(apart))] if inside else middle
-            crops_of_boxes[row] = white_cells.cut_out(balanced, cell, size, red_cell)
-        return crops_of_boxes
+            crops[row] = white_cells.cut_out(balanced, cell, size, red_cell)
+        return crops
 
-    def probabilities(self, shown: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities for crops.
+    def probabilities(self, crops: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities for crops, (n, 4) float64, in the order of `cells.NAMES`.
+
+        Their temperature was fitted on photographs which the network had not seen.
 
         Parameters
         ----------
-        shown : ndarray, (n, size, size, 3) uint8
+        crops : ndarray, (n, size, size, 3) uint8
             See `white_cells.cut_out`.
-
-        Returns
-        -------
-        ndarray, (n, 4) float64
-            In the order of `cells.NAMES`, at the temperature that was fitted on photographs
-            which the network had not seen.
         """
         from wbc_helpers.classify import networks
 
-        if not len(shown):
+        if not len(crops):
             return np.zeros((0, len(cells.NAMES)))
         return calibration.apply_temperature(
-            networks.answer(self.about["recipe"], self.model, shown), self.about["temperature"]
+            networks.answer(self.about["recipe"], self.model, crops), self.about["temperature"]
         )
 
-    def _tabulate(self, images: list, probabilities: np.ndarray, found: np.ndarray) -> pd.DataFrame:
-        table = pd.DataFrame(
-            {"file": [str(each) if isinstance(each, str | Path) else "" for each in images]},
-            dtype="string",
-        )
-        table["found"] = found
+    def _tabulate(
+        self, images: list, probabilities: np.ndarray, has_cell: np.ndarray
+    ) -> pd.DataFrame:
+        files = [str(image) if isinstance(image, str | Path) else "" for image in images]
+        table = pd.DataFrame({"file": files}, dtype="string")
+        table["found"] = has_cell
         best = probabilities.argmax(axis=1)
         table["cell_type"] = pd.array(np.array(cells.NAMES)[best], dtype="string")
         table["probability"] = probabilities.max(axis=1, initial=0)
@@ -188,28 +182,12 @@ class Classifier:
         answered = table["probability"] >= self.about["threshold"]
         table["answered"] = answered.astype("boolean")
         unknown = ["cell_type", "probability", *PROBABILITIES, "answered"]
-        table.loc[~found, unknown] = pd.NA
+        table.loc[~has_cell, unknown] = pd.NA
         return table
 
 
 def checked(image: Any) -> np.ndarray:
-    """Refuse an array that is no image.
-
-    Parameters
-    ----------
-    image : object
-        Expected: (height, width, 3) ndarray of uint8.
-
-    Returns
-    -------
-    ndarray
-        The same, contiguous.
-
-    Raises
-    ------
-    UnreadableImage
-        If it is anything else.
-    """
+    """Raise `UnreadableImage` unless this is a (height, width, 3) array of uint8; make it dense."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim == 3 and image.shape[2] == 3 and min(image.shape) > 0:
             return np.ascontiguousarray(image)
@@ -223,52 +201,27 @@ def checked(image: Any) -> np.ndarray:
 
 
 def load(name: str = "compact") -> Classifier:
-    """Load a network whose weights ship with the package.
-
-    Parameters
-    ----------
-    name : str
-        `compact`.
-
-    Returns
-    -------
-    Classifier
+    """Load a network whose weights ship with the package: `compact`.
 
     Raises
     ------
     InvalidParameter
         If no such weights ship.
     """
-    folder = resources.files("wbc_helpers") / "weights"
-    if not isinstance(name, str) or not (folder / f"{name}.json").is_file():
-        files = [each.name for each in folder.iterdir()] if folder.is_dir() else []
-        shipped = ", ".join(sorted(each[:-5] for each in files if each.endswith(".json"))) or "none"
-        raise InvalidParameter(
-            f"No weights {name!r} ship with this package. Expected one of those that do: {shipped}."
-        )
-    # Before Keras is imported, which asks for its backend then.
-    backend.choose()
+    return Classifier(*weights.load(name, "recipe", _build))
+
+
+def _build(about: dict[str, Any]) -> Any:
     from wbc_helpers.classify import networks
 
-    about = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    model = networks.build(about["recipe"], tuple(about["image_size"]), None)
-    with resources.as_file(folder / f"{name}.weights.h5") as path:
-        model.load_weights(path)
-    return Classifier(model, about)
+    return networks.build(about["recipe"], tuple(about["image_size"]), None)
 
 
 def of_run(run: folders.Run) -> Classifier:
-    """Make a classifier of a trained run that looks at white cells.
+    """Make a classifier of a complete run that looks at white cells.
 
-    Parameters
-    ----------
-    run : Run
-        Complete; its `calibration.json`, if it was evaluated, gives the temperature.
-
-    Returns
-    -------
-    Classifier
-        It answers every question: a run has no threshold of its own.
+    It answers every question: a run has no threshold of its own. Its temperature is that of its
+    `calibration.json`; 1, if it was not evaluated.
 
     Raises
     ------
@@ -277,7 +230,6 @@ def of_run(run: folders.Run) -> Classifier:
     BrokenRun
         See `networks.load`.
     """
-    backend.choose()  # before Keras is imported, see `load`
     from wbc_helpers.classify import networks
 
     training = run.settings["training"]
@@ -290,48 +242,11 @@ def of_run(run: folders.Run) -> Classifier:
         temperature = calibration.read_calibration(run.folder).temperature
     except DataNotFound:
         temperature = 1.0
-    about = {
-        "recipe": training["recipe"], "image_size": training["image_size"],
-        "temperature": temperature, "threshold": 0.0,
-    }  # fmt: skip
+    facts = {key: training[key] for key in ("recipe", "image_size")}
+    about = {**facts, "temperature": temperature, "threshold": 0.0}
     return Classifier(networks.load(run), about)
 
 
-def ship(run: folders.Run, about: dict[str, Any], folder: Path, name: str = "compact") -> None:
-    """Write a run's weights as they ship: `<name>.weights.h5` without the optimizer, and its facts.
-
-    Parameters
-    ----------
-    run : Run
-        Complete.
-    about : dict
-        `temperature`, `threshold`, and whatever else says where the weights come from.
-    folder : Path
-        Where to write.
-    name : str
-        Under which `load` shall find them.
-
-    Raises
-    ------
-    BrokenRun
-        If the saved weights do not give the run's answers.
-    """
-    from wbc_helpers.classify import networks
-
-    model = networks.load(run)
-    training = run.settings["training"]
-    size = tuple(training["image_size"])
-    probe = np.random.default_rng(0).integers(0, 256, (4, *size, 3), np.uint8)
-    with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
-        model.save_weights(partial, overwrite=True)
-        again = networks.build(training["recipe"], size, None)
-        again.load_weights(partial)
-        if not np.allclose(
-            networks.predict(model, probe), networks.predict(again, probe), atol=1e-5
-        ):
-            raise BrokenRun(
-                f"The weights of {run.name!r} give other answers after saving, so that nothing was "
-                "shipped. Expected a run of this version's recipe; train it again."
-            )
-    facts = {"recipe": training["recipe"], "image_size": training["image_size"], **about}
-    storage.write_json(folder / f"{name}.json", facts)
+def ship(classifier: Classifier, folder: Path, name: str = "compact") -> None:
+    """Write a classifier as it ships; `about` is what its JSON will hold. See `weights.ship`."""
+    weights.ship(classifier.model, classifier.about, _build, folder, name)

@@ -1,12 +1,7 @@
-"""Where the network looks: Grad-CAM, and how much of its weight falls on the white cell.
+"""Where the network looks: Grad-CAM, and whether its maps tell the truth: a test by occlusion.
 
-Maps of this kind can look convincing and say little about the network; `occlusion` puts them to
-the test.
-
-Does the picture of where the network looks tell the truth? A test by occlusion.
-
-If the network reads the white cell, its answer should go with the cell blanked, and stay with as
-much of the background blanked.
+Maps of this kind can look convincing and say little about the network. If it reads the white cell,
+its answer should go with the cell blanked, and stay with as much of the background blanked.
 """
 
 from collections.abc import Callable
@@ -14,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
-import keras
 import numpy as np
 import pandas as pd
-from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from wbc_helpers import cells
 from wbc_helpers.classify import networks
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels.images import is_fill
+from wbc_helpers.runs.backend import keras
+
+layers, ops = keras.layers, keras.ops
 
 _CONVOLUTIONS = (
     layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Conv2DTranspose,
@@ -90,13 +86,13 @@ def grad_cam(
             f"class_indices holds {np.unique(class_indices)[:5].tolist()}. Expected whole numbers "
             f"from 0 to {n_types - 1}, one an image or one for all."
         )
-    wanted = np.eye(n_types, dtype=np.float32)[class_indices]
+    of_types = np.eye(n_types, dtype=np.float32)[class_indices]
     height, width = pixels.shape[1:3]
     cams = np.zeros((len(pixels), height, width), np.float32)
     for start in range(0, len(pixels), batch_size):
         batch = slice(start, start + batch_size)
         features = stem(ops.convert_to_tensor(np.ascontiguousarray(pixels[batch])), training=False)
-        chosen = ops.convert_to_tensor(wanted[batch])
+        chosen = ops.convert_to_tensor(of_types[batch])
         slope = _gradient(lambda maps, of=chosen: ops.sum(head(maps) * of), features)
         maps = ops.convert_to_numpy(features).astype(np.float32)
         # The paper's equations 1 and 2: average the gradient over the map, weigh, keep what
@@ -152,7 +148,7 @@ def _cut(model: keras.Model, name: str | None) -> tuple[keras.Model, Callable[[A
             keras.Model(model.inputs, layer.output),
             lambda maps, rest=rest: to_logits(rest(maps, training=False)),
         )
-    maps = [each.name for each in model.layers if len(getattr(each.output, "shape", ())) == 4]
+    maps = [layer.name for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4]
     raise InvalidParameter(
         f"{model.name} cannot be mapped at {'its last convolution' if name is None else repr(name)}"
         ": there is no such layer, or not all paths lead through it. Expected the name of a layer "
@@ -196,12 +192,11 @@ def _logits(model: keras.Model) -> tuple[Any, Callable[[Any], Any]]:
 
 
 def weight_on_cell(cams: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """Measure how much of each map lies on the white cell.
+    """Measure how much of each map, see `grad_cam`, lies on the white cell.
 
     Parameters
     ----------
     cams : ndarray, (n, height, width) float
-        See `grad_cam`.
     masks : ndarray, (n, height, width) bool
         See `white_cells.outlines`.
 
@@ -217,17 +212,24 @@ def weight_on_cell(cams: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     ------
     InvalidParameter
         If maps and masks differ in shape.
+
+    Examples
+    --------
+    >>> cams, masks = np.eye(4)[np.newaxis], np.zeros((1, 4, 4), bool)
+    >>> masks[:, :2] = True
+    >>> weight_on_cell(cams, masks)["weight"].tolist()
+    [0.5]
     """
     check_masks(cams, masks)
-    found = masks.any(axis=(1, 2))
+    has_cell = masks.any(axis=(1, 2))
     total = cams.sum(axis=(1, 2), dtype=np.float64)
-    known = found & (total > 0)
+    mapped = has_cell & (total > 0)
     on_cell = (cams * masks).sum(axis=(1, 2), dtype=np.float64)
-    weight = np.divide(on_cell, total, out=np.full(len(cams), np.nan), where=known)
+    weight = np.divide(on_cell, total, out=np.full(len(cams), np.nan), where=mapped)
     highest = cams.reshape(len(cams), -1).argmax(axis=1)
     peak = pd.array(masks.reshape(len(masks), -1)[np.arange(len(masks)), highest], dtype="boolean")
-    peak[~known] = pd.NA
-    area = np.where(found, masks.mean(axis=(1, 2)), np.nan)
+    peak[~mapped] = pd.NA
+    area = np.where(has_cell, masks.mean(axis=(1, 2)), np.nan)
     return pd.DataFrame({"weight": weight, "area": area, "peak": peak})
 
 
@@ -282,10 +284,6 @@ def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
         See `white_cells.outlines`.
     seed : int
         Of the shifts.
-
-    Returns
-    -------
-    Occluded
 
     Raises
     ------
@@ -346,16 +344,12 @@ def answers_to(
 
     Parameters
     ----------
-    model : keras.Model
-        As `networks.build` makes it.
-    pixels : ndarray, (n, height, width, 3) uint8
-        The images that were given to `occlude`.
+    model, pixels, batch_size
+        See `grad_cam`; the images that were given to `occlude`.
     true_types : (n,) array_like of str
         One of `cells.NAMES` each.
     occluded : Occluded
         See `occlude`.
-    batch_size : int
-        Images at a time.
 
     Returns
     -------
@@ -377,8 +371,8 @@ def answers_to(
             "images as the data set has them; look at the masks of white_cells.outlines."
         )
     tables, original = [], None
-    shown = (pixels[occluded.rows], occluded.background, occluded.cell)
-    for condition, images in zip(CONDITIONS, shown, strict=True):
+    by_condition = (pixels[occluded.rows], occluded.background, occluded.cell)
+    for condition, images in zip(CONDITIONS, by_condition, strict=True):
         probabilities = networks.predict(model, images, batch_size)
         predicted = probabilities.argmax(axis=1)
         original = predicted if original is None else original
@@ -397,12 +391,7 @@ def answers_to(
 
 
 def summarise(answers: pd.DataFrame) -> pd.DataFrame:
-    """Sum up what blanking does to the answers.
-
-    Parameters
-    ----------
-    answers : DataFrame
-        See `answers_to`.
+    """Sum up what blanking does to the answers, see `answers_to`.
 
     Returns
     -------

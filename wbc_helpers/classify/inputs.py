@@ -3,6 +3,7 @@
 Training, evaluation and whoever asks a trained network come here, so that all see the same.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,30 +12,113 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers.data.catalog import find_photographs, photographs_folder
+from wbc_helpers.data import splits
+from wbc_helpers.data.catalog import find_images, find_photographs, photographs_folder
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
-from wbc_helpers.runs.recipes import RECIPES
+from wbc_helpers.runs.recipes import RECIPES, TrainingSettings
 
 
-def red_cell_of(catalog_rows: pd.DataFrame) -> float:
-    """Estimate the diameter of the red cells of a data set, once for all its images.
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """White cells in their surroundings, from which training draws views.
+
+    Attributes
+    ----------
+    pixels : ndarray, (n_patches, side, side, 3) uint8
+        RGB, balanced, the cell in the middle, see `views.patch_size`.
+    table : DataFrame
+        One row a patch: `source_id`, the photograph; `cell_type`; and `file` of the image that
+        stands for a photograph which is not at hand, else NA.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """All that a recipe's network learns from and is validated on, see `prepare`.
+
+    Attributes
+    ----------
+    catalog : DataFrame
+        One row an image, see `splits.add_provenance`.
+    pixels : ndarray, (n_images, height, width, 3) uint8
+        The same images in the same order, see `decode`.
+    part : Series
+        `train` or `validation` for each image.
+    patches : Patches or None
+        See `cut_patches`.
+    red_cell : float
+        Diameter of the images' red cells in pixels, see `red_cell_of`.
+    """
+
+    catalog: pd.DataFrame
+    pixels: np.ndarray
+    part: pd.Series
+    patches: Patches | None = None
+    red_cell: float = RED_CELL
+
+
+def split(training_images: pd.DataFrame, settings: TrainingSettings) -> pd.Series:
+    """Set validation images aside as `validation`, `validation_fraction` and `seed` say.
+
+    Returns `train` or `validation` for each row of the TRAIN images.
+    """
+    if settings.validation == "grouped" and "group_id" not in training_images:
+        training_images = splits.add_provenance(training_images)
+    return splits.split_validation(
+        training_images, settings.validation, settings.validation_fraction, settings.seed
+    )
+
+
+def prepare(
+    folder: str | Path,
+    settings: TrainingSettings,
+    cache_folder: str | Path | None = None,
+    of_splits: Sequence[str] = ("TRAIN",),
+    deal: Callable[[pd.DataFrame, TrainingSettings], pd.Series] = split,
+) -> Prepared:
+    """Find the images of a data set, deal them into parts, and decode what a network is shown.
 
     Parameters
     ----------
-    catalog_rows : DataFrame
-        With `path` and `split`. Where there are images of TRAIN, they alone are looked at, so that
-        training and evaluation see the same.
-
-    Returns
-    -------
-    float
-        Pixels.
+    folder : path
+        Of the data set.
+    settings : TrainingSettings
+        Its `recipe` and `image_size` decide what is shown.
+    cache_folder : path, optional
+        See `images.decode`.
+    of_splits : sequence of str
+        Whose images take part.
+    deal : callable
+        From those images' rows and the settings to the part of each.
 
     Raises
     ------
-    UnreadableImage
-        If a file is not a complete image.
+    UnreadableImage, InvalidParameter, NoSpaceLeft, ReadOnlyFolder
+        See `images.decode`; or if the images cannot be dealt.
+    """
+    everything = splits.add_provenance(find_images(folder))
+    rows = everything[everything["split"].isin(of_splits)].reset_index(drop=True)
+    part = deal(rows, settings)
+    red_cell = red_cell_of(everything)
+    recipe, size = settings.recipe, settings.image_size
+    return Prepared(
+        rows,
+        decode(recipe, rows["path"], size, red_cell, cache_folder),
+        part,
+        cut_patches(folder, rows, recipe, size, red_cell, cache_folder),
+        red_cell,
+    )
+
+
+def red_cell_of(catalog_rows: pd.DataFrame) -> float:
+    """Estimate the diameter in pixels of the red cells of a data set, once for all its images.
+
+    Where there are images of TRAIN, they alone are looked at, so that training and evaluation see
+    the same. Raises `UnreadableImage` if a file is not a complete image.
     """
     training = catalog_rows[catalog_rows["split"] == "TRAIN"]
     rows = training if len(training) else catalog_rows
@@ -55,16 +139,10 @@ def decode(
     ----------
     recipe : str
         Key of `recipes.RECIPES`.
-    paths : Series of str
-        Image files.
-    image_size : (height, width)
-        Pixels.
+    paths, image_size, cache_folder, progress
+        See `images.decode`.
     red_cell : float
         Diameter of their red cells in pixels, see `red_cell_of`; needed where cells are cut out.
-    cache_folder : path, optional
-        See `images.decode`.
-    progress : bool
-        Show a progress bar.
 
     Returns
     -------
@@ -92,17 +170,9 @@ def mask_cells(
     red_cell: float = RED_CELL,
     progress: bool = True,
 ) -> np.ndarray:
-    """Mark the white cells in what a recipe's network is shown.
+    """Mark the white cells in what a recipe's network is shown, see `decode`.
 
-    Parameters
-    ----------
-    recipe, paths, image_size, red_cell, progress
-        See `decode`.
-
-    Returns
-    -------
-    ndarray, (n_images, height, width) bool
-        See `white_cells.outlines`.
+    Returns (n_images, height, width) bool, see `white_cells.outlines`.
     """
     if RECIPES[recipe].sees == "image":
         return white_cells.outlines(paths, image_size, progress, red_cell)
@@ -117,23 +187,6 @@ def mask_cells(
     return masks
 
 
-@dataclass(frozen=True, eq=False)
-class Patches:
-    """White cells in their surroundings, from which training draws views.
-
-    Attributes
-    ----------
-    pixels : ndarray, (n_patches, side, side, 3) uint8
-        RGB, balanced, the cell in the middle, see `views.patch_size`.
-    table : DataFrame
-        One row a patch: `source_id`, the photograph; `cell_type`; and `file` of the image that
-        stands for a photograph which is not at hand, else NA.
-    """
-
-    pixels: np.ndarray
-    table: pd.DataFrame
-
-
 def cut_patches(
     folder: str | Path,
     training_images: pd.DataFrame,
@@ -145,7 +198,8 @@ def cut_patches(
 ) -> Patches | None:
     """Cut the white cells out of the photographs from which training images were made.
 
-    Where a photograph is not at hand, or not known, its images stand for it.
+    Where a photograph is not at hand, or not known, its images stand for it. None for a recipe that
+    draws no views.
 
     Parameters
     ----------
@@ -154,22 +208,10 @@ def cut_patches(
     training_images : DataFrame
         Rows of the catalog, see `splits.add_provenance`; without `source_id` each image
         counts as a photograph of its own.
-    recipe : str
-        Key of `recipes.RECIPES`.
-    image_size : (height, width)
-        Pixels of a view, both alike.
+    recipe, image_size, cache_folder, progress
+        See `decode`; a view is square.
     red_cell : float
-        Diameter of the images' red cells in pixels, see `red_cell_of`; that of the photographs is
-        estimated.
-    cache_folder : path, optional
-        See `images.decode`.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    Patches or None
-        None for a recipe that draws no views.
+        Diameter of the images' red cells in pixels; that of the photographs is estimated.
 
     Raises
     ------
@@ -178,9 +220,8 @@ def cut_patches(
     """
     if RECIPES[recipe].views is None:
         return None
-    known = training_images.get("source_id", pd.Series(pd.NA, index=training_images.index))
     table = training_images[["path", "file", "cell_type"]].assign(
-        source_id=known.fillna(training_images["file"])
+        source_id=source_ids(training_images)
     )
     at_hand = _photographs_at_hand(folder)
     photographs = [at_hand.get(name) for name in table["source_id"]]
@@ -208,21 +249,17 @@ def cut_patches(
 def photographs_of(folder: str | Path, catalog_rows: pd.DataFrame) -> pd.Series:
     """Find the photograph behind each `source_id`; where it is missing, an image made from it.
 
-    Parameters
-    ----------
-    folder : path
-        Of the data set.
-    catalog_rows : DataFrame
-        See `splits.add_provenance`.
-
-    Returns
-    -------
-    Series of str
-        Paths, by `source_id`.
+    Returns paths by `source_id`, of rows as `splits.add_provenance` gives them.
     """
     paths = catalog_rows.drop_duplicates("source_id").set_index("source_id")["path"]
     at_hand = _photographs_at_hand(folder)
     return pd.Series({name: at_hand.get(name, path) for name, path in paths.items()}, dtype=object)
+
+
+def source_ids(catalog_rows: pd.DataFrame) -> pd.Series:
+    """Name the photograph of each image; one that is not known counts as a photograph itself."""
+    known = catalog_rows.get("source_id", catalog_rows["file"])
+    return known.fillna(catalog_rows["file"])
 
 
 def _photographs_at_hand(folder: str | Path) -> dict[str, str]:
@@ -233,17 +270,9 @@ def _photographs_at_hand(folder: str | Path) -> dict[str, str]:
 
 
 def balanced_weights(table: pd.DataFrame) -> np.ndarray:
-    """Weigh patches so that all cell types count alike, and all photographs of a type.
+    """Weigh the patches of a `Patches` table: all types count alike, all photographs of a type too.
 
-    Parameters
-    ----------
-    table : DataFrame
-        See `Patches`.
-
-    Returns
-    -------
-    ndarray, (n_patches,) float64
-        Sums to 1.
+    Returns (n_patches,) float64 that sum to 1.
     """
     patches_of = table.groupby(["cell_type", "source_id"], observed=True)["source_id"]
     photographs_of = table.groupby("cell_type", observed=True)["source_id"].transform("nunique")

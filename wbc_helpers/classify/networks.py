@@ -1,6 +1,6 @@
-"""A network that has seen everyday photographs before it sees blood: fine-tuning on few cells.
+"""The networks that name white cells: one small builder a recipe; how to load and to ask them.
 
-The networks, one small builder per recipe; `recipes` says how each is trained.
+How each is trained stands in `runs.recipes`.
 """
 
 import os
@@ -9,15 +9,188 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
 
 from wbc_helpers import cells
-from wbc_helpers.errors import BrokenRun, DownloadFailed, InvalidParameter
+from wbc_helpers.errors import BrokenRun, DownloadFailed, InvalidParameter, check_choice
 from wbc_helpers.pixels.images import PixelStatistics
+from wbc_helpers.runs.backend import keras
 from wbc_helpers.runs.folders import Run
 from wbc_helpers.runs.recipes import RECIPES
+
+layers = keras.layers
+
+
+def build(
+    recipe: str, image_size: tuple[int, int], statistics: PixelStatistics | None
+) -> keras.Model:
+    """Build the network of a recipe.
+
+    Parameters
+    ----------
+    recipe : str
+        A key of `recipes.RECIPES`, whose `readings` fill what its source leaves open.
+    image_size : (height, width)
+        Pixels.
+    statistics : PixelStatistics or None
+        Of the training part alone, at the same size; only `paper` and `lenet` need it.
+
+    Returns
+    -------
+    keras.Model
+        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
+        `cells.NAMES`. Not compiled.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no such recipe, or it needs larger images.
+    """
+    check_choice("recipe", recipe, tuple(BUILDERS))
+    return BUILDERS[recipe](image_size, statistics, readings=RECIPES[recipe].readings)
+
+
+def paper_cnn(
+    image_size: tuple[int, int],
+    statistics: PixelStatistics,
+    readings: Mapping[str, Any] = RECIPES["paper"].readings,
+) -> keras.Model:
+    """Build the network of Singh et al. [1]_, as far as the paper fixes it.
+
+    What the paper says: the mean image is subtracted and the standard-deviation image divides;
+    "convolution, RELU, Batch Normalization, Dropout, and pooling"; "four Convolution layers …
+    using three distinct filters with 16, 8 and 4"; after flattening "three dense hidden layers
+    of 32, 16 and 8", an output of 4; RMSprop; batches of 128; 200 epochs.
+
+    What it leaves open, and how it is read here:
+
+    - *Image size*: 48 × 64 pixels, the smallest tried.
+    - *Kernels*: 3 × 3, with zero padding.
+    - *Which filter number occurs twice*: the first, 16, 16, 8, 4.
+    - *Order*: as the sentence has it, in each of the four blocks: convolution, ReLU, batch
+      normalisation, dropout, then max pooling over 2 × 2.
+    - *Dropout*: 0.1. With 0.25 in every block, so few filters hardly begin to learn.
+    - *Dense layers*: ReLU, without dropout or normalisation, which the paper names for
+      convolutions only.
+
+    Tried beside it, for 14 to 16 epochs with one seed on one grouped validation fold of TRAIN:
+    60 × 80 pixels, 5 × 5 kernels, filters 16, 8, 8, 4, and no dropout. All came to 53 to 60 % in
+    the mean of the last five epochs, a range no wider than that between epochs, so the cheapest
+    was taken. `benchmarks/paper_readings.py` repeats the comparison; TEST has no part in it.
+
+    Images have at least 16 pixels each way, for four poolings. See `build`; `readings` are
+    `filters` (four numbers), `kernel` (pixels) and `dropout` (rate, 0–1).
+
+    References
+    ----------
+    .. [1] I. Singh, N. P. Singh, H. Singh, S. Bawankar, A. Ngom, "Blood Cell Types
+       Classification Using CNN", IWBBIO 2020, LNCS 12108, 727–738 (2020).
+    """
+    smears = keras.Input((*image_size, 3), dtype="uint8", name="smears")
+    hidden = standardization(statistics)(smears)
+    for filters in readings["filters"]:
+        hidden = layers.Conv2D(filters, readings["kernel"], padding="same")(hidden)
+        hidden = layers.ReLU()(hidden)
+        hidden = layers.BatchNormalization()(hidden)
+        hidden = layers.Dropout(readings["dropout"])(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Flatten()(hidden)
+    for units in (32, 16, 8):
+        hidden = layers.Dense(units, activation="relu")(hidden)
+    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
+    return keras.Model(smears, cell_type, name="paper_cnn")
+
+
+def compact_cnn(
+    image_size: tuple[int, int],
+    statistics: PixelStatistics | None = None,
+    readings: Mapping[str, Any] = RECIPES["compact"].readings,
+) -> keras.Model:
+    """Build the network of the `compact` recipe, which looks at a white cell cut out.
+
+    A convolution of 5 × 5 in steps of two, then convolutions of 3 × 3, each with batch
+    normalisation and ReLU, halved by max pooling in between; the average over the field that is
+    left, so that the cell's place in it does not matter; dropout; one dense layer. It needs no
+    statistics, since the crops' background is white already, see `stain.balance`.
+
+    See `build`; `readings` are `filters` (a number a convolution) and `dropout` (rate, 0–1).
+    """
+    crops = keras.Input((*image_size, 3), dtype="uint8", name="crops")
+    hidden = layers.Rescaling(1 / 128, offset=-1)(crops)
+    first, *others = readings["filters"]
+    hidden = _normalised(layers.Conv2D(first, 5, 2, padding="same", use_bias=False)(hidden))
+    for place, filters in enumerate(others):
+        if place:
+            hidden = layers.MaxPooling2D()(hidden)
+        hidden = _normalised(layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden))
+    hidden = layers.GlobalAveragePooling2D()(hidden)
+    hidden = layers.Dropout(readings["dropout"])(hidden)
+    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
+    return keras.Model(crops, cell_type, name="compact_cnn")
+
+
+def _normalised(hidden: Any) -> Any:
+    # Weights change fast in a training of a thousand steps: with Keras's own momentum of 0.99 the
+    # mean that validation uses would lag a hundred steps behind them.
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
+
+
+def lenet(
+    image_size: tuple[int, int],
+    statistics: PixelStatistics,
+    readings: Mapping[str, Any] = RECIPES["lenet"].readings,
+) -> keras.Model:
+    """Build a network in the manner of LeNet: a plain baseline, larger than the paper's.
+
+    The like of it is often trained on these images, by D. Parthasarathy beside the data set [1]_:
+    three times convolution, ReLU and max pooling, one dense layer, dropout. Most of its parameters
+    lie in the dense layer, so that their number follows the image size. Pixels are standardised;
+    divided by 255 alone, as there, the network was still guessing after four epochs.
+
+    Images have at least 22 pixels each way, for three convolutions without padding and three
+    poolings. See `build`; `readings` are `filters` (one number a convolution), `kernel` (pixels),
+    `units` of the dense layer and `dropout` (rate, 0–1).
+
+    References
+    ----------
+    .. [1] https://github.com/dhruvp/wbc-classification, `notebooks/binary_training.ipynb` (2017).
+    """
+    smallest = 1
+    for _ in readings["filters"]:
+        smallest = 2 * smallest + readings["kernel"] - 1
+    if min(image_size) < smallest:
+        raise InvalidParameter(
+            f"image_size={image_size[0]}×{image_size[1]} leaves the recipe `lenet` nothing to look "
+            f"at after its convolutions. Expected at least {smallest} pixels each way."
+        )
+    smears = keras.Input((*image_size, 3), dtype="uint8", name="smears")
+    hidden = standardization(statistics)(smears)
+    for filters in readings["filters"]:
+        hidden = layers.Conv2D(filters, readings["kernel"])(hidden)
+        hidden = layers.ReLU()(hidden)
+        hidden = layers.MaxPooling2D()(hidden)
+    hidden = layers.Flatten()(hidden)
+    hidden = layers.Dense(readings["units"], activation="relu")(hidden)
+    hidden = layers.Dropout(readings["dropout"])(hidden)
+    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
+    return keras.Model(smears, cell_type, name="lenet")
+
+
+def standardization(statistics: PixelStatistics) -> layers.Normalization:
+    """Make the layer that subtracts a mean image and divides by a standard-deviation image.
+
+    It is Keras's own `Normalization`, so that a saved model loads without this package; built, from
+    uint8 images to float32.
+    """
+    layer = layers.Normalization(axis=(1, 2, 3), name="mean_and_std_image")
+    layer.build((None, *statistics.mean.shape))
+    # A pixel that hardly varies (drawn smears, tiny subsets) must not be blown up: one grey
+    # level is the smallest spread that 8-bit images can show.
+    variance = np.maximum(statistics.std, 1.0) ** 2
+    layer.set_weights([statistics.mean, variance, np.array(statistics.n_images)])
+    layer.finalize_state()
+    return layer
+
 
 WEIGHTS_VARIABLE = "WBC_BACKBONE_WEIGHTS"
 """Environment variable that names a file of the backbone's weights, used instead of a download."""
@@ -28,7 +201,7 @@ SMALLEST = 32
 
 def pretrained_cnn(
     image_size: tuple[int, int],
-    statistics: PixelStatistics,
+    statistics: PixelStatistics | None,
     weights: str | Path | None = "imagenet",
     readings: Mapping[str, Any] = RECIPES["pretrained"].readings,
 ) -> keras.Model:
@@ -43,7 +216,7 @@ def pretrained_cnn(
     ----------
     image_size : (height, width)
         Pixels; at least 32 each.
-    statistics : PixelStatistics
+    statistics : PixelStatistics or None
         Not used: the backbone expects the scaling that it was trained with.
     weights : "imagenet", path or None
         `imagenet` takes the file that the environment variable `WBC_BACKBONE_WEIGHTS` names, else
@@ -51,12 +224,6 @@ def pretrained_cnn(
         is read; None begins at random, for trials without network.
     readings : mapping
         `dropout` (rate, 0–1) before the last layer.
-
-    Returns
-    -------
-    keras.Model
-        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
-        `cells.NAMES`. Not compiled.
 
     Raises
     ------
@@ -81,24 +248,9 @@ def pretrained_cnn(
 
 
 def backbone(smears: Any, weights: str | Path | None = "imagenet") -> keras.Model:
-    """Build the backbone on an input, and load its weights.
+    """Build the backbone on a `keras.Input`, and load its weights: see `pretrained_cnn`.
 
-    Parameters
-    ----------
-    smears : keras.KerasTensor
-        A `keras.Input` of (height, width, 3) uint8.
-    weights : "imagenet", path or None
-        As for `pretrained_cnn`.
-
-    Returns
-    -------
-    keras.Model
-        From the input to (n, 576) features, the mean over the last layer's map.
-
-    Raises
-    ------
-    DownloadFailed, InvalidParameter
-        See `pretrained_cnn`.
+    It answers with (n, 576) features, the mean over the last layer's map.
     """
     height, width = smears.shape[1:3]
     if min(height, width) < SMALLEST:
@@ -153,198 +305,6 @@ def _with_weights_of(path: Path, features: keras.Model) -> keras.Model:
     return features
 
 
-def paper_cnn(
-    image_size: tuple[int, int],
-    statistics: PixelStatistics,
-    readings: Mapping[str, Any] = RECIPES["paper"].readings,
-) -> keras.Model:
-    """Build the network of Singh et al. [1]_, as far as the paper fixes it.
-
-    What the paper says: the mean image is subtracted and the standard-deviation image divides;
-    "convolution, RELU, Batch Normalization, Dropout, and pooling"; "four Convolution layers …
-    using three distinct filters with 16, 8 and 4"; after flattening "three dense hidden layers
-    of 32, 16 and 8", an output of 4; RMSprop; batches of 128; 200 epochs.
-
-    What it leaves open, and how it is read here:
-
-    - *Image size*: 48 × 64 pixels, the smallest tried.
-    - *Kernels*: 3 × 3, with zero padding.
-    - *Which filter number occurs twice*: the first, 16, 16, 8, 4.
-    - *Order*: as the sentence has it, in each of the four blocks: convolution, ReLU, batch
-      normalisation, dropout, then max pooling over 2 × 2.
-    - *Dropout*: 0.1. With 0.25 in every block, so few filters hardly begin to learn.
-    - *Dense layers*: ReLU, without dropout or normalisation, which the paper names for
-      convolutions only.
-
-    Tried beside it, for 14 to 16 epochs with one seed on one grouped validation fold of TRAIN:
-    60 × 80 pixels, 5 × 5 kernels, filters 16, 8, 8, 4, and no dropout. All came to 53 to 60 % in
-    the mean of the last five epochs, a range no wider than that between epochs, so the cheapest
-    was taken. `benchmarks/paper_readings.py` repeats the comparison; TEST has no part in it.
-
-    Parameters
-    ----------
-    image_size : (height, width)
-        Pixels; at least 16 each, for four poolings.
-    statistics : PixelStatistics
-        Of the training part alone, at the same size.
-    readings : mapping
-        `filters` (four numbers), `kernel` (pixels) and `dropout` (rate, 0–1).
-
-    Returns
-    -------
-    keras.Model
-        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
-        `cells.NAMES`. Not compiled.
-
-    References
-    ----------
-    .. [1] I. Singh, N. P. Singh, H. Singh, S. Bawankar, A. Ngom, "Blood Cell Types
-       Classification Using CNN", IWBBIO 2020, LNCS 12108, 727–738 (2020).
-    """
-    smears = keras.Input((*image_size, 3), dtype="uint8", name="smears")
-    hidden = standardization(statistics)(smears)
-    for filters in readings["filters"]:
-        hidden = layers.Conv2D(filters, readings["kernel"], padding="same")(hidden)
-        hidden = layers.ReLU()(hidden)
-        hidden = layers.BatchNormalization()(hidden)
-        hidden = layers.Dropout(readings["dropout"])(hidden)
-        hidden = layers.MaxPooling2D()(hidden)
-    hidden = layers.Flatten()(hidden)
-    for units in (32, 16, 8):
-        hidden = layers.Dense(units, activation="relu")(hidden)
-    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
-    return keras.Model(smears, cell_type, name="paper_cnn")
-
-
-def compact_cnn(
-    image_size: tuple[int, int],
-    statistics: PixelStatistics | None = None,
-    readings: Mapping[str, Any] = RECIPES["compact"].readings,
-) -> keras.Model:
-    """Build the network of the `compact` recipe, which looks at a white cell cut out.
-
-    A convolution of 5 × 5 in steps of two, then convolutions of 3 × 3, each with batch
-    normalisation and ReLU, halved by max pooling in between; the average over the field that is
-    left, so that the cell's place in it does not matter; dropout; one dense layer.
-
-    Parameters
-    ----------
-    image_size : (height, width)
-        Pixels; at least 16 each.
-    statistics : PixelStatistics, optional
-        Not used: the crops' background is white already, see `stain.balance`.
-    readings : mapping
-        `filters` (a number a convolution) and `dropout` (rate, 0–1).
-
-    Returns
-    -------
-    keras.Model
-        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
-        `cells.NAMES`. Not compiled.
-    """
-    crops = keras.Input((*image_size, 3), dtype="uint8", name="crops")
-    hidden = layers.Rescaling(1 / 128, offset=-1)(crops)
-    first, *others = readings["filters"]
-    hidden = _normalised(layers.Conv2D(first, 5, 2, padding="same", use_bias=False)(hidden))
-    for place, filters in enumerate(others):
-        if place:
-            hidden = layers.MaxPooling2D()(hidden)
-        hidden = _normalised(layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden))
-    hidden = layers.GlobalAveragePooling2D()(hidden)
-    hidden = layers.Dropout(readings["dropout"])(hidden)
-    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
-    return keras.Model(crops, cell_type, name="compact_cnn")
-
-
-def _normalised(hidden: Any) -> Any:
-    # Weights change fast in a training of a thousand steps: with Keras's own momentum of 0.99 the
-    # mean that validation uses would lag a hundred steps behind them.
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.9)(hidden))
-
-
-def lenet(
-    image_size: tuple[int, int],
-    statistics: PixelStatistics,
-    readings: Mapping[str, Any] = RECIPES["lenet"].readings,
-) -> keras.Model:
-    """Build a network in the manner of LeNet: a plain baseline, larger than the paper's.
-
-    The like of it is often trained on these images, by D. Parthasarathy beside the data set [1]_:
-    three times convolution, ReLU and max pooling, one dense layer, dropout. Most of its parameters
-    lie in the dense layer, so that their number follows the image size. Pixels are standardised;
-    divided by 255 alone, as there, the network was still guessing after four epochs.
-
-    Parameters
-    ----------
-    image_size : (height, width)
-        Pixels; at least 22 each, for three convolutions without padding and three poolings.
-    statistics : PixelStatistics
-        Of the training part alone, at the same size.
-    readings : mapping
-        `filters` (one number a convolution), `kernel` (pixels), `units` of the dense layer and
-        `dropout` (rate, 0–1).
-
-    Returns
-    -------
-    keras.Model
-        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
-        `cells.NAMES`. Not compiled.
-
-    Raises
-    ------
-    InvalidParameter
-        If the images are too small for the convolutions.
-
-    References
-    ----------
-    .. [1] https://github.com/dhruvp/wbc-classification, `notebooks/binary_training.ipynb` (2017).
-    """
-    smallest = 1
-    for _ in readings["filters"]:
-        smallest = 2 * smallest + readings["kernel"] - 1
-    if min(image_size) < smallest:
-        raise InvalidParameter(
-            f"image_size={image_size[0]}×{image_size[1]} leaves the recipe `lenet` nothing to look "
-            f"at after its convolutions. Expected at least {smallest} pixels each way."
-        )
-    smears = keras.Input((*image_size, 3), dtype="uint8", name="smears")
-    hidden = standardization(statistics)(smears)
-    for filters in readings["filters"]:
-        hidden = layers.Conv2D(filters, readings["kernel"])(hidden)
-        hidden = layers.ReLU()(hidden)
-        hidden = layers.MaxPooling2D()(hidden)
-    hidden = layers.Flatten()(hidden)
-    hidden = layers.Dense(readings["units"], activation="relu")(hidden)
-    hidden = layers.Dropout(readings["dropout"])(hidden)
-    cell_type = layers.Dense(len(cells.NAMES), activation="softmax", name="cell_type")(hidden)
-    return keras.Model(smears, cell_type, name="lenet")
-
-
-def standardization(statistics: PixelStatistics) -> layers.Normalization:
-    """Make the layer that subtracts a mean image and divides by a standard-deviation image.
-
-    It is Keras's own `Normalization`, so that a saved model loads without this package.
-
-    Parameters
-    ----------
-    statistics : PixelStatistics
-        (height, width, 3) float32 images in 0–255 units.
-
-    Returns
-    -------
-    keras.layers.Normalization
-        Built, from uint8 images to float32.
-    """
-    layer = layers.Normalization(axis=(1, 2, 3), name="mean_and_std_image")
-    layer.build((None, *statistics.mean.shape))
-    # A pixel that hardly varies (drawn smears, tiny subsets) must not be blown up: one grey
-    # level is the smallest spread that 8-bit images can show.
-    variance = np.maximum(statistics.std, 1.0) ** 2
-    layer.set_weights([statistics.mean, variance, np.array(statistics.n_images)])
-    layer.finalize_state()
-    return layer
-
-
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "paper": paper_cnn,
     "lenet": lenet,
@@ -353,52 +313,8 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 }
 
 
-def build(
-    recipe: str, image_size: tuple[int, int], statistics: PixelStatistics | None
-) -> keras.Model:
-    """Build the network of a recipe.
-
-    Parameters
-    ----------
-    recipe : str
-        A key of `recipes.RECIPES`.
-    image_size : (height, width)
-        Pixels.
-    statistics : PixelStatistics or None
-        Of the training part; only `paper` and `lenet` need it.
-
-    Returns
-    -------
-    keras.Model
-        Not compiled.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such recipe.
-    """
-    if recipe not in BUILDERS:
-        raise InvalidParameter(f"Unknown recipe {recipe!r}. Expected one of {', '.join(BUILDERS)}.")
-    return BUILDERS[recipe](image_size, statistics, readings=RECIPES[recipe].readings)
-
-
-def count_trainable(model: keras.Model) -> int:
-    """Count the parameters that training changes; the mean and the std image are none."""
-    return sum(int(np.prod(weights.shape)) for weights in model.trainable_weights)
-
-
 def load(run: Run) -> keras.Model:
     """Load the model of a complete run, in Keras's safe mode: no code in the file is executed.
-
-    Parameters
-    ----------
-    run : Run
-        A run folder.
-
-    Returns
-    -------
-    keras.Model
-        Not compiled.
 
     Raises
     ------
@@ -406,13 +322,7 @@ def load(run: Run) -> keras.Model:
         If the run has not finished, or its file cannot be read, holds code, or holds a network
         of other inputs or outputs.
     """
-    path = run.folder / "model.keras"
-    if not run.is_complete:
-        raise BrokenRun(
-            f"The run {run.name!r} has finished {len(run.history)} of "
-            f"{run.settings['training']['epochs']} epochs, and only finished runs have a model. "
-            "Train again under the same name to go on with it."
-        )
+    path = run.of_training("model.keras")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever a damaged or foreign file makes it meet
@@ -432,7 +342,7 @@ def load(run: Run) -> keras.Model:
 
 
 def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """Probabilities of the cell types.
+    """Probabilities of the cell types, (n, 4) float32, in the order of `cells.NAMES`.
 
     Parameters
     ----------
@@ -442,11 +352,6 @@ def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np
         RGB at the model's size; may be memory-mapped.
     batch_size : int
         Images at a time.
-
-    Returns
-    -------
-    ndarray, (n, 4) float32
-        In the order of `cells.NAMES`; rows sum to 1.
     """
     return np.concatenate(
         [
@@ -461,32 +366,27 @@ def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np
 def answer(
     recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128
 ) -> np.ndarray:
-    """Probabilities of the cell types as a recipe gives them.
+    """Probabilities of the cell types as a recipe gives them, see `predict`.
 
-    Parameters
-    ----------
-    recipe : str
-        Key of `recipes.RECIPES`. If its answers are `turned`, they are the mean over the eight ways
-        to turn and flip an image, since a cell can lie in any direction.
-    model, pixels, batch_size
-        See `predict`.
-
-    Returns
-    -------
-    ndarray, (n, 4) float32
-        In the order of `cells.NAMES`; rows sum to 1.
+    If the recipe's answers are `turned`, they are the mean over the eight ways to turn and flip an
+    image, since a cell can lie in any direction.
     """
     if not RECIPES[recipe].turned:
         return predict(model, pixels, batch_size)
-    told = []
-    # The eight ways of some images make one batch: for a single image, eight times the calls would
+    probabilities = []
+    # The eight ways of a few images make one batch: for a single image, eight times the calls would
     # take longer than the network.
     at_once = max(batch_size // 8, 1)
     for start in range(0, len(pixels), at_once):
-        some = pixels[start : start + at_once]
+        batch = pixels[start : start + at_once]
         ways = [
-            np.rot90(some[:, :, ::step], turns, (1, 2)) for turns in range(4) for step in (1, -1)
+            np.rot90(batch[:, :, ::step], turns, (1, 2)) for turns in range(4) for step in (1, -1)
         ]
         of_ways = predict(model, np.concatenate(ways), batch_size)
-        told.append(of_ways.reshape(8, len(some), -1).mean(axis=0))
-    return np.concatenate(told)
+        probabilities.append(of_ways.reshape(8, len(batch), -1).mean(axis=0))
+    return np.concatenate(probabilities)
+
+
+def count_trainable(model: keras.Model) -> int:
+    """Count the parameters that training changes; the mean and the std image are none."""
+    return sum(int(np.prod(weights.shape)) for weights in model.trainable_weights)

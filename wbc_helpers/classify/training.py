@@ -1,55 +1,154 @@
-"""Batches of what a network learns from: images as they are, or views drawn from photographs.
+"""Training the networks that name white cells, and cross-validating them.
 
-Their order and their views depend on seed and epoch alone, so that a training that was interrupted
-goes on as it would have.
-
-Training that can be relied on: every epoch is on disk before the next begins.
-
-Grouped cross-validation: every photograph is judged by a network that never saw it.
-
-TEST shows 71 photographs, four of monocytes. Dealt into folds, all photographs are judged once,
-which says more, and leaves TEST alone while a recipe is chosen on TRAIN.
+The order of images and the views drawn of them depend on seed and epoch alone, and every epoch is
+on disk before the next begins, so that a training that was interrupted goes on as it would have.
+Cross-validation deals photographs into folds and judges each by a network that never saw it: TEST
+shows 71 photographs, four of monocytes, and is left alone while a recipe is chosen on TRAIN.
 """
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
 from wbc_helpers import cells, storage
 from wbc_helpers.classify import inputs, networks
-from wbc_helpers.data import catalog, splits
-from wbc_helpers.data.catalog import find_images
+from wbc_helpers.classify.inputs import Prepared
 from wbc_helpers.data.identity import Identity
-from wbc_helpers.data.splits import add_provenance, grouped_folds
+from wbc_helpers.data.splits import grouped_folds
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.evaluate import classification, uncertainty
-from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.views import draw
-from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs import backend, folders, recorder
+from wbc_helpers.runs.backend import keras
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
-from wbc_helpers.runs.recorder import Recorder, finish, restore, warm_cosine
 
 
-def n_workers() -> int:
-    """Count the threads that make batches ready, for `keras.utils.PyDataset`.
+def train_new(
+    settings: TrainingSettings,
+    identity: Identity,
+    name: str,
+    data_dir: str | Path,
+    runs_dir: str | Path,
+    verbose: int = 2,
+) -> folders.Run:
+    """Do all that the notebook `03_train` does, in one call.
 
-    With one, Keras leaves reading ahead to TensorFlow's autotuning, whose own thread is waited for
-    when an epoch ends (Keras 3.14, TensorFlow 2.21): it has slept for 10 ms, 20 ms, 40 ms … since
-    the epoch began, so that one of 21 s lasted until the 41st. On the other backends, several
-    threads would hand batches that were read ahead on to the next epoch.
+    Parameters
+    ----------
+    settings : TrainingSettings
+        What to train.
+    identity : Identity
+        The data set.
+    name : str
+        Name of the run; one that exists with the same settings is gone on with.
+    data_dir, runs_dir : path
+        Where decoded images are kept, and where the run goes.
+    verbose : int
+        See `recorder.fit`.
+    """
+    runtime = backend.choose()
+    prepared = inputs.prepare(identity.folder, settings, Path(data_dir) / "cache")
+    run = folders.start(name, runs_dir, describe(settings, identity.to_dict(), runtime))
+    return train(prepared, run, runtime.n_devices, verbose)
+
+
+def train(
+    prepared: Prepared, run: folders.Run, n_devices: int = 1, verbose: int = 2
+) -> folders.Run:
+    """Train the network of a run, from the start or from where an interruption left it.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        See `inputs.prepare`.
+    run : folders.Run
+        From `folders.start`.
+    n_devices, verbose : int
+        See `recorder.fit`.
 
     Returns
     -------
-    int
-        2 on TensorFlow, else 1.
+    folders.Run
+        Complete, with `split.csv`, see `recorder.fit`.
+
+    Raises
+    ------
+    InvalidParameter
+        If images and catalog do not belong together, a part is empty, or as in `recorder.fit`.
+    BrokenRun
+        See `recorder.fit`.
     """
-    return 2 if keras.backend.backend() == "tensorflow" else 1
+    settings, catalog, part = run.settings["training"], prepared.catalog, prepared.part
+    expected = (len(catalog), *settings["image_size"], 3)
+    if prepared.pixels.shape != expected or len(part) != len(catalog):
+        raise InvalidParameter(
+            f"The images have shape {prepared.pixels.shape} and {len(part)} parts; the catalog and "
+            f"the run's settings ask for {expected}. Decode the same catalog at that size."
+        )
+    if (prepared.patches is None) != (RECIPES[settings["recipe"]].views is None):
+        raise InvalidParameter(
+            f"Training the recipe {settings['recipe']!r} was given "
+            f"{'no patches' if prepared.patches is None else 'patches'} to draw views from. "
+            "Expected what inputs.cut_patches returns for it."
+        )
+    if run.is_complete:
+        return run
+    folders.write_split(run, catalog["file"], part)
+    rows = {name: np.flatnonzero(part == name) for name in ("train", "validation")}
+    if not all(map(len, rows.values())):
+        raise InvalidParameter(
+            f"{len(rows['train'])} images are left for training and {len(rows['validation'])} for "
+            "validation. Expected some of both; choose another validation_fraction."
+        )
+    shown = (prepared.pixels, one_hot(catalog["cell_type"]))
+    divided = (settings["batch_size"], n_devices)
+    training: keras.utils.PyDataset
+    if prepared.patches is None:
+        training = Batches(*shown, rows["train"], *divided, settings["seed"])
+    else:
+        training = DrawnViews(prepared.patches, catalog[part == "train"], settings)
+    validation = Batches(*shown, rows["validation"], *divided)
+    return recorder.fit(
+        run,
+        lambda: compiled_model(settings, prepared, len(training)),
+        training,
+        validation,
+        n_devices,
+        verbose=verbose,
+    )
+
+
+def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 1) -> keras.Model:
+    """Build a recipe's network on the statistics of its training images, ready to fit.
+
+    Parameters
+    ----------
+    settings : dict
+        The `training` part of a run's settings.
+    prepared : Prepared
+        Of which the training part is measured.
+    n_steps : int
+        Batches an epoch, by which a schedule is timed.
+    """
+    in_training = np.flatnonzero(prepared.part == "train")
+    statistics = images.mean_and_std_image(prepared.pixels[row] for row in in_training)
+    model = networks.build(settings["recipe"], tuple(settings["image_size"]), statistics)
+    recipe, rate = RECIPES[settings["recipe"]], settings["learning_rate"]
+    if recipe.schedule == "cosine":
+        rate = recorder.warm_cosine(rate, settings["epochs"] * n_steps)
+    config = {"learning_rate": rate}
+    if settings["optimizer"] == "adamw":
+        config["weight_decay"] = recipe.weight_decay
+    optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"])
+    return model
 
 
 def one_hot(cell_types: pd.Series) -> np.ndarray:
@@ -78,7 +177,7 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
-        super().__init__(workers=n_workers())
+        super().__init__(workers=recorder.n_workers())
         self.pixels, self.cell_types, self.rows = pixels, cell_types, rows
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.n_images = len(rows) - len(rows) % n_devices
@@ -112,10 +211,9 @@ class DrawnViews(keras.utils.PyDataset):
     """
 
     def __init__(self, patches, training_images, settings):
-        super().__init__(workers=n_workers())
+        super().__init__(workers=recorder.n_workers())
         recipe = RECIPES[settings["recipe"]]
-        known = training_images.get("source_id", training_images["file"])
-        sources = set(known.fillna(training_images["file"]))
+        sources = set(inputs.source_ids(training_images))
         # An image that stands for its photograph must be a training image itself.
         stands_in = patches.table["file"]
         allowed = patches.table["source_id"].isin(sources) & (
@@ -145,201 +243,6 @@ class DrawnViews(keras.utils.PyDataset):
         return views, self.cell_types[chosen]
 
 
-def split(training_catalog: pd.DataFrame, settings: TrainingSettings) -> pd.Series:
-    """Set validation images aside in the way that the settings ask for.
-
-    Parameters
-    ----------
-    training_catalog : DataFrame
-        The TRAIN images, one row each.
-    settings : TrainingSettings
-        Its `validation`, `validation_fraction` and `seed` decide.
-
-    Returns
-    -------
-    Series of str
-        `train` or `validation` for each row.
-    """
-    if settings.validation == "grouped" and "group_id" not in training_catalog:
-        training_catalog = splits.add_provenance(training_catalog)
-    return splits.split_validation(
-        training_catalog, settings.validation, settings.validation_fraction, settings.seed
-    )
-
-
-def train_new(
-    settings: TrainingSettings,
-    identity: Identity,
-    name: str,
-    data_dir: str | Path,
-    runs_dir: str | Path,
-    verbose: int = 2,
-) -> folders.Run:
-    """Do all that the notebook `03_train` does, in one call.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        What to train.
-    identity : sources.Identity
-        The data set.
-    name : str
-        Name of the run; one that exists with the same settings is gone on with.
-    data_dir, runs_dir : path
-        Where decoded images are kept, and where the run goes.
-    verbose : int
-        As for `keras.Model.fit`.
-
-    Returns
-    -------
-    folders.Run
-        Complete.
-    """
-    in_use = backend.choose()
-    all_images = splits.add_provenance(find_images(identity.folder))
-    training_images = all_images[all_images["split"] == "TRAIN"].reset_index(drop=True)
-    part = split(training_images, settings)
-    seen = (settings.recipe, settings.image_size)
-    kept = {"red_cell": inputs.red_cell_of(all_images), "cache_folder": Path(data_dir) / "cache"}
-    pixels = inputs.decode(seen[0], training_images["path"], seen[1], **kept)
-    patches = inputs.cut_patches(identity.folder, training_images, *seen, **kept)
-    described = describe(settings, identity.to_dict(), in_use)
-    run = folders.start(name, runs_dir, described)
-    return train(training_images, pixels, part, run, patches, in_use.n_devices, verbose)
-
-
-def train(
-    catalog: pd.DataFrame,
-    pixels: np.ndarray,
-    part: pd.Series,
-    run: folders.Run,
-    patches: inputs.Patches | None = None,
-    n_devices: int = 1,
-    verbose: int = 2,
-) -> folders.Run:
-    """Train the network of a run, from the start or from where an interruption left it.
-
-    After every epoch the weights, the optimizer's state and the history are on disk. The same
-    seed on the same machine gives the same history, interrupted or not, on the CPU; a GPU adds
-    numbers in no fixed order, so that there, only the split and the image order are the same.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        The TRAIN images, one row each.
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        The same images in the same order, at the run's image size.
-    part : Series of str
-        `train` or `validation` for each row.
-    run : folders.Run
-        From `folders.start`.
-    patches : inputs.Patches, optional
-        For a recipe that draws views, see `inputs.cut_patches`; those of training photographs are
-        used.
-    n_devices : int
-        Devices among which Keras splits each batch (see `backend.choose`).
-    verbose : int
-        As for `keras.Model.fit`; 2 prints a line an epoch.
-
-    Returns
-    -------
-    folders.Run
-        The run, complete: `model.keras`, `model.weights.h5`, `history.csv`, `split.csv`.
-
-    Raises
-    ------
-    InvalidParameter
-        If images and catalog do not belong together, a part is empty, or batches do not divide
-        evenly among the devices.
-    BrokenRun
-        If the checkpoint of an interrupted run cannot be read.
-    """
-    settings = run.settings["training"]
-    expected = (len(catalog), *settings["image_size"], 3)
-    if pixels.shape != expected or len(part) != len(catalog):
-        raise InvalidParameter(
-            f"The images have shape {pixels.shape} and {len(part)} parts; the catalog and the "
-            f"run's settings ask for {expected}. Decode the same catalog at that size."
-        )
-    if (patches is None) != (RECIPES[settings["recipe"]].views is None):
-        raise InvalidParameter(
-            f"Training the recipe {settings['recipe']!r} was given "
-            f"{'no patches' if patches is None else 'patches'} to draw views from. Expected what "
-            "inputs.cut_patches returns for it."
-        )
-    if run.is_complete:
-        return run
-    storage.write_text(
-        run.folder / "split.csv",
-        pd.DataFrame({"file": catalog["file"], "part": part}).to_csv(index=False),
-    )
-    cell_types = one_hot(catalog["cell_type"])
-    in_training, in_validation = (np.flatnonzero(part == name) for name in ("train", "validation"))
-    if not len(in_training) or not len(in_validation):
-        raise InvalidParameter(
-            f"{len(in_training)} images are left for training and {len(in_validation)} for "
-            "validation. Expected some of both; choose another validation_fraction."
-        )
-    batch_size, seed = settings["batch_size"], settings["seed"]
-    backend.check_batch_size(batch_size, n_devices)
-    if patches is None:
-        training = Batches(pixels, cell_types, in_training, batch_size, n_devices, seed)
-    else:
-        training = DrawnViews(patches, catalog[part == "train"], settings)
-    validation = Batches(pixels, cell_types, in_validation, batch_size, n_devices, None)
-
-    keras.utils.set_random_seed(settings["seed"])
-    model = compiled_model(settings, pixels, part, len(training))
-    history = restore(model, run)
-    model.fit(
-        training,
-        validation_data=validation,
-        initial_epoch=len(history),
-        epochs=settings["epochs"],
-        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
-        callbacks=[Recorder(run, history, training)],
-        verbose=verbose,
-    )
-    finish(model, run)
-    return run
-
-
-def compiled_model(
-    settings: dict[str, Any], pixels: np.ndarray, part: pd.Series, n_steps: int = 1
-) -> keras.Model:
-    """Build a recipe's network on the statistics of its training images, ready to fit.
-
-    Parameters
-    ----------
-    settings : dict
-        The `training` part of a run's settings.
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        All images.
-    part : Series of str
-        `train` or `validation` for each image.
-    n_steps : int
-        Batches an epoch, by which a schedule is timed.
-
-    Returns
-    -------
-    keras.Model
-        Compiled with the recipe's optimizer and cross-entropy.
-    """
-    in_training = np.flatnonzero(part == "train")
-    statistics = images.mean_and_std_image(pixels[row] for row in in_training)
-    model = networks.build(settings["recipe"], tuple(settings["image_size"]), statistics)
-    recipe, rate = RECIPES[settings["recipe"]], settings["learning_rate"]
-    if recipe.schedule == "cosine":
-        rate = warm_cosine(rate, settings["epochs"] * n_steps)
-    config = {"learning_rate": rate}
-    if settings["optimizer"] == "adamw":
-        config["weight_decay"] = recipe.weight_decay
-    optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    model.compile(optimizer, loss=loss, metrics=["accuracy"])
-    return model
-
-
 def cross_validate(
     settings: TrainingSettings,
     identity: Identity,
@@ -360,19 +263,15 @@ def cross_validate(
     settings : TrainingSettings
         Its `validation` and `validation_fraction` are not used: each fold validates on what it
         holds out.
-    identity : sources.Identity
+    identity : Identity
         The data set; its photographs must be known.
-    name : str
-        Of the folder, see `folders.check_name`.
-    data_dir, runs_dir : path
-        Where decoded images are kept, and where the folder goes.
+    name, data_dir, runs_dir, verbose
+        See `train_new`.
     n_folds : int
         At least 2.
     splits : tuple of str
         Whose images take part: `TRAIN` to choose a recipe; `TRAIN` and `TEST` to judge it by all
         photographs of one white cell.
-    verbose : int
-        As for `keras.Model.fit`.
 
     Returns
     -------
@@ -387,63 +286,49 @@ def cross_validate(
         If a fold exists with other settings or data, or the folder holds something else.
     """
     folder = _folder_for(name, runs_dir)
-    in_use = backend.choose()
-    everything = add_provenance(catalog.find_images(identity.folder))
-    rows = everything[everything["split"].isin(splits)].reset_index(drop=True)
-    fold = grouped_folds(rows, n_folds, settings.seed)
-    seen = (settings.recipe, settings.image_size)
-    kept = {"red_cell": inputs.red_cell_of(everything), "cache_folder": Path(data_dir) / "cache"}
-    pixels = inputs.decode(seen[0], rows["path"], seen[1], **kept)
-    patches = inputs.cut_patches(identity.folder, rows, *seen, **kept)
-    described = describe_fold(settings, identity, in_use, n_folds, splits)
-    answers = []
+    runtime = backend.choose()
+    dealt = inputs.prepare(
+        identity.folder, settings, Path(data_dir) / "cache", splits,
+        deal=lambda rows, settings: grouped_folds(rows, n_folds, settings.seed),
+    )  # fmt: skip
+    record = describe_fold(settings, identity, runtime, n_folds, splits)
+    tables = []
     for number in range(n_folds):
-        held_out = fold == number
+        held_out = dealt.part == number
         part = held_out.map({True: "validation", False: "train"}).rename("part")
-        run = folders.start(f"fold-{number}", folder, described)
-        train(rows, pixels, part, run, patches, in_use.n_devices, verbose)
-        judged = rows[held_out]
-        told = networks.answer(settings.recipe, networks.load(run), pixels[held_out.to_numpy()])
-        answers.append(classification.tabulate(judged, told))
-        accuracy = (answers[-1]["predicted"] == answers[-1]["cell_type"]).mean()
+        run = folders.start(f"fold-{number}", folder, record)
+        train(replace(dealt, part=part), run, runtime.n_devices, verbose)
+        judged, pixels = dealt.catalog[held_out], dealt.pixels[held_out.to_numpy()]
+        probabilities = networks.answer(settings.recipe, networks.load(run), pixels)
+        tables.append(classification.tabulate(judged, probabilities))
+        accuracy = (tables[-1]["predicted"] == tables[-1]["cell_type"]).mean()
         print(
             f"fold {number}: {len(judged):,} images of {judged['source_id'].nunique()} "
-            "photographs, "
-            f"accuracy {accuracy:.1%}, {run.history['seconds'].sum():.0f} s",
+            f"photographs, accuracy {accuracy:.1%}, {run.history['seconds'].sum():.0f} s",
             flush=True,
         )
-    table = pd.concat(answers, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     classification.write_predictions(folder, table)
-    told = {"training": described["training"], "data": described["data"], **summarise(table)}
-    storage.write_json(folder / "crossval.json", folders.finite(told))
+    scores = {"training": record["training"], "data": record["data"], **summarise(table)}
+    storage.write_json(folder / "crossval.json", folders.finite(scores))
     return table
 
 
 def describe_fold(
     settings: TrainingSettings,
     identity: Identity,
-    in_use: backend.Runtime | None = None,
+    runtime: backend.Runtime | None = None,
     n_folds: int = 5,
     splits: tuple[str, ...] = ("TRAIN",),
 ) -> dict[str, Any]:
     """Put together what each fold's `settings.json` records, as `recipes.describe` does of a run.
 
-    Parameters
-    ----------
-    settings, identity, n_folds, splits
-        See `cross_validate`.
-    in_use : backend.Runtime, optional
-        What it runs on.
-
-    Returns
-    -------
-    dict
-        For `folders.start`, and for `folders.find`, which tells whether a fold was made alike.
+    It serves `folders.start`, and `folders.find`, which tells whether a fold was made alike.
     """
-    described = describe(settings, identity.to_dict(), in_use)
-    described["training"] |= {"validation": "grouped", "splits": list(splits), "folds": n_folds}
-    del described["training"]["validation_fraction"]
-    return described
+    record = describe(settings, identity.to_dict(), runtime)
+    record["training"] |= {"validation": "grouped", "splits": list(splits), "folds": n_folds}
+    del record["training"]["validation_fraction"]
+    return record
 
 
 def _folder_for(name: str, runs_dir: str | Path) -> Path:
@@ -461,23 +346,17 @@ def _folder_for(name: str, runs_dir: str | Path) -> Path:
 
 
 def summarise(table: pd.DataFrame) -> dict[str, Any]:
-    """Score out-of-fold answers by image and by photograph.
+    """Score out-of-fold answers, see `cross_validate`, by image and by photograph.
 
-    Parameters
-    ----------
-    table : DataFrame
-        See `cross_validate`.
-
-    Returns
-    -------
-    dict
-        `images` and `photographs`, each see `classification.summary`, with `intervals`: 95 %, drawn
-        by photograph.
+    Returns `images` and `photographs`, each see `classification.summary`, with `intervals`: 95 %,
+    drawn by photograph.
     """
     by_image = classification.evaluate_table(table)
+    by_photograph = classification.by_photograph(by_image, table["source_id"])
     looks = {
         "images": (by_image, table["source_id"]),
-        "photographs": _by_photograph(by_image, table["source_id"]),
+        # Each photograph is a unit of its own.
+        "photographs": (by_photograph, list(map(str, range(by_photograph.n_images)))),
     }
     summary = {}
     for look, (judged, units) in looks.items():
@@ -491,38 +370,21 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     return summary
 
 
-def _by_photograph(evaluation: Evaluation, source_ids: pd.Series) -> tuple[Evaluation, list[str]]:
-    """Judge photographs, each a unit of its own."""
-    judged = classification.by_photograph(evaluation, source_ids)
-    return judged, [str(number) for number in range(judged.n_images)]
-
-
 def report(table: pd.DataFrame) -> str:
-    """Put the scores of a cross-validation into a few lines.
-
-    Parameters
-    ----------
-    table : DataFrame
-        See `cross_validate`.
-
-    Returns
-    -------
-    str
-        Accuracy and balanced accuracy by image and by photograph, each with its interval.
-    """
+    """Put the scores of a cross-validation, see `summarise`, into two lines."""
     lines = []
     for look, scores in summarise(table).items():
-        told = ", ".join(
+        accuracies = ", ".join(
             f"{score.replace('_', ' ')} {scores[score]:.1%} "
             f"({scores['intervals'][score][0]:.1%}–{scores['intervals'][score][1]:.1%})"
             for score in ("accuracy", "balanced_accuracy")
         )
         recalls = ", ".join(
-            f"{name} {each['recall']:.0%}"
-            for name, each in scores["per_class"].items()
-            if each["recall"] is not None
+            f"{name} {of_type['recall']:.0%}"
+            for name, of_type in scores["per_class"].items()
+            if of_type["recall"] is not None
         )
-        lines.append(f"{look} (n = {scores['n_images']:,}): {told}; recall: {recalls}")
+        lines.append(f"{look} (n = {scores['n_images']:,}): {accuracies}; recall: {recalls}")
     return "\n".join(lines)
 
 
@@ -531,17 +393,10 @@ def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) ->
 
     Parameters
     ----------
-    name : str
+    name, runs_dir
         Of its folder.
-    runs_dir : path
-        Folder of all runs.
     data : dict, optional
         The data at hand, as `Identity.to_dict` gives them, which must be those it was made from.
-
-    Returns
-    -------
-    DataFrame
-        See `cross_validate`.
 
     Raises
     ------

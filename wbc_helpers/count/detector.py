@@ -8,10 +8,8 @@ The weights ship with the package. What they were trained on, how well they do a
 for stands in their model cards, `detector.md` and `compact.md` in `wbc_helpers/weights/`.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import cells, errors, storage
+from wbc_helpers import cells, errors
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import Classifier
@@ -28,7 +26,7 @@ from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs import folders, weights
 
 DEEPEST = 16
 """The network halves what it is shown up to four times: both sides have to be divisible by this."""
@@ -144,12 +142,12 @@ class Detector:
         -------
         ndarray, (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32
         """
-        from keras import ops
+        from wbc_helpers.runs.backend import keras
 
         answers = []
         for axes in _FLIPS[: self.about.get("ways", 1)]:
             flipped = np.ascontiguousarray(np.flip(shown, axes))
-            maps = ops.convert_to_numpy(self.model.predict_on_batch(flipped))
+            maps = keras.ops.convert_to_numpy(self.model.predict_on_batch(flipped))
             maps = np.flip(maps, axes).copy()
             # What lay to the right of a place lies to the left of it in the flipped photograph.
             maps[..., N_KINDS + 2] *= -1 if 2 in axes else 1
@@ -210,38 +208,29 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
 
 
 def load(name: str = "detector") -> Detector:
-    """Load a detector whose weights ship with the package.
+    """Load a network whose weights ship with the package: `detector`.
 
     Raises
     ------
     InvalidParameter
         If no such weights ship.
     """
-    folder = resources.files("wbc_helpers") / "weights"
-    facts = folder / f"{name}.json"
-    about = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
-    if "filters" not in about:
-        raise InvalidParameter(
-            f"No detector {name!r} ships with this package. Expected `detector`; or make one of "
-            "your own run, see detector.of_run."
-        )
-    # Before Keras is imported, which asks for its backend then.
-    backend.choose()
+    return Detector(*weights.load(name, "thresholds", _build))
+
+
+def _build(about: dict[str, Any]) -> Any:
     from wbc_helpers.count import network
 
-    model = network.centre_network(about["filters"])
-    with resources.as_file(folder / f"{name}.weights.h5") as path:
-        model.load_weights(path)
-    return Detector(model, about)
+    return network.centre_network(about["filters"])
 
 
 def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
-    """Make a detector of a trained run.
+    """Make a detector of a complete run, see `training.train`.
 
     Parameters
     ----------
     run : Run
-        Complete, see `training.train`.
+        Complete.
     about : dict, optional
         `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
         `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3.
@@ -251,17 +240,14 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
     BrokenRun
         If the run has not finished, is no detector's, or its weights cannot be read.
     """
-    from wbc_helpers.count import network
-
-    path = run.folder / "model.weights.h5"
-    training = run.settings["training"]
-    if not run.is_complete or training["recipe"] != "detector":
+    training, path = run.settings["training"], run.of_training("model.weights.h5")
+    if training["recipe"] != "detector":
         raise BrokenRun(
-            f"The run {run.name!r} of recipe {training['recipe']!r} has finished "
-            f"{len(run.history)} of {training['epochs']} epochs. Expected a finished run of a "
-            "detector; train again under the same name to go on with one that was cut off."
+            f"The run {run.name!r} is of recipe {training['recipe']!r}. Expected a detector's."
         )
-    model = network.centre_network(training["filters"])
+    facts = {"filters": list(training["filters"]), "ways": 1, "iou": 0.5}
+    facts |= {"thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3), **(about or {})}
+    model = _build(facts)
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
@@ -269,15 +255,12 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
             f"{path} cannot be read ({error}). Expected the weights of this run. Train it anew "
             "under another name."
         ) from error
-    usual = {"ways": 1, "iou": 0.5, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
-    return Detector(model, {"filters": list(training["filters"]), **usual, **(about or {})})
+    return Detector(model, facts)
 
 
 def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
-    """Write a detector for `load`: `<name>.weights.h5`, and its `about` as `<name>.json`."""
-    with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
-        detector.model.save_weights(partial, overwrite=True)
-    storage.write_json(folder / f"{name}.json", detector.about)
+    """Write a detector as it ships; `about` is what its JSON will hold. See `weights.ship`."""
+    weights.ship(detector.model, detector.about, _build, folder, name)
 
 
 UNSURE = 0.05

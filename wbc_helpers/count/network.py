@@ -1,20 +1,20 @@
-"""The network that looks at a smear and draws `centre_maps`, and the loss that it learns by."""
+"""The network that looks at a smear and draws maps of centres, and the loss that it learns by."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import keras
-from keras import layers, ops
-
 from wbc_helpers.count.maps import N_KINDS, STRIDE
 from wbc_helpers.pixels.scale import RED_CELL
+from wbc_helpers.runs.backend import keras
+
+layers, ops = keras.layers, keras.ops
 
 FILTERS = (24, 48, 96, 128)
 """Of the network's stages, each at half the resolution of the one before."""
 
 
 def centre_network(filters: Sequence[int] = FILTERS) -> keras.Model:
-    """Build a network that looks at a smear and draws `centre_maps`.
+    """Build a network that looks at a smear and draws the maps of `count.maps`.
 
     Stages of convolutions go down to a sixteenth of the resolution, where a place sees whole cells
     and their neighbours; on the way back up each is added to what the stage of that resolution

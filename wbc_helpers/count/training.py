@@ -1,22 +1,16 @@
-"""Training a detector on photographs whose cells are boxed.
-
-Choosing how a detector's maps are read, and judging what it finds and counts.
-"""
+"""Training a detector on boxed photographs, choosing how its maps are read, and judging it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
-from wbc_helpers import cells, errors, storage
+from wbc_helpers import cells, errors
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
-from wbc_helpers.classify.training import n_workers
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.maps import draw_maps
@@ -30,8 +24,9 @@ from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL, boxed_red_cell
 from wbc_helpers.pixels.views import STILL, SmearViews, draw_smear
-from wbc_helpers.runs import backend, folders, recipes
-from wbc_helpers.runs.recorder import Recorder, finish, restore, warm_cosine
+from wbc_helpers.runs import backend, folders, recorder
+from wbc_helpers.runs.backend import keras
+from wbc_helpers.runs.recipes import describe
 
 FRAME = (240, 320)
 """Height and width of the views that training shows, in pixels; quarter turns exchange them. A
@@ -98,22 +93,13 @@ class DetectorSettings:
                 f"{', '.join(splits.PARTS)}."
             )
 
-
-def describe(
-    chosen: DetectorSettings, data: dict[str, Any], in_use: backend.Runtime | None
-) -> dict[str, Any]:
-    """Put together what `settings.json` records of a detector's run, see `recipes.describe`."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": {"recipe": "detector", **asdict(chosen)},
-        "data": data,
-        "runtime": asdict(in_use) if in_use else None,
-        "versions": recipes.versions(),
-    }
+    def to_dict(self) -> dict[str, Any]:
+        """Give out all of it for `recipes.describe`."""
+        return {"recipe": "detector", **asdict(self)}
 
 
 def train_new(
-    chosen: DetectorSettings,
+    settings: DetectorSettings,
     identity: Identity,
     name: str,
     runs_dir: str | Path,
@@ -124,7 +110,7 @@ def train_new(
 
     Parameters
     ----------
-    chosen : DetectorSettings
+    settings : DetectorSettings
         What to train.
     identity : Identity
         The data set.
@@ -136,12 +122,7 @@ def train_new(
         Part by photograph, see `smear_splits`; by default the lists that come with the data, or
         where there are none, a split that keeps overlapping photographs together.
     verbose : int
-        As for `keras.Model.fit`.
-
-    Returns
-    -------
-    folders.Run
-        Complete.
+        See `recorder.fit`.
 
     Raises
     ------
@@ -150,29 +131,19 @@ def train_new(
     InvalidParameter, BrokenRun, RunExists
         See `train` and `folders.start`.
     """
-    in_use = backend.choose()
+    runtime = backend.choose()
     boxed = annotations.read_annotations(identity.folder)
     if parts is None:
         parts = deal(identity.folder, boxed)
-    described = describe(chosen, identity.to_dict(), in_use)
-    run = folders.start(name, Path(runs_dir) / folders.DETECTORS, described)
-    return train(boxed, parts, run, in_use.n_devices, verbose)
+    record = describe(settings, identity.to_dict(), runtime)
+    run = folders.start(name, Path(runs_dir) / folders.DETECTORS, record)
+    return train(boxed, parts, run, runtime.n_devices, verbose)
 
 
 def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
-    """Part of each photograph: by the lists that come with the data, else dealt by overlap.
+    """Deal the photographs of a data set: by the lists that come with it, else by overlap.
 
-    Parameters
-    ----------
-    folder : path
-        As `sources.fetch` returns it.
-    boxed : Annotations
-        Of that folder.
-
-    Returns
-    -------
-    Series of str
-        `splits.PARTS` by photograph.
+    Returns `splits.PARTS` by photograph.
     """
     lists = catalog.smears_folder(folder) / "ImageSets" / "Main"
     if lists.is_dir():
@@ -185,9 +156,6 @@ def train(
 ) -> folders.Run:
     """Train the detector of a run, from the start or from where an interruption left it.
 
-    After every epoch the weights, the optimizer's state and the history are on disk. The same
-    seed on the same machine gives the same history, interrupted or not, on the CPU.
-
     Parameters
     ----------
     boxed : Annotations
@@ -196,70 +164,57 @@ def train(
         Part by photograph. What is in no part the run trains on, nor in `val`, is not looked at.
     run : folders.Run
         From `folders.start`.
-    n_devices : int
-        Devices among which Keras splits each batch; they divide `batch_size`.
-    verbose : int
-        As for `keras.Model.fit`; 2 prints a line an epoch.
+    n_devices, verbose : int
+        See `recorder.fit`.
 
     Returns
     -------
     folders.Run
-        Complete: `model.keras`, `model.weights.h5`, `history.csv`, `split.csv`.
+        Complete, with `split.csv`, see `recorder.fit`.
 
     Raises
     ------
     InvalidParameter
-        If there is nothing to train on, no red cell to take the scale from, or batches do not
-        divide evenly among the devices.
+        If there is nothing to train on, no red cell to take the scale from, or as in
+        `recorder.fit`.
     BrokenRun
-        If the checkpoint of an interrupted run cannot be read.
+        See `recorder.fit`.
     UnreadableImage
         If a photograph is not a complete image.
     """
-    chosen = run.settings["training"]
+    settings = run.settings["training"]
     if run.is_complete:
         return run
     names = boxed.photographs["photograph"]
     part = names.map(parts)
-    in_training = boxed.photographs[part.isin(chosen["train_on"])]
-    in_validation = boxed.photographs[part.eq("val") & ~part.isin(chosen["train_on"])]
-    backend.check_batch_size(chosen["batch_size"], n_devices)
-    if not len(in_training):
+    is_learned = part.isin(settings["train_on"])
+    learned, validated = (boxed.photographs[rows] for rows in (
+        is_learned, part.eq("val") & ~is_learned
+    ))  # fmt: skip
+    if not len(learned):
         raise InvalidParameter(
-            f"No annotated photograph is in {', '.join(chosen['train_on'])}. Expected one at least "
-            f"of the {len(names)} there; give their parts, see smear_splits."
+            f"No annotated photograph is in {', '.join(settings['train_on'])}. Expected one at "
+            f"least of the {len(names)} there; give their parts, see splits.split_photographs."
         )
-    storage.write_text(
-        run.folder / "split.csv",
-        pd.DataFrame({"file": names, "part": part.fillna("")}).to_csv(index=False),
-    )
-    scale = RED_CELL / boxed_red_cell(_truth(boxed, in_training["photograph"]))
-    batches = SmearBatches(boxed, in_training, scale, chosen["batch_size"], SmearViews(),
-                           chosen["seed"])  # fmt: skip
-    validation = None
-    if len(in_validation):
-        validation = SmearBatches(boxed, in_validation, scale, chosen["batch_size"])
+    folders.write_split(run, names, part.fillna(""))
+    scale = RED_CELL / boxed_red_cell(_truth(boxed, learned["photograph"]))
+    shown = (scale, settings["batch_size"])
+    batches = SmearBatches(boxed, learned, *shown, SmearViews(), settings["seed"])
+    validation = SmearBatches(boxed, validated, *shown) if len(validated) else None
 
-    keras.utils.set_random_seed(chosen["seed"])
-    model = network.centre_network(chosen["filters"])
-    rate = warm_cosine(chosen["learning_rate"], chosen["epochs"] * len(batches))
-    model.compile(
-        keras.optimizers.AdamW(rate, weight_decay=chosen["weight_decay"], clipnorm=10.0),
-        loss=network.centre_loss,
-    )
-    history = restore(model, run)
-    model.fit(
-        batches,
-        validation_data=validation,
+    def compiled() -> keras.Model:
+        model = network.centre_network(settings["filters"])
+        rate = recorder.warm_cosine(settings["learning_rate"], settings["epochs"] * len(batches))
+        model.compile(
+            keras.optimizers.AdamW(rate, weight_decay=settings["weight_decay"], clipnorm=10.0),
+            loss=network.centre_loss,
+        )
+        return model
+
+    return recorder.fit(
+        run, compiled, batches, validation, n_devices, HISTORY_COLUMNS, verbose,
         validation_freq=EVERY,
-        initial_epoch=len(history),
-        epochs=chosen["epochs"],
-        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
-        callbacks=[Recorder(run, history, batches, HISTORY_COLUMNS)],
-        verbose=verbose,
-    )
-    finish(model, run)
-    return run
+    )  # fmt: skip
 
 
 class SmearBatches(keras.utils.PyDataset):
@@ -282,11 +237,10 @@ class SmearBatches(keras.utils.PyDataset):
     """
 
     def __init__(self, boxed, photographs, scale, batch_size, views=STILL, seed=0):
-        super().__init__(workers=n_workers())
+        super().__init__(workers=recorder.n_workers())
         self.pixels = [stain.balance(read_image(path)) for path in photographs["path"]]
-        boxes = boxed.boxes.groupby("photograph", observed=True)
-        known = boxes.indices
-        rows = [known.get(name, []) for name in photographs["photograph"]]
+        rows_of = boxed.boxes.groupby("photograph", observed=True).indices
+        rows = [rows_of.get(name, []) for name in photographs["photograph"]]
         corners, kinds = boxed.boxes[BOX].to_numpy(float), boxed.boxes["kind"].cat.codes.to_numpy()
         self.corners, self.kinds = [corners[row] for row in rows], [kinds[row] for row in rows]
         self.scale, self.batch_size, self.views, self.seed = scale, batch_size, views, seed
@@ -343,8 +297,8 @@ class Judged:
     @property
     def table(self) -> pd.DataFrame:
         """By kind, `BoxMatches.counts` and `detection.count_agreement` side by side."""
-        found = self.matches.counts.reindex(cells.KIND_NAMES)
-        return found.join(detection.count_agreement(self.true_counts, self.counts))
+        matched = self.matches.counts.reindex(cells.KIND_NAMES)
+        return matched.join(detection.count_agreement(self.true_counts, self.counts))
 
     @property
     def mistakes(self) -> pd.Series:
@@ -357,7 +311,7 @@ class Judged:
 
 
 def choose_reading(
-    found: Detector,
+    detector: Detector,
     boxed: Annotations,
     photographs: Sequence[str],
     ious: Sequence[float] = (0.45, 0.55, 0.65),
@@ -368,7 +322,7 @@ def choose_reading(
 
     Parameters
     ----------
-    found : Detector
+    detector : Detector
         Trained.
     boxed : Annotations
         The truth.
@@ -390,11 +344,11 @@ def choose_reading(
     tried : DataFrame
         A row each that was tried: `ways`, `iou`, `map_50`.
     """
-    tried = []
+    tried: list[tuple[int, float, float]] = []
 
     def look(n_ways: int, iou: float) -> tuple[float, dict, pd.DataFrame]:
-        about = {**found.about, "ways": n_ways, "iou": iou}
-        boxes = _detect(Detector(found.model, about), boxed, photographs)
+        about = {**detector.about, "ways": n_ways, "iou": iou}
+        boxes = _detect(Detector(detector.model, about), boxed, photographs)
         tried.append((n_ways, iou, _score(boxed, boxes, photographs).map_50))
         return tried[-1][2], about, boxes
 
@@ -408,28 +362,17 @@ def choose_reading(
     thresholds = detection.fair_thresholds(matches).reindex(cells.KIND_NAMES)
     # A kind of which no box was right is not counted; JSON knows no infinity.
     thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
-    chosen = Detector(found.model, {**best[1], "thresholds": thresholds})
+    chosen = Detector(detector.model, {**best[1], "thresholds": thresholds})
     return chosen, pd.DataFrame(tried, columns=["ways", "iou", "map_50"])
 
 
-def judge(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> Judged:
-    """Judge a detector on photographs that it did not learn from.
+def judge(detector: Detector, boxed: Annotations, photographs: Sequence[str]) -> Judged:
+    """Judge a detector, its reading chosen, on photographs that it did not learn from.
 
-    Parameters
-    ----------
-    found : Detector
-        With its reading chosen, see `choose_reading`.
-    boxed : Annotations
-        The truth.
-    photographs : sequence of str
-        Names.
-
-    Returns
-    -------
-    Judged
+    See `choose_reading`.
     """
-    boxes = _detect(found, boxed, photographs)
-    return judge_boxes(boxed, photographs, boxes, found.counted(boxes))
+    boxes = _detect(detector, boxed, photographs)
+    return judge_boxes(boxed, photographs, boxes, detector.counted(boxes))
 
 
 def judge_boxes(
@@ -450,10 +393,6 @@ def judge_boxes(
         All boxes in these photographs, the unsure ones too, see `Detector.detect`.
     counted : DataFrame, optional
         Those that are sure enough to be counted; by default all.
-
-    Returns
-    -------
-    Judged
     """
     truth = _truth(boxed, photographs)
     counted = boxes if counted is None else counted
@@ -465,9 +404,9 @@ def judge_boxes(
     )
 
 
-def _detect(found: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+def _detect(detector: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
     paths = boxed.photographs.set_index("photograph")["path"]
-    return found.detect([paths[name] for name in photographs])
+    return detector.detect([paths[name] for name in photographs])
 
 
 def _truth(boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:

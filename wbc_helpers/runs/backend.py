@@ -1,35 +1,41 @@
-"""Which device and which Keras backend this machine offers: a TPU, else a GPU, else the CPU."""
+"""Which device and which Keras backend this machine offers: a TPU, else a GPU, else the CPU.
+
+Keras asks for its backend when it is imported. `from wbc_helpers.runs.backend import keras` has it
+chosen first, and is how every module of this package comes by Keras.
+"""
 
 import ctypes
+import functools
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from wbc_helpers.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    import keras as keras
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import Keras on demand, its backend chosen."""
+        if name != "keras":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        choose()
+        return sys.modules["keras"]
+
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """What training runs on.
-
-    Attributes
-    ----------
-    device : str
-        `TPU`, `GPU` or `CPU`.
-    backend : str
-        Keras's backend: `tensorflow`, `jax` or `torch`.
-    n_devices : int
-        Devices that share the work.
-    reason : str
-        Why these were picked, in a sentence.
-    """
+    """What training runs on: `TPU`, `GPU` or `CPU`, one of `BACKENDS`, and why, in a sentence."""
 
     device: str
     backend: str
@@ -37,34 +43,25 @@ class Runtime:
     reason: str
 
     def __str__(self) -> str:
-        """Say it as a sentence for people."""
+        """Say it to people."""
         devices = self.device if self.n_devices == 1 else f"{self.n_devices} {self.device}s"
         return f"Running on {devices} with Keras on {self.backend}: {self.reason}"
 
 
-def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
-    """Pick the device and the backend, and set Keras up for them.
+@functools.cache
+def choose() -> Runtime:
+    """Pick the device and the backend, and set Keras up for them; called again, say the same.
 
-    To be called before Keras is imported; afterwards it reports what is in use.
-
-    Parameters
-    ----------
-    environment : mapping, optional
-        The environment variables; `KERAS_BACKEND` is respected if set, and set if not.
-
-    Returns
-    -------
-    Runtime
-        What was picked and why.
+    The environment variable `KERAS_BACKEND` is respected if set, and set if not.
 
     Raises
     ------
     InvalidParameter
         If no backend is installed, or `KERAS_BACKEND` names an unknown one.
     """
-    backend, reason = _choose_backend(environment)
-    environment["KERAS_BACKEND"] = backend
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    backend, reason = _choose_backend(os.environ)
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
     with _quiet():
         import keras
@@ -78,28 +75,15 @@ def choose(environment: MutableMapping[str, str] = os.environ) -> Runtime:
     return Runtime(device, backend, n_devices, f"{reason}.")
 
 
-def check_batch_size(batch_size: int, n_devices: int) -> None:
-    """Raise `InvalidParameter` if some devices would get more images of a batch than others."""
-    if batch_size % n_devices:
-        raise InvalidParameter(
-            f"batch_size={batch_size} does not divide evenly among {n_devices} devices. Expected a "
-            f"multiple of {n_devices}, such as {-(-batch_size // n_devices) * n_devices}."
-        )
-
-
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, for the arrays of the next step.
 
     A step of training on the CPU makes and frees some 100 MB. Left alone, the GNU C library gives
     most of it back to the system each time, which maps and zeroes it again page by page: two fifths
     of a step's time. On Python 3.11 TensorFlow 2.21 even asks for that, when it makes a data set of
-    Python's (`ApplyPython311MemoryPatch`), so that it takes telling again afterwards. Other
-    allocators, such as Colab's TCMalloc, keep memory anyway.
-
-    Returns
-    -------
-    bool
-        Whether there was a GNU C library to tell.
+    Python's (`ApplyPython311MemoryPatch`), so that it must be asked again afterwards. Other
+    allocators, such as Colab's TCMalloc, keep memory anyway. Returns whether there was a GNU C
+    library to ask.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
@@ -112,7 +96,7 @@ _MALLOC_OPTIONS = ((-1, 1 << 30), (-2, 64 << 20), (-3, 32 << 20))
 padding is what threads other than the first go by."""
 
 
-def _choose_backend(environment: MutableMapping[str, str]) -> tuple[str, str]:
+def _choose_backend(environment: Mapping[str, str]) -> tuple[str, str]:
     """Name the backend and the reason for it, importing none."""
     if "keras" in sys.modules:
         loaded = sys.modules["keras"].config.backend()
@@ -144,10 +128,7 @@ def _choose_backend(environment: MutableMapping[str, str]) -> tuple[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep out of notebooks what TensorFlow's C++ says, while it loads, of drivers it misses.
-
-    It writes past Python to the process's own standard error, whatever the log level asked for.
-    """
+    """Silence what TensorFlow's C++ says, past Python and any log level, of drivers it misses."""
     stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:

@@ -26,15 +26,7 @@ networks that name cell types."""
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what stands in its `settings.json`.
-
-    Attributes
-    ----------
-    folder : Path
-        `runs/<name>`.
-    settings : dict
-        Keys `format`, `name`, `created`, `training`, `data`, `runtime`, `versions`.
-    """
+    """A run folder and what stands in its `settings.json`, see `recipes.describe`."""
 
     folder: Path
     settings: dict[str, Any]
@@ -47,9 +39,8 @@ class Run:
     @property
     def is_complete(self) -> bool:
         """Whether training went through to its last epoch and the model was saved."""
-        return (self.folder / "model.keras").is_file() and len(self.history) == self.settings[
-            "training"
-        ]["epochs"]
+        n_epochs = self.settings["training"]["epochs"]
+        return (self.folder / "model.keras").is_file() and len(self.history) == n_epochs
 
     @property
     def history(self) -> pd.DataFrame:
@@ -61,27 +52,27 @@ class Run:
 
     @property
     def split(self) -> pd.Series:
-        """`train` or `validation` for each training file."""
+        """The part, such as `train` or `validation`, of each training file."""
         return pd.read_csv(self.folder / "split.csv", index_col="file")["part"]
 
+    def of_training(self, name: str) -> Path:
+        """Path of a file that training leaves at its end; `BrokenRun` if it is not through."""
+        if not self.is_complete:
+            raise BrokenRun(
+                f"The run {self.name!r} has finished {len(self.history)} of "
+                f"{self.settings['training']['epochs']} epochs, and only finished runs have a "
+                "model. Train again under the same name to go on with it."
+            )
+        return self.folder / name
 
-def check_name(name: object) -> str:
-    """Check the name of a run.
 
-    Parameters
-    ----------
-    name : object
-        Expected: letters, digits, `.`, `_` and `-`, at most 80, the first a letter or digit.
+def check_name(name: Any) -> str:
+    """Refuse a name of a run that could lead out of the folder or break on another system.
 
-    Returns
-    -------
-    str
-        The name.
-
-    Raises
-    ------
-    InvalidParameter
-        If the name could lead out of the folder or break on another system.
+    Examples
+    --------
+    >>> check_name("paper-20")
+    'paper-20'
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
         raise InvalidParameter(
@@ -92,25 +83,7 @@ def check_name(name: object) -> str:
 
 
 def folder_of(name: str, runs_dir: str | Path) -> Path:
-    """Path of a run's folder.
-
-    Parameters
-    ----------
-    name : str
-        See `check_name`.
-    runs_dir : path
-        Folder of all runs.
-
-    Returns
-    -------
-    Path
-        Absolute; need not exist.
-
-    Raises
-    ------
-    InvalidParameter
-        See `check_name`.
-    """
+    """Absolute path of a run's folder, which need not exist, in the folder of all runs."""
     return Path(runs_dir).expanduser().absolute() / check_name(name)
 
 
@@ -120,14 +93,9 @@ def open_run(name: str, runs_dir: str | Path) -> Run:
     Parameters
     ----------
     name : str
-        Name of the run, or `latest`.
+        Name of the run, complete or not; or `latest`, the newest complete one.
     runs_dir : path
         Folder of all runs.
-
-    Returns
-    -------
-    Run
-        Complete or not.
 
     Raises
     ------
@@ -167,8 +135,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     hint = "Train under another name, or move this folder away."
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        found = settings["format"]
-        if found == FORMAT:
+        version = settings["format"]
+        if version == FORMAT:
             for key in ("name", "created", "training", "data", "runtime", "versions"):
                 settings[key]
             return settings
@@ -177,20 +145,21 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise BrokenRun(f"{path} is half written or damaged ({error!r}). {hint}") from error
     raise BrokenRun(
-        f"{path} has format {found!r}; this version of the project reads format {FORMAT}. Use the "
+        f"{path} has format {version!r}; this version of the project reads {FORMAT}. Use the "
         f"version that made it ({settings.get('versions', {}).get('wbc_helpers')}). {hint}"
     )
 
 
 def _check_same(run: Run, settings: dict[str, Any]) -> None:
-    """Compare `training` and `data.digest` of a run with those wanted, and name differences."""
-    was, wanted = _flat(run.settings), _flat(settings)
-    # What a recipe no longer does differently is missing from what is wanted.
-    compared = [key for key in wanted | was if key.startswith("training.") or key == "data.digest"]
+    """Compare `training` and `data.digest` of a run with the settings, and name differences."""
+    was, now = _flat(run.settings), _flat(settings)
+    # What a recipe no longer does differently is missing from the new settings; what an older run
+    # did not record yet, from its own.
+    compared = [key for key in now | was if key.startswith("training.") or key == "data.digest"]
     differences = [
-        f"{key} was {was.get(key)!r}, now {wanted.get(key)!r}"
+        f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
         for key in compared
-        if was.get(key) != wanted.get(key) and not _is_unknown(key, was)
+        if was.get(key) != now.get(key) and (key in was or key != "training.readings")
     ]
     if differences:
         raise RunExists(
@@ -198,11 +167,6 @@ def _check_same(run: Run, settings: dict[str, Any]) -> None:
             f"{'; '.join(differences)}. Nothing was changed. Give this run another name, or "
             "repeat the settings to go on with the old one."
         )
-
-
-def _is_unknown(key: str, was: dict[str, Any]) -> bool:
-    """Tell whether a run is older than what is recorded under this key."""
-    return key == "training.readings" and key not in was
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -220,12 +184,10 @@ def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | Non
 
     Parameters
     ----------
-    name : str
-        Name of the run.
-    runs_dir : path
-        Folder of all runs.
+    name, runs_dir
+        See `open_run`.
     settings : dict
-        What is wanted; its `training` and `data.digest` must be those of the run.
+        See `recipes.describe`; its `training` and `data.digest` must be those of the run.
 
     Returns
     -------
@@ -263,24 +225,13 @@ def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
 
     Parameters
     ----------
-    name : str
-        Name of the run.
-    runs_dir : path
-        Folder of all runs; made if needed. May be a mounted drive.
-    settings : dict
-        What `settings.json` shall hold, less `format` and `name`.
-
-    Returns
-    -------
-    Run
-        The new or the existing run.
+    name, runs_dir, settings
+        See `find`. The folder is made if needed; it may be on a mounted drive.
 
     Raises
     ------
-    RunExists
-        If the folder holds a run with other settings, or something else.
-    BrokenRun
-        If its settings cannot be read.
+    RunExists, BrokenRun
+        See `find`.
     NoSpaceLeft, ReadOnlyFolder
         If the folder cannot be written.
     """
@@ -294,20 +245,7 @@ def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
 
 
 def check_data(run: Run, data: dict[str, Any]) -> None:
-    """Refuse to evaluate a run on other data than those it was trained beside.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    data : dict
-        The data at hand, as `Identity.to_dict` gives them.
-
-    Raises
-    ------
-    DataMismatch
-        If the contents differ.
-    """
+    """Raise `DataMismatch` unless `data`, see `Identity.to_dict`, are those of the run."""
     trained_on = run.settings["data"]
     if trained_on["digest"] != data["digest"]:
         raise DataMismatch(
@@ -329,12 +267,10 @@ def summarise(
 
     Parameters
     ----------
-    run : Run
-        A complete run.
     evaluations : dict of str to Evaluation
         By split: `TEST` and, where there is one, `TEST_SIMPLE`.
     n_parameters : int
-        Parameters of the network that training changed.
+        See `networks.count_trainable`.
     seconds : float
         That predicting took, decoding included.
 
@@ -357,7 +293,7 @@ def summarise(
             "accuracy": float(history["val_accuracy"].iloc[-1]),
             "split": validation_title(training),
         },
-        **{split.lower(): each.to_dict() for split, each in evaluations.items()},
+        **{split.lower(): judged.to_dict() for split, judged in evaluations.items()},
         "epochs": len(history),
         "parameters": n_parameters,
         "seconds": {"train": float(history["seconds"].sum()), "evaluate": seconds},
@@ -370,16 +306,14 @@ def write_history(run: Run, history: pd.DataFrame) -> None:
     storage.write_text(run.folder / "history.csv", history.to_csv(index=False))
 
 
-def write_evaluation(run: Run, evaluation: dict[str, Any]) -> Path:
-    """Write `evaluation.json`.
+def write_split(run: Run, files: pd.Series, part: pd.Series) -> None:
+    """Write `split.csv`: the part of each file."""
+    split = pd.DataFrame({"file": files, "part": part})
+    storage.write_text(run.folder / "split.csv", split.to_csv(index=False))
 
-    Parameters
-    ----------
-    run : Run
-        The run that was evaluated.
-    evaluation : dict
-        Nested, of plain numbers; what is not finite is written as null.
-    """
+
+def write_evaluation(run: Run, evaluation: dict[str, Any]) -> Path:
+    """Write `evaluation.json`, see `summarise`; what is not finite is written as null."""
     path = run.folder / "evaluation.json"
     storage.write_json(path, finite({"format": FORMAT, "run": run.name, **evaluation}))
     return path

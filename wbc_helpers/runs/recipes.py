@@ -1,16 +1,13 @@
-"""The training recipes in one declarative table; `models` builds the networks.
-
-What decides how a run comes out: its settings, checked before any work starts.
-"""
+"""The training recipes in one table, and the settings of a run, checked before any work starts."""
 
 import platform
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 from wbc_helpers import __version__
-from wbc_helpers.errors import InvalidParameter, check_fraction, check_whole
+from wbc_helpers.errors import InvalidParameter, check_choice, check_fraction, check_whole
 from wbc_helpers.pixels.images import check_size
 from wbc_helpers.pixels.views import Views
 from wbc_helpers.runs.backend import Runtime
@@ -18,20 +15,14 @@ from wbc_helpers.runs.backend import Runtime
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and how it is trained unless told otherwise.
+    """A network, built by `classify.networks`, and how it is trained unless told otherwise.
 
     Attributes
     ----------
     name, title : str
         Short name, as in `RECIPE=`, and one for people.
-    epochs, batch_size, learning_rate, optimizer
-        What training uses by default.
-    image_size : (height, width)
-        Pixels to which images are resampled.
-    validation : str
-        How validation images are set aside: `random` (leaky) or `grouped`.
-    validation_fraction : float
-        Part of TRAIN that is set aside.
+    epochs, batch_size, learning_rate, optimizer, image_size, validation, validation_fraction
+        Defaults of `TrainingSettings`, and the optimizer.
     readings : dict
         How the recipe fills what its source leaves open.
     sees : str
@@ -138,13 +129,21 @@ RECIPES = {
 }
 VALIDATION_SPLITS = ("random", "grouped")
 _WITHOUT_TRAINING = ("smallest", "turned")  # what of a recipe leaves the trained network alone
+FROM_RECIPE: Any = None  # of settings, until they are filled in
+
+
+class Settings(Protocol):
+    """What decides how a run comes out, beside the data and the machine."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give out all of it, ready for JSON, among it `recipe`, `epochs`, `batch_size`, `seed`."""
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Everything that decides how a run comes out, beside the data and the machine.
+    """Everything that decides how a run of a recipe comes out, beside the data and the machine.
 
-    Left out, a value is the recipe's own (see `RECIPES`).
+    Left out, a value is the recipe's own (see `RECIPES`); none is None afterwards.
 
     Attributes
     ----------
@@ -169,58 +168,82 @@ class TrainingSettings:
     ------
     InvalidParameter
         If a value has a wrong type or lies outside its range.
+
+    Examples
+    --------
+    >>> TrainingSettings("compact", seed=1).image_size
+    (64, 64)
     """
 
     recipe: str = "paper"
-    epochs: int | None = None
-    batch_size: int | None = None
-    image_size: tuple[int, int] | None = None
-    learning_rate: float | None = None
-    validation: str | None = None
-    validation_fraction: float | None = None
+    epochs: int = FROM_RECIPE
+    batch_size: int = FROM_RECIPE
+    image_size: tuple[int, int] = FROM_RECIPE
+    learning_rate: float = FROM_RECIPE
+    validation: str = FROM_RECIPE
+    validation_fraction: float = FROM_RECIPE
     seed: int = 0
 
     def __post_init__(self):
         """Fill in the recipe's own values, then check all."""
-        if self.recipe not in RECIPES:
-            raise InvalidParameter(
-                f"recipe={self.recipe!r} is unknown. Expected one of {', '.join(RECIPES)}."
-            )
-        for setting in fields(self):
-            if getattr(self, setting.name) is None:
-                recipes_own = getattr(RECIPES[self.recipe], setting.name)
-                object.__setattr__(self, setting.name, recipes_own)
-        check_whole("epochs", self.epochs, 1, 10_000)
-        check_whole("batch_size", self.batch_size, 1, 4_096)
-        check_whole("seed", self.seed, 0, 2**32 - 1)
-        check_fraction("learning_rate", self.learning_rate, includes_one=True)
-        check_fraction("validation_fraction", self.validation_fraction)
-        if self.validation not in VALIDATION_SPLITS:
-            raise InvalidParameter(
-                f"validation={self.validation!r} is unknown. Expected one of "
-                f"{', '.join(VALIDATION_SPLITS)}."
-            )
-        object.__setattr__(self, "image_size", check_size(self.image_size))
+        check_choice("recipe", self.recipe, tuple(RECIPES))
         recipe = RECIPES[self.recipe]
-        height, width = self.image_size
+        values = {
+            name: getattr(recipe, name) if value is None else value
+            for name, value in vars(self).items()
+        }
+        for name, low, high in (
+            ("epochs", 1, 10_000), ("batch_size", 1, 4_096), ("seed", 0, 2**32 - 1),
+        ):  # fmt: skip
+            values[name] = check_whole(name, values[name], low, high)
+        check_fraction("learning_rate", values["learning_rate"], includes_one=True)
+        check_fraction("validation_fraction", values["validation_fraction"])
+        check_choice("validation", values["validation"], VALIDATION_SPLITS)
+        values["image_size"] = height, width = check_size(values["image_size"])
         if min(height, width) < recipe.smallest or (recipe.sees == "cell" and height != width):
             raise InvalidParameter(
-                f"image_size={self.image_size} is not usable with recipe={self.recipe!r}. Expected "
+                f"image_size={(height, width)} is not usable with recipe={self.recipe!r}. Expected "
                 + ("a square, since a cell can lie in any direction, " if recipe.sees == "cell"
                    else "sides ")
                 + f"of at least {recipe.smallest} pixels, such as {recipe.image_size}."
             )  # fmt: skip
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give out the settings, and of the recipe `optimizer`, `readings` and what is special.
+
+        A run whose recipe has changed since is then known as another, and not gone on with.
+        """
+        recipe = RECIPES[self.recipe]
+        special = {
+            attribute.name: getattr(recipe, attribute.name)
+            for attribute in fields(recipe)
+            if attribute.default is not MISSING
+            and getattr(recipe, attribute.name) != attribute.default
+            and attribute.name not in _WITHOUT_TRAINING
+        }
+        if "views" in special:
+            special["views"] = asdict(special["views"])
+        return {
+            **asdict(self),
+            "image_size": list(self.image_size),
+            "optimizer": recipe.optimizer,
+            "readings": {
+                name: list(reading) if isinstance(reading, tuple) else reading
+                for name, reading in recipe.readings.items()
+            },
+            **special,
+        }
 
 
-def describe(
-    settings: TrainingSettings, data: dict[str, Any], runtime: Runtime | None
-) -> dict[str, Any]:
-    """Put together what `settings.json` records of a run.
+def describe(settings: Settings, data: dict[str, Any], runtime: Runtime | None) -> dict[str, Any]:
+    """Put together what `settings.json` records of a run, ready for JSON.
 
     Parameters
     ----------
-    settings : TrainingSettings
-        The training settings.
+    settings : TrainingSettings or DetectorSettings
+        What is trained.
     data : dict
         `source`, `title`, `drawn`, `digest`, `n_images`, `folder` of the data set.
     runtime : Runtime or None
@@ -229,71 +252,27 @@ def describe(
     Returns
     -------
     dict
-        Keys `created`, `training`, `data`, `runtime`, `versions`; ready for JSON.
+        Keys `created`, `training`, `data`, `runtime`, `versions`.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "training": with_recipe(settings),
+        "training": settings.to_dict(),
         "data": data,
         "runtime": asdict(runtime) if runtime else None,
         "versions": versions(),
     }
 
 
-def with_recipe(settings: TrainingSettings) -> dict[str, Any]:
-    """Put training settings into a dictionary, with what else the recipe decides.
-
-    A run whose recipe has changed since is then known as another, and not gone on with.
-
-    Parameters
-    ----------
-    settings : TrainingSettings
-        The training settings.
-
-    Returns
-    -------
-    dict
-        Ready for JSON. Of the recipe: `optimizer`, `readings`, and what differs from a recipe's
-        defaults.
-    """
-    recipe = RECIPES[settings.recipe]
-    special = {
-        each.name: getattr(recipe, each.name)
-        for each in fields(recipe)
-        if each.default is not MISSING
-        and getattr(recipe, each.name) != each.default
-        and each.name not in _WITHOUT_TRAINING
-    }
-    if "views" in special:
-        special["views"] = asdict(special["views"])
-    return {
-        **asdict(settings),
-        "image_size": list(settings.image_size),
-        "optimizer": recipe.optimizer,
-        "readings": {
-            name: list(reading) if isinstance(reading, tuple) else reading
-            for name, reading in recipe.readings.items()
-        },
-        **special,
-    }
-
-
 def versions() -> dict[str, str]:
-    """Versions of everything that a result depends on.
-
-    Returns
-    -------
-    dict
-        By distribution name; what is not installed is left out.
-    """
-    found = {
+    """Versions of everything that a result depends on, by name; without what is not installed."""
+    installed = {
         "wbc_helpers": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
     for name in ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "pillow"):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

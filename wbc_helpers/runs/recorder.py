@@ -1,42 +1,101 @@
-"""Keeps a training on disk, epoch by epoch, so that one that was cut off goes on."""
+"""Trains the network of a run, and keeps every epoch on disk, so that one cut off goes on."""
 
-import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 import pandas as pd
 
 from wbc_helpers import storage
-from wbc_helpers.errors import BrokenRun
+from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs.backend import keras
 
 
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KiB, macOS in bytes.
-    return peak if sys.platform == "darwin" else peak * 1024
+def fit(
+    run: folders.Run,
+    make_model: Callable[[], keras.Model],
+    batches: keras.utils.PyDataset,
+    validation: keras.utils.PyDataset | None,
+    n_devices: int = 1,
+    columns: Sequence[str] = folders.HISTORY_COLUMNS,
+    verbose: int = 2,
+    **others: Any,
+) -> folders.Run:
+    """Train the network of a run, from the start or from where an interruption left it.
 
-
-class Recorder(keras.callbacks.Callback):
-    """Puts every finished epoch on disk, and tells the batches which epoch begins.
+    After every epoch the weights, the optimizer's state and the history are on disk. The same
+    seed on the same machine gives the same history, interrupted or not, on the CPU; a GPU adds
+    numbers in no fixed order, so that there, only the split and the image order are the same.
 
     Parameters
     ----------
     run : folders.Run
-        Where to write.
-    history : DataFrame
-        Epochs that an interrupted run had finished.
-    batches : keras.utils.PyDataset
-        The training batches; their `seed` and `epoch` decide what they draw.
+        From `folders.start`. Its settings give `epochs`, `batch_size` and `seed`.
+    make_model : callable
+        Builds and compiles the network, once the seed is set.
+    batches, validation
+        The batches' `seed` and `epoch` decide what they draw.
+    n_devices : int
+        Devices among which Keras splits each batch (see `backend.choose`).
     columns : sequence of str
         Of `history.csv`.
-    """
+    verbose : int
+        As for `keras.Model.fit`, as are all others; 2 prints a line an epoch.
 
-    def __init__(self, run, history, batches, columns=folders.HISTORY_COLUMNS):
+    Returns
+    -------
+    folders.Run
+        Complete: `model.keras`, `model.weights.h5` and `history.csv` are there.
+
+    Raises
+    ------
+    InvalidParameter
+        If some devices would get more images of a batch than others.
+    BrokenRun
+        If the checkpoint of an interrupted run cannot be read.
+    """
+    settings = run.settings["training"]
+    batch_size = settings["batch_size"]
+    if batch_size % n_devices:
+        raise InvalidParameter(
+            f"batch_size={batch_size} does not divide evenly among {n_devices} devices. Expected a "
+            f"multiple of {n_devices}, such as {-(-batch_size // n_devices) * n_devices}."
+        )
+    keras.utils.set_random_seed(settings["seed"])
+    model = make_model()
+    history = _restore(model, run)
+    model.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=len(history),
+        epochs=settings["epochs"],
+        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+        callbacks=[Recorder(run, history, batches, columns)],
+        verbose=verbose,
+        **others,
+    )
+    for name, save in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
+        with storage.atomic_file(run.folder / name) as partial:
+            save(partial, overwrite=True)
+    for checkpoint in _checkpoints(run):
+        checkpoint.unlink()
+    return run
+
+
+class Recorder(keras.callbacks.Callback):
+    """Puts every finished epoch on disk, and tells the batches which epoch begins: see `fit`."""
+
+    def __init__(
+        self,
+        run: folders.Run,
+        history: pd.DataFrame,
+        batches: keras.utils.PyDataset,
+        columns: Sequence[str],
+    ):
         super().__init__()
         self.run, self.batches, self.columns = run, batches, list(columns)
         self.rows = history.to_dict("records")
@@ -73,7 +132,7 @@ class Recorder(keras.callbacks.Callback):
         with storage.atomic_file(checkpoint) as partial:
             self.model.save_weights(partial, overwrite=True)
         folders.write_history(self.run, pd.DataFrame(self.rows, columns=self.columns))
-        for old in self.run.folder.glob("checkpoint-*.weights.h5"):
+        for old in _checkpoints(self.run):
             if old != checkpoint:
                 old.unlink()
 
@@ -82,26 +141,12 @@ def _checkpoint(run: folders.Run, epoch: int) -> Path:
     return run.folder / f"checkpoint-{epoch:05d}.weights.h5"
 
 
-def restore(model: keras.Model, run: folders.Run) -> pd.DataFrame:
-    """Load the newest whole epoch of an interrupted run, optimizer included.
+def _checkpoints(run: folders.Run) -> list[Path]:
+    return list(run.folder.glob("checkpoint-*.weights.h5"))
 
-    Parameters
-    ----------
-    model : keras.Model
-        Compiled; as it was when the run was interrupted.
-    run : folders.Run
-        Of which it is.
 
-    Returns
-    -------
-    DataFrame
-        Its history up to that epoch; empty for a run that has only begun.
-
-    Raises
-    ------
-    BrokenRun
-        If the checkpoint cannot be read.
-    """
+def _restore(model: keras.Model, run: folders.Run) -> pd.DataFrame:
+    """Load the newest whole epoch of an interrupted run; give out the history up to it."""
     history = run.history
     for n_epochs in range(len(history), 0, -1):
         checkpoint = _checkpoint(run, n_epochs)
@@ -120,39 +165,39 @@ def restore(model: keras.Model, run: folders.Run) -> pd.DataFrame:
     return history[:0]
 
 
-def finish(model: keras.Model, run: folders.Run) -> None:
-    """Save the model of a run that went through, and remove its checkpoints.
-
-    Parameters
-    ----------
-    model : keras.Model
-        After the last epoch.
-    run : folders.Run
-        Receives `model.weights.h5` and `model.keras`.
-    """
-    for name in ("model.weights.h5", "model.keras"):
-        with storage.atomic_file(run.folder / name) as partial:
-            save = model.save if name.endswith(".keras") else model.save_weights
-            save(partial, overwrite=True)
-    for checkpoint in run.folder.glob("checkpoint-*.weights.h5"):
-        checkpoint.unlink()
-
-
 def warm_cosine(rate: float, n_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Warm up over the first tenth of a training, then fall along a cosine to a hundredth.
+    """Warm up to `rate` over the first tenth of a training, then fall to a hundredth of it.
 
     Parameters
     ----------
     rate : float
         The highest learning rate.
     n_steps : int
-        Batches of the whole training.
-
-    Returns
-    -------
-    keras.optimizers.schedules.LearningRateSchedule
+        Batches of the whole training; what comes after the warm-up follows a cosine.
     """
     n_warm = max(n_steps // 10, 1)
     return keras.optimizers.schedules.CosineDecay(
         rate / 20, max(n_steps - n_warm, 1), alpha=0.01, warmup_target=rate, warmup_steps=n_warm
     )
+
+
+def n_workers() -> int:
+    """Count the threads that make batches ready, for `keras.utils.PyDataset`: 2 on TensorFlow.
+
+    With one, Keras leaves reading ahead to TensorFlow's autotuning, whose own thread is waited for
+    when an epoch ends (Keras 3.14, TensorFlow 2.21): it has slept for 10 ms, 20 ms, 40 ms … since
+    the epoch began, so that one of 21 s lasted until the 41st. On the other backends, several
+    threads would hand batches that were read ahead on to the next epoch.
+    """
+    return 2 if keras.backend.backend() == "tensorflow" else 1
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far; 0 where Python cannot tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024

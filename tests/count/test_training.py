@@ -18,7 +18,7 @@ from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import scale, views
 from wbc_helpers.pixels.views import SmearViews
-from wbc_helpers.runs import backend, folders
+from wbc_helpers.runs import backend, folders, recipes
 from wbc_helpers.runs.recorder import Recorder
 
 SMALL = (96, 128)
@@ -56,7 +56,7 @@ def boxed(tmp_path_factory):
 
 def begin(name, folder, chosen=CHOSEN):
     here = backend.Runtime("CPU", "tensorflow", 1, "a test.")
-    return folders.start(name, folder, training.describe(chosen, {"digest": "x"}, here))
+    return folders.start(name, folder, recipes.describe(chosen, {"digest": "x"}, here))
 
 
 def train(boxed, name, folder, chosen=CHOSEN, parts=PARTS):

@@ -99,18 +99,18 @@ def test_a_recipe_says_what_images_it_can_be_shown():
 
 def test_a_changed_recipe_makes_another_run(monkeypatch):
     chosen = recipes.TrainingSettings(recipe="compact")
-    before = recipes.with_recipe(chosen)
+    before = chosen.to_dict()
     assert before["views"]["zoom"] == recipes.RECIPES["compact"].views.zoom
     assert before["schedule"] == "cosine" and before["optimizer"] == "adamw"
     other = dataclasses.replace(recipes.RECIPES["compact"], label_smoothing=0.2)
     monkeypatch.setitem(recipes.RECIPES, "compact", other)
-    assert recipes.with_recipe(chosen) != before
+    assert chosen.to_dict() != before
     readings = recipes.RECIPES["compact"].readings | {"dropout": 0.4}
     other = dataclasses.replace(recipes.RECIPES["compact"], readings=readings)
     monkeypatch.setitem(recipes.RECIPES, "compact", other)
-    assert recipes.with_recipe(chosen)["readings"]["dropout"] == 0.4
+    assert chosen.to_dict()["readings"]["dropout"] == 0.4
     # A recipe without special ways adds nothing, so that its older runs are still known.
-    assert set(recipes.with_recipe(recipes.TrainingSettings())) == {
-        *(each.name for each in dataclasses.fields(recipes.TrainingSettings)),
+    assert set(recipes.TrainingSettings().to_dict()) == {
+        *(setting.name for setting in dataclasses.fields(recipes.TrainingSettings)),
         "optimizer", "readings",
     }  # fmt: skip
