@@ -73,7 +73,7 @@ class InstallationFailed(WbcError):
 
 def is_whole(value: object, low: int, high: float = math.inf) -> bool:
     """Tell whether this is a whole number, Python's or NumPy's, from `low` to `high`."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high
 
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
@@ -97,7 +97,7 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     return int(value)
 
 
-def check_fraction(name: str, value: object, includes_one: bool = False) -> None:
+def check_fraction(name: str, value: Any, includes_one: bool = False) -> None:
     """Refuse what is no number between 0 and 1.
 
     Parameters

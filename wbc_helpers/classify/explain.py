@@ -93,7 +93,11 @@ def grad_cam(
         batch = slice(start, start + batch_size)
         features = stem(ops.convert_to_tensor(np.ascontiguousarray(pixels[batch])), training=False)
         chosen = ops.convert_to_tensor(of_types[batch])
-        slope = _gradient(lambda maps, of=chosen: ops.sum(head(maps) * of), features)
+
+        def score(maps: Any, of: Any = chosen) -> Any:
+            return ops.sum(head(maps) * of)
+
+        slope = _gradient(score, features)
         maps = ops.convert_to_numpy(features).astype(np.float32)
         # The paper's equations 1 and 2: average the gradient over the map, weigh, keep what
         # speaks for the type.
@@ -156,10 +160,10 @@ def _cut(model: keras.Model, name: str | None) -> tuple[keras.Model, Callable[[A
     )
 
 
-def _candidates(model: keras.Model) -> list[layers.Layer]:
+def _candidates(model: keras.Model) -> list[keras.layers.Layer]:
     """List the last convolution's activation, itself, then what follows it at the same size."""
 
-    def convolves(layer: layers.Layer) -> bool:
+    def convolves(layer: keras.layers.Layer) -> bool:
         return isinstance(layer, _CONVOLUTIONS) or any(map(convolves, getattr(layer, "layers", ())))
 
     places = [place for place, layer in enumerate(model.layers) if convolves(layer)]
@@ -292,7 +296,8 @@ def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
     """
     check_masks(pixels, masks)
     generator = np.random.default_rng(seed)
-    rows, without_cell, blanked = [], 0, ([], [])
+    rows, without_cell = [], 0
+    blanked: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for row, (image, mask) in enumerate(zip(pixels, masks, strict=True)):
         if not mask.any():
             without_cell += 1
@@ -318,9 +323,10 @@ def _beside(
     """Shift a mask off itself, or return None where there is no room."""
     ys, xs = np.nonzero(mask)
     shape = mask[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+    template = shape.astype(np.float32)
 
     def covered(area: np.ndarray) -> np.ndarray:
-        return cv2.matchTemplate(np.float32(area), np.float32(shape), cv2.TM_CCORR)
+        return cv2.matchTemplate(area.astype(np.float32), template, cv2.TM_CCORR)
 
     # Sums of products of zeros and ones, up to rounding.
     free = (covered(mask) < 0.5) & (covered(fill) <= _MOST_FILL * shape.sum() + 0.5)

@@ -253,7 +253,7 @@ def photographs_of(folder: str | Path, catalog_rows: pd.DataFrame) -> pd.Series:
     """
     paths = catalog_rows.drop_duplicates("source_id").set_index("source_id")["path"]
     at_hand = _photographs_at_hand(folder)
-    return pd.Series({name: at_hand.get(name, path) for name, path in paths.items()}, dtype=object)
+    return pd.Series({name: at_hand.get(str(name), path) for name, path in paths.items()})
 
 
 def source_ids(catalog_rows: pd.DataFrame) -> pd.Series:

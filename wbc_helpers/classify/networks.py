@@ -176,7 +176,7 @@ def lenet(
     return keras.Model(smears, cell_type, name="lenet")
 
 
-def standardization(statistics: PixelStatistics) -> layers.Normalization:
+def standardization(statistics: PixelStatistics) -> keras.layers.Normalization:
     """Make the layer that subtracts a mean image and divides by a standard-deviation image.
 
     It is Keras's own `Normalization`, so that a saved model loads without this package; built, from

@@ -353,7 +353,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
     """
     by_image = classification.evaluate_table(table)
     by_photograph = classification.by_photograph(by_image, table["source_id"])
-    looks = {
+    looks: dict[str, tuple[classification.Evaluation, Any]] = {
         "images": (by_image, table["source_id"]),
         # Each photograph is a unit of its own.
         "photographs": (by_photograph, list(map(str, range(by_photograph.n_images)))),
@@ -363,7 +363,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
         interval = uncertainty.intervals(judged, units)
         summary[look] = classification.summary(judged) | {
             "intervals": {
-                score: interval.loc[score, ["low", "high"]].tolist()
+                score: [float(interval.at[score, end]) for end in ("low", "high")]
                 for score in ("accuracy", "balanced_accuracy", "macro_f1")
             }
         }

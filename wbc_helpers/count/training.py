@@ -197,7 +197,7 @@ def train(
             f"least of the {len(names)} there; give their parts, see splits.split_photographs."
         )
     folders.write_split(run, names, part.fillna(""))
-    scale = RED_CELL / boxed_red_cell(_truth(boxed, learned["photograph"]))
+    scale = RED_CELL / boxed_red_cell(_truth(boxed, learned["photograph"].tolist()))
     shown = (scale, settings["batch_size"])
     batches = SmearBatches(boxed, learned, *shown, SmearViews(), settings["seed"])
     validation = SmearBatches(boxed, validated, *shown) if len(validated) else None
@@ -361,8 +361,8 @@ def choose_reading(
     matches = detection.match_boxes(_truth(boxed, photographs), best[2])
     thresholds = detection.fair_thresholds(matches).reindex(cells.KIND_NAMES)
     # A kind of which no box was right is not counted; JSON knows no infinity.
-    thresholds = thresholds.fillna(1.1).clip(upper=1.1).to_dict()
-    chosen = Detector(detector.model, {**best[1], "thresholds": thresholds})
+    about = {**best[1], "thresholds": thresholds.fillna(1.1).clip(upper=1.1).to_dict()}
+    chosen = Detector(detector.model, about)
     return chosen, pd.DataFrame(tried, columns=["ways", "iou", "map_50"])
 
 

@@ -67,8 +67,8 @@ def ship(model: Any, about: dict[str, Any], build: Build, folder: Path, name: st
         model.save_weights(partial, overwrite=True)
         again = build(about)
         again.load_weights(partial)
-        answers = [np.asarray(each.predict_on_batch(probe)) for each in (model, again)]
-        if not np.allclose(*answers, atol=1e-5):
+        before, after = (np.asarray(asked.predict_on_batch(probe)) for asked in (model, again))
+        if not np.allclose(before, after, atol=1e-5):
             raise BrokenRun(
                 f"The weights of {name!r} give other answers after saving, so that nothing was "
                 "shipped. Expected a run of this version's recipe; train it again."

@@ -1,0 +1,141 @@
+"""Put the weights of a run where the package ships them, with what they score.
+
+    .venv/bin/python .ci/ship.py classifier --run compact-0 --crossval crossval-train
+    .venv/bin/python .ci/ship.py detector --run NAME --source BCCD_Dataset-master.tar.gz
+
+Of a classifier, the temperature and the threshold below which it leaves the answer to a
+haematologist are fitted on the answers of a cross-validation over the photographs of TRAIN, not on
+TEST. How the maps of a detector are read is chosen on the validation photographs, by a run that did
+not learn from them: where what ships did, `--chosen-by` names another one, trained in the same way
+without them. Its photographs of the test are looked at last, here, when nothing is left to choose.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from wbc_helpers.audit import overlaps
+from wbc_helpers.classify import classifier, training
+from wbc_helpers.count import detector
+from wbc_helpers.count import training as detector_training
+from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import abstention, calibration, classification, detection
+from wbc_helpers.runs import folders, recipes
+
+WEIGHTS = ROOT / "wbc_helpers" / "weights"
+
+
+def ship_classifier(options: argparse.Namespace) -> None:
+    run = folders.open_run(options.run, options.runs_dir)
+    data = run.settings["data"]
+    answers = training.read(options.crossval, options.runs_dir, data)
+    if set(answers["split"]) != {"TRAIN"}:
+        sys.exit(f"{options.crossval} judged more than TRAIN. Expected `make crossval` as it is.")
+    folder = folders.folder_of(options.crossval, options.runs_dir)
+    judged_by = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))["training"]
+    trained = run.settings["training"]
+    other = [key for key in ("recipe", "epochs", "image_size") if judged_by[key] != trained[key]]
+    if other:
+        sys.exit(f"{options.crossval} differs from {run.name} in {', '.join(other)}.")
+    out_of_fold = classification.evaluate_table(answers)
+    fitted = calibration.fit_temperature(out_of_fold)
+    scaled = calibration.with_temperature(out_of_fold, fitted.temperature)
+    chosen = abstention.choose_threshold(scaled, options.wanted_error)
+    if not chosen.attainable:
+        sys.exit(f"No threshold answers with an error rate of {options.wanted_error:.0%}.")
+    about = {
+        "title": "compact: four types of white blood cells, from crops",
+        "created": run.settings["created"],
+        "data": data["title"],
+        "data_digest": data["digest"],
+        "training": {
+            key: run.settings["training"][key]
+            for key in ("epochs", "seed", "validation", "validation_fraction", "learning_rate")
+        },
+        "n_training_images": int((run.split == "train").sum()),
+        "temperature": fitted.temperature,
+        "threshold": chosen.threshold,
+        "threshold_is_for": f"an error rate of {options.wanted_error:.0%} among the answers given",
+        "threshold_answers": chosen.coverage,
+        "versions": run.settings["versions"],
+    }
+    made = classifier.of_run(run)
+    made.about.update(about)
+    classifier.ship(made, WEIGHTS)
+    print(json.dumps(made.about, indent=2, ensure_ascii=False))
+
+
+def ship_detector(options: argparse.Namespace) -> None:
+    folder = sources.fetch(options.source, options.data_dir, holds="photographs")
+    boxed = annotations.read_annotations(folder)
+    run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
+    data = run.settings["data"]
+    if data["digest"] != identify(folder, holds="photographs").digest:
+        sys.exit(f"{run.name} was trained on other data than {options.source}.")
+    part = {name: run.split.index[run.split == name].tolist() for name in splits.PARTS}
+    chooser = folders.open_run(options.chosen_by or options.run, run.folder.parent)
+    if "val" in chooser.settings["training"]["train_on"] or not chooser.split.equals(run.split):
+        sys.exit(f"{chooser.name} learned from what it should choose by, or of another split.")
+    chosen, tried = detector_training.choose_reading(detector.of_run(chooser), boxed, part["val"])
+    print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
+    reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
+    found = detector.of_run(run, reading)
+    pairs = overlaps.find_smear_pairs(folder, progress=False)
+    groups = splits.group_sources(pairs, boxed.photographs["photograph"])
+    scores = {}
+    for name in ("val",) if options.dry else ("val", "test"):
+        judged = detector_training.judge(chosen if name == "val" else found, boxed, part[name])
+        scored = detection.intervals(judged.scores, groups)
+        print(f"\n{name}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
+        scores[name] = {
+            **judged.scores.to_dict(),
+            "map_50_interval": scored.loc["mAP@0.5", ["low", "high"]].round(4).tolist(),
+            "mean_absolute_error": judged.table["mae"].round(4).to_dict(),
+            "bias": judged.table["bias"].round(4).to_dict(),
+        }
+    if options.dry:
+        return
+    found.about.update(
+        title="detector: red cells, white cells and platelets of smears",
+        created=run.settings["created"],
+        data=data["title"],
+        data_digest=data["digest"],
+        training=run.settings["training"],
+        n_training_photographs=sum(
+            len(part[name]) for name in run.settings["training"]["train_on"]
+        ),
+        reading_chosen="on the validation list, by a network that did not learn from it: "
+        f"{chooser.settings['training']}",
+        scores=scores,
+        versions=recipes.versions(),
+    )
+    detector.ship(found, WEIGHTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(required=True)
+    namer = kinds.add_parser("classifier", help="a run of a recipe that looks at cells")
+    namer.add_argument("--crossval", required=True, help="name of a cross-validation on TRAIN")
+    namer.add_argument("--wanted-error", type=float, default=0.05)
+    namer.set_defaults(ship=ship_classifier)
+    finder = kinds.add_parser("detector", help="a run of 06_count")
+    finder.add_argument("--chosen-by", help="name of the run by which reading is chosen")
+    finder.add_argument("--source", default="auto")
+    finder.add_argument("--data-dir", default=ROOT / "data", type=Path)
+    finder.add_argument("--dry", action="store_true", help="validation only; nothing is written")
+    finder.set_defaults(ship=ship_detector)
+    for kind in (namer, finder):
+        kind.add_argument("--run", required=True, help="name of a finished run")
+        kind.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
+    options = parser.parse_args()
+    options.ship(options)
+
+
+if __name__ == "__main__":
+    main()
