@@ -363,7 +363,7 @@ def summarise(table: pd.DataFrame) -> dict[str, Any]:
         interval = uncertainty.intervals(judged, units)
         summary[look] = classification.summary(judged) | {
             "intervals": {
-                score: [float(interval.at[score, end]) for end in ("low", "high")]
+                score: [float(interval[end].loc[score]) for end in ("low", "high")]
                 for score in ("accuracy", "balanced_accuracy", "macro_f1")
             }
         }
