@@ -126,12 +126,8 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     leaves out mistakes of the same network, and rises even if every label is right. It says how
     much hangs on these labels, and is no score to report alone.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        As for `judge`: the answers that were judged, or another run's on the same photographs.
-    judged : DataFrame
-        From `judge`.
+    The predictions are those that were judged, see `judge`, or another run's on the same
+    photographs.
 
     Returns
     -------

@@ -188,16 +188,7 @@ def require_photographs(catalog: pd.DataFrame) -> None:
 
 
 def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditReport:
-    """Find out from the pixels what the images of a data set show.
-
-    Parameters
-    ----------
-    folder : path
-        Of the data set, with its photographs.
-    progress : bool
-        Show progress bars.
-    workers : int
-        Threads.
+    """Find out from the pixels what the images of a data set, with its photographs, show.
 
     Raises
     ------
@@ -346,11 +337,6 @@ def save(report: AuditReport, folder: str | Path) -> None:
     """Write the two tables of an audit, `provenance.csv.gz` and `overlaps.csv`, to a folder.
 
     Groups and digests are left out: they follow from the pairs and the files.
-
-    Raises
-    ------
-    NoSpaceLeft, ReadOnlyFolder
-        If they cannot be written.
     """
     folder = storage.make_folder(folder)
     table = report.images.drop(columns=["split", "cell_type", "content", "group_id"])
@@ -387,22 +373,14 @@ def assign_sources(
     progress: bool = True,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Find the photograph that each image was made from, by content alone.
+    """Find the photograph that each image of a catalog was made from, by content alone.
 
-    A photograph counts as found when `overlaps.MIN_INLIERS` features agree on one affine map. Of
-    several, which happens where photographs overlap, the one whose pixels and edges explain the
-    image best is taken; if none stands out, the image is marked ambiguous and gets no source.
-    Images that no photograph explains are compared with each other, and those that show one
-    field become a group `missing_1`, `missing_2`, … : a photograph that is not there.
-
-    Parameters
-    ----------
-    catalog : DataFrame
-        With columns `path` and `file`.
-    photographs : mapping of str to (height, width, 3) uint8 ndarray
-        RGB at half size, see `overlaps.read_photographs`.
-    progress, workers
-        See `audit`.
+    A photograph, see `overlaps.read_photographs`, counts as found when `overlaps.MIN_INLIERS`
+    features agree on one affine map. Of several, which happens where photographs overlap, the one
+    whose pixels and edges explain the image best is taken; if none stands out, the image is marked
+    ambiguous and gets no source. Images that no photograph explains are compared with each other,
+    and those that show one field become a group `missing_1`, `missing_2`, … : a photograph that is
+    not there.
 
     Returns
     -------
@@ -503,18 +481,9 @@ def _one_thread_each() -> Iterator[None]:
 def compare(recomputed: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """Compare two tables of provenance, such as a new one and `splits.shipped`.
 
-    Parameters
-    ----------
-    recomputed, expected : DataFrame
-        With columns `file`, `source_id`, `group_id` and `AFFINE`.
-
-    Returns
-    -------
-    DataFrame
-        One row for each image on which they differ, empty if they agree: `file`; `source_id`,
-        `group_id`, `expected_source_id`, `expected_group_id`; `displacement`: farthest distance,
-        in pixels, by which the two maps move a corner of a 320×240 photograph apart. Maps
-        differ if that exceeds `overlaps.TOLERANCE`, with which they are fitted.
+    One row for each image on which they differ, with `displacement`: farthest distance, in pixels,
+    by which the two maps move a corner of a 320×240 photograph apart. Maps differ if that exceeds
+    `overlaps.TOLERANCE`, with which they are fitted.
 
     Raises
     ------

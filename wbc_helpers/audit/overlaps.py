@@ -61,25 +61,9 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     """Pairs of photographs of smears that show a part of the same field.
 
     Of drawn smears they are known by construction, of the BCCD photographs from the table in the
-    package, by content; of any others they are worked out from the pixels.
-
-    Parameters
-    ----------
-    folder : path
-        As `sources.fetch` returns it.
-    progress, workers
-        See `find_overlaps`.
-
-    Returns
-    -------
-    DataFrame
-        One row a pair: `first`, `second`, `same_cell` (bool; whether they show the same white
-        cell), and where measured more, see `find_overlaps`.
-
-    Raises
-    ------
-    DataNotFound, UnreadableImage
-        See `read_photographs`.
+    package, by content; of any others they are worked out from the pixels, see `read_photographs`
+    and `find_overlaps`. Columns `first`, `second`, `same_cell` (bool; whether they show the same
+    white cell), and where measured more.
     """
     root = smears_folder(folder)
     drawn = sample.enclosing(root)
@@ -97,19 +81,9 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
 
 
 def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
-    """Read all photographs at half size, the size of the images made from them.
+    """Read all photographs in a folder's `JPEGImages` at half size, that of images made from them.
 
-    Parameters
-    ----------
-    folder : path
-        Holds `JPEGImages`.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    dict of str to (height, width, 3) uint8 ndarray
-        RGB, averaged over 2×2 pixels, by the photograph's name, in the order of names.
+    Returns RGB, (height, width, 3) uint8, averaged over 2×2 pixels, by name, in the order of names.
 
     Raises
     ------
@@ -132,17 +106,9 @@ def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.
 def find_overlaps(
     photographs: Mapping[str, np.ndarray], progress: bool = True, workers: int = 2
 ) -> pd.DataFrame:
-    """Find every pair of photographs that show a part of the same field.
+    """Find every pair of photographs, see `read_photographs`, that show a part of the same field.
 
-    Parameters
-    ----------
-    photographs : mapping of str to (height, width, 3) uint8 ndarray
-        At half size, see `read_photographs`. Photographs of different sizes are taken for
-        different microscopes and not compared.
-    progress : bool
-        Show a progress bar.
-    workers : int
-        Threads.
+    Photographs of different sizes are taken for different microscopes and not compared.
 
     Returns
     -------
@@ -310,12 +276,8 @@ _WORDS, _WORD_SIZE = 8, 1 << 16
 class Features:
     """Local features of one picture.
 
-    Attributes
-    ----------
-    points : ndarray, (n, 2) float32
-        x, y in pixels, (0, 0) the centre of the upper left pixel.
-    descriptors : ndarray, (n, 32) uint8
-        256 bits each.
+    Of n features, `points`, (n, 2) float32, are x, y in pixels, (0, 0) the centre of the upper left
+    pixel; `descriptors`, (n, 32) uint8, 256 bits each.
     """
 
     points: np.ndarray
@@ -324,17 +286,10 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """How well a picture was found in an image.
+    """How well a picture, by its number in the index, was found in an image.
 
-    Attributes
-    ----------
-    picture : int
-        Its number in the index.
-    inliers : int
-        Features that agree on the affine map.
-    affine : ndarray, (2, 3) float64
-        From the picture to the image, in pixels; its determinant is negative if one of them is
-        mirrored.
+    `inliers` features agree on the map `affine`, (2, 3) float64, from the picture to the image, in
+    pixels; its determinant is negative if one of them is mirrored.
     """
 
     picture: int
@@ -411,15 +366,8 @@ class PictureIndex:
     ) -> list[Match]:
         """Find an image among the pictures: those with a plausible affine map, best first.
 
-        Parameters
-        ----------
-        image : Features
-            Of the image.
-        n_candidates : int
-            Number of pictures, or their mirrored selves, that are compared feature by feature:
-            those that share the most words with the image.
-        without : int, optional
-            Number of a picture that is passed over.
+        `n_candidates` pictures, or their mirrored selves, that share the most words with the image
+        are compared feature by feature; the one numbered `without` is passed over.
         """
         votes = self._count_votes(image.descriptors)
         if without is not None:
@@ -460,24 +408,13 @@ def _words(descriptors: np.ndarray) -> np.ndarray:
 def refine_affine(
     picture: np.ndarray, image: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Make an affine map exact by tracking where the picture's corners went.
+    """Make an affine map from picture to image, right within a few pixels, exact.
 
-    Parameters
-    ----------
-    picture, image : ndarray, (height, width, 3) uint8
-        RGB.
-    affine : ndarray, (2, 3)
-        From the picture to the image, in pixels, right within a few of them.
-
-    Returns
-    -------
-    affine : ndarray, (2, 3) float64
-        The better map; the given one if tracking did not improve it.
-    residual : float
-        Mean absolute difference, over all pixels of the image, from what the map makes of the
-        picture, black fill included, in grey levels (0–255). Brightness and contrast may differ.
-        Where the fill begins counts as much as the cells, so that of two photographs of one
-        field the right one is told.
+    By tracking where the picture's corners went; the given map stays if that does not improve it.
+    With it comes the mean absolute difference, over all pixels of the image, from what the map
+    makes of the picture, black fill included, in grey levels (0–255). Brightness and contrast may
+    differ. Where the fill begins counts as much as the cells, so that of two photographs of one
+    field the right one is told.
     """
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)

@@ -30,14 +30,10 @@ _AT_A_TIME = 64  # that a thread takes; handing out single images costs as much 
 
 @dataclass(frozen=True, eq=False)
 class PixelStatistics:
-    """Mean and standard deviation of every pixel over a set of images.
+    """Mean and standard deviation of every pixel over `n_images` images.
 
-    Attributes
-    ----------
-    mean, std : ndarray, (height, width, 3) float32
-        In the images' 0–255 units. `std` divides by the number of images, like `numpy.std`.
-    n_images : int
-        Number of images behind them.
+    Both are (height, width, 3) float32, in the images' 0–255 units. `std` divides by the number of
+    images, like `numpy.std`.
     """
 
     mean: np.ndarray
@@ -48,13 +44,9 @@ class PixelStatistics:
 def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """Read one colour image, whole or not at all: RGB, (height, width, 3) uint8.
 
-    Parameters
-    ----------
-    path : path
-        A JPEG or PNG file whose content is what its name says.
-    size : (height, width), optional
-        Resample to this size in pixels, averaging over areas. For JPEG files the decoder's own
-        1/2, 1/4 or 1/8 scaling does most of it, which saves most of the decoding.
+    The file is a JPEG or PNG whose content is what its name says. With `size`, (height, width), it
+    is resampled, averaging over areas. For JPEG files the decoder's own 1/2, 1/4 or 1/8 scaling
+    does most of that, which saves most of the decoding.
 
     Raises
     ------
@@ -83,12 +75,9 @@ def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndar
 
 
 def check_size(size: object) -> tuple[int, int]:
-    """Check an image size that a person gave: two whole numbers of pixels, as a tuple.
+    """Check an image size that a person gave, and return it as a tuple.
 
-    Raises
-    ------
-    InvalidParameter
-        If it is no (height, width) from `SMALLEST_SIDE` to `LARGEST_SIDE`.
+    InvalidParameter is raised unless it is (height, width) from `SMALLEST_SIDE` to `LARGEST_SIDE`.
 
     Examples
     --------
@@ -144,20 +133,14 @@ def decode(
 ) -> np.ndarray:
     """Decode images once into one array of RGB, (n_images, height, width, 3) uint8.
 
-    With a cache folder the array is kept on disk and memory-mapped (read-only), so that it is
-    decoded once for all runs and takes no more memory than the pages in use. It is found again by
-    what the files contain, not by their names or dates.
+    With a cache folder, made if needed, the array is kept on disk and memory-mapped (read-only), so
+    that it is decoded once for all runs and takes no more memory than the pages in use. It is found
+    again by what the files contain, not by their names or dates.
 
     Parameters
     ----------
-    paths : iterable of path
-        Image files, in the order of the array.
-    size : (height, width)
-        Size in pixels to which each image is resampled (area averaging).
-    cache_folder : path, optional
-        Where decoded arrays are kept; made if needed. None keeps the array in memory.
-    progress : bool
-        Show a progress bar.
+    paths, size
+        See `read_image`; the array has the order of the paths.
     read : callable
         Takes a path and a size, returns the pixels; by default the whole image, resampled.
     kind : str
@@ -248,16 +231,10 @@ def _decode_into(
 def mean_and_std_image(
     images: Iterable[np.ndarray] | Iterable[str | Path], size: tuple[int, int] | None = None
 ) -> PixelStatistics:
-    """Mean and standard deviation of every pixel over a set of images.
+    """Mean and standard deviation of every pixel over RGB images of one size, or image files.
 
-    Welford's one-pass update [1]_ keeps a single image in memory at a time.
-
-    Parameters
-    ----------
-    images : iterable of (height, width, 3) ndarray, or of path
-        RGB images in 0–255 units, all of one size; or image files.
-    size : (height, width), optional
-        Size in pixels to which image files are resampled (area averaging).
+    Files are resampled to `size`, (height, width), if given. Welford's one-pass update [1]_ keeps a
+    single image in memory at a time.
 
     Raises
     ------
@@ -297,21 +274,11 @@ def mean_and_std_image(
 
 
 def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
-    """Brightness and colour of every image of a catalog.
+    """Brightness and colour of every image of a catalog, whose pixels come in the same order.
 
-    Parameters
-    ----------
-    catalog : DataFrame
-        One row an image.
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        The same images in the same order.
-
-    Returns
-    -------
-    DataFrame
-        Columns `file`, `split`, `cell_type`, and in 0–255 units, averaged over the pixels that
-        are not black fill: `red`, `green`, `blue`, `brightness` (mean of the three); and
-        `fill` (fraction of black pixels, 0–1).
+    To `file`, `split` and `cell_type` it adds, in 0–255 units, averaged over the pixels that are
+    not black fill, `red`, `green`, `blue` and `brightness` (mean of the three); and `fill`
+    (fraction of black pixels, 0–1).
     """
     measured = []
     for image in pixels:
@@ -327,11 +294,8 @@ def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
 def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
     """Count the sizes and colour modes that image files have, reading their headers only.
 
-    Returns
-    -------
-    DataFrame
-        Columns `width`, `height` (pixels), `mode` (Pillow's, `RGB` for colour) and `n_images`,
-        most frequent first.
+    Columns `width`, `height` (pixels), `mode` (Pillow's, `RGB` for colour) and `n_images`, most
+    frequent first.
     """
     sizes = []
     for path in paths:

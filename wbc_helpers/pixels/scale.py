@@ -28,19 +28,10 @@ N_FOR_SCALE = 24
 
 
 def red_cell_of(images: Sequence[str | Path | np.ndarray], red_cell: float | None = None) -> float:
-    """Take the diameter of the red cells as given, or estimate it, in pixels.
+    """Take the diameter of the red cells as given, or estimate it over images of one magnification.
 
-    Parameters
-    ----------
-    images : sequence of path, or of (height, width, 3) ndarray of uint8
-        Of one magnification; without any, `RED_CELL` is as good as another.
-    red_cell : float, optional
-        The diameter, see `check_red_cell`; by default it is estimated.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is no usable number, or too few red cells are seen to estimate it.
+    Without any image, `RED_CELL` is as good as another. InvalidParameter is raised if the given one
+    is no usable number, or too few red cells are seen to estimate it.
 
     Examples
     --------
@@ -73,21 +64,10 @@ def check_red_cell(red_cell: Any) -> float:
 def red_cell_diameter_of(
     images: Iterable[str | Path | np.ndarray], n_images: int = 64, default: float = RED_CELL
 ) -> float:
-    """Estimate the diameter of the red cells of many images of one microscope, in pixels.
+    """Estimate the diameter of the red cells of images of one magnification: the median, in pixels.
 
-    Parameters
-    ----------
-    images : iterable of path, or of (height, width, 3) ndarray of uint8
-        All taken at one magnification.
-    n_images : int
-        So many of them, spread evenly, are looked at; the median counts.
-    default : float
-        What to return where too few red cells are seen.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
+    `n_images` of them, spread evenly, are looked at; where too few red cells are seen, it is
+    `default`. UnreadableImage is raised if a file is not a complete image.
     """
     estimates = [red_cell_diameter(pixels_of(image)) for image in _spread(list(images), n_images)]
     finite = [estimate for estimate in estimates if np.isfinite(estimate)]
@@ -99,15 +79,9 @@ def estimate_scale(
 ) -> tuple[float | None, int]:
     """Estimate the diameter of the red cells in a folder of which some files may be no smears.
 
-    Files that cannot be read, or show too few red cells, are passed over.
-
-    Returns
-    -------
-    red_cell : float or None
-        The median over `n_photographs` of them, spread evenly, in pixels; None where none tells
-        anything.
-    n_telling : int
-        Photographs that told something.
+    Returns the median over `n_photographs` of them, spread evenly, in pixels, and how many told
+    something. Files that cannot be read, or show too few red cells, are passed over; where none
+    tells anything, it is None.
     """
     estimates = []
     for path in _spread(paths, n_photographs):
@@ -126,22 +100,10 @@ def _spread(images: Sequence, n_images: int) -> list:
 
 
 def boxed_red_cell(boxes: pd.DataFrame) -> float:
-    """Diameter of the red cells as people boxed them, in pixels.
+    """Diameter of the red cells as people boxed them in photographs of one scale (pixels).
 
-    Parameters
-    ----------
-    boxes : DataFrame
-        Of photographs of one magnification, see `annotations.Annotations.boxes`.
-
-    Returns
-    -------
-    float
-        Median over the photographs of the median side of boxes inside the frame.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such box.
+    The median over the photographs of the median side of boxes inside the frame; InvalidParameter
+    is raised if there is none. For the table see `annotations.Annotations.boxes`.
     """
     inside = (boxes[["x_min", "y_min"]] > 2).all(axis=1)
     inside &= (boxes["x_max"] < boxes["width"] - 2) & (boxes["y_max"] < boxes["height"] - 2)
@@ -156,21 +118,11 @@ def boxed_red_cell(boxes: pd.DataFrame) -> float:
 
 
 def red_cell_diameter(image: np.ndarray) -> float:
-    """Estimate the diameter of the red cells of one image, in pixels.
+    """Estimate the diameter of the red cells of one RGB image of any size, in pixels.
 
     The smear is told from the background by Otsu's threshold in green, which haemoglobin absorbs;
     pale centres are filled, nuclei left out; the distance to the nearest background peaks at the
-    radius of each cell.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, of any size.
-
-    Returns
-    -------
-    float
-        NaN where fewer than three red cells are seen.
+    radius of each cell. NaN where fewer than three red cells are seen.
     """
     height, width = image.shape[:2]
     # As many pixels as the published images have; where a field is so wide that its red cells are

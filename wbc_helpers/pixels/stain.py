@@ -28,17 +28,9 @@ _FEWEST, _FEWEST_OF_RED_CELLS = 20, 150  # pixels whose median is worth anything
 
 
 def background(image: np.ndarray) -> np.ndarray:
-    """Estimate the colour of the empty background of a smear, black fill left out.
+    """Estimate the colour of the empty background of an RGB image, in 0–255 units, (3,) float32.
 
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB.
-
-    Returns
-    -------
-    ndarray, (3,) float32
-        RGB in 0–255 units: the median of what Otsu's threshold in green calls bright.
+    The median of what Otsu's threshold in green calls bright, black fill left out.
     """
     # Every third pixel of every third row tells as much.
     sampled = np.ascontiguousarray(image[::3, ::3])
@@ -57,13 +49,9 @@ def balance(image: np.ndarray) -> np.ndarray:
     """Bring light and stain to a common standard, and give black fill the background's colour.
 
     Each channel's light is multiplied by one number, as a colour filter in front of the lamp would
-    do, then its absorbance by another, as a longer or shorter bath in the dye would do.
-
-    Returns
-    -------
-    ndarray, (height, width, 3) uint8
-        RGB, as was given, the background at `WHITE` in all channels, red cells of
-        `RED_CELL_ABSORBANCE`. Where no red cells are seen, the stain is left as it is.
+    do, then its absorbance by another, as a longer or shorter bath in the dye would do. The result,
+    RGB uint8 like the image, has the background at `WHITE` in all channels and red cells of
+    `RED_CELL_ABSORBANCE`. Where no red cells are seen, the stain is left as it is.
 
     Examples
     --------
@@ -120,19 +108,8 @@ def _grown(mask: np.ndarray) -> np.ndarray:
 def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Mix the channels' absorbances as another dye, lamp or camera would.
 
-    Parameters
-    ----------
-    view : ndarray, (height, width, 3) uint8
-        RGB.
-    strength : float
-        See `views.Views.stain`.
-    rng : numpy.random.Generator
-        The same state gives the same colours.
-
-    Returns
-    -------
-    ndarray, (height, width, 3) float32
-        In 0–255 units.
+    From (height, width, 3) uint8 RGB to float32, in 0–255 units. For the strength see
+    `views.Views.stain`; the same state of `rng` gives the same colours.
     """
     if not strength:
         return view.astype(np.float32)

@@ -64,16 +64,8 @@ def patch_size(size: int) -> int:
 def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
     """Draw one view of a white cell, (size, size, 3) uint8.
 
-    Parameters
-    ----------
-    patch : ndarray, (side, side, 3) uint8
-        RGB, balanced, the cell in its middle, see `patch_size`.
-    size : int
-        Side of the view in pixels.
-    views : Views
-        What is drawn from.
-    rng : numpy.random.Generator
-        The same state gives the same view.
+    The patch is RGB, balanced, the cell in its middle, of the side that `patch_size` tells. The
+    same state of `rng` gives the same view.
 
     Examples
     --------
@@ -174,7 +166,7 @@ def draw_smear(
     rng: np.random.Generator,
     turned: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw one view of a smear.
+    """Draw one view of a smear; the same state of `rng` gives the same view.
 
     Parameters
     ----------
@@ -186,8 +178,6 @@ def draw_smear(
         Of the view.
     scale : float
         Pixels of a view per pixel of the photograph, before zooming.
-    views, rng
-        See `draw`.
     turned : bool
         Exchange rows and columns, which with flips makes quarter turns.
 

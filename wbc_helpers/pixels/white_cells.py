@@ -76,23 +76,12 @@ def find_azure(image: np.ndarray) -> np.ndarray:
 
 
 def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarray:
-    """Find the nuclei of white cells by their colour.
+    """Find the nuclei of white cells by their colour: numbered from 1, (height, width) int32.
 
     Chromatin takes up azure dye: blue far exceeds green there, and is not below red as in red
-    cells. Lobes of one nucleus are counted together. On the 364 photographs that the BCCD set
-    annotates, 371 of 372 white-cell boxes hold exactly one nucleus found so.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, a red cell about `RED_CELL` pixels wide; black fill is no nucleus.
-    smallest : int
-        Pixels of the smallest nucleus.
-
-    Returns
-    -------
-    ndarray, (height, width) int32
-        0 where there is none, 1, 2, … in the nuclei.
+    cells. Lobes of one nucleus are counted together; what has fewer pixels than `smallest` is none.
+    On the 364 photographs that the BCCD set annotates, 371 of 372 white-cell boxes hold exactly one
+    nucleus found so. For the image see `find_azure`.
     """
     blueness = find_azure(image)
     upper_half = blueness[blueness > np.median(blueness)].reshape(1, -1)
@@ -109,14 +98,10 @@ def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarr
 
 
 def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
-    """Find the white cells of an image, the largest nucleus first.
+    """Find the white cells of an RGB image of any size, the largest nucleus first.
 
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, of any size.
-    red_cell : float
-        Diameter of its red cells in pixels, see `scale`; by default that of the published images.
+    `red_cell` is the diameter of its red cells in pixels, see `scale`; by default that of the
+    published images.
 
     Examples
     --------
@@ -131,13 +116,8 @@ def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
 def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell, bool]:
     """Find the white cell of an image that is known to show one, at least in part; see `locate`.
 
-    Returns
-    -------
-    cell : WhiteCell
-        The one with the largest nucleus. Where none was found, the largest piece of chromatin of
-        any size; where there is none either, the middle of the image.
-    found : bool
-        Whether it is a white cell by `locate`; if not, `cell` is a guess.
+    The one with the largest nucleus, and True. Where none was found it is a guess, and False: the
+    largest piece of chromatin of any size, or where there is none either, the middle of the image.
     """
     scale = RED_CELL / red_cell
     if cells := _locate(image, scale, SMALLEST_NUCLEUS):
@@ -215,23 +195,10 @@ def outlines(
     progress: bool = True,
     red_cell: float = RED_CELL,
 ) -> np.ndarray:
-    """Mark the white cells of many images, at a size of choice.
+    """Mark the white cells of many images, or files, at a size of choice: (n, height, width) bool.
 
-    Parameters
-    ----------
-    images : iterable of path, or of (height, width, 3) ndarray of uint8
-        At their full size, where colours are clearest; see `outline`.
-    size : (height, width)
-        Of the masks, in pixels.
-    progress : bool
-        Show a progress bar.
-    red_cell : float
-        Diameter of the images' red cells in pixels.
-
-    Returns
-    -------
-    ndarray, (n, height, width) bool
-        `masks.any(axis=(1, 2))` tells in which images a cell was found.
+    They are looked at in full size, where colours are clearest, see `outline`;
+    `masks.any(axis=(1, 2))` tells in which images a cell was found.
     """
     masks = []
     for image in tqdm(images, desc="white cells", unit="image", disable=not progress):
@@ -253,20 +220,9 @@ def cut_out(
 ) -> np.ndarray:
     """Cut a square around a white cell out of a balanced image, (size, size, 3) uint8.
 
-    What lies beyond the image's edge is background.
-
-    Parameters
-    ----------
-    image : ndarray, (height, width, 3) uint8
-        RGB, see `stain.balance`.
-    cell : WhiteCell
-        Its centre becomes that of the crop.
-    size : int
-        Pixels of the crop's side.
-    red_cell : float
-        Diameter of the image's red cells in pixels.
-    side : float
-        Side of the crop in diameters of a red cell.
+    The cell's centre becomes that of the crop, whose `side` is in diameters of a red cell,
+    `red_cell` that diameter in pixels of the image. What lies beyond the image's edge is
+    background.
     """
     resampled = resize(image, scaled_size(image.shape, size / (side * red_cell)))
     x = (cell.x + 0.5) * resampled.shape[1] / image.shape[1] - 0.5
@@ -280,19 +236,8 @@ def read_crop(
 ) -> np.ndarray:
     """Read an image and cut its white cell out: from file to what the network sees.
 
-    Parameters
-    ----------
-    path : path
-        An image that shows one white cell, at least in part; of several the largest is taken.
-    size : (height, width)
-        Pixels of the crop, both alike.
-    red_cell, side : float
-        See `cut_out`.
-
-    Raises
-    ------
-    UnreadableImage
-        See `images.read_image`.
+    The image shows one white cell, at least in part; of several the largest is taken. `size` is
+    (height, width), both alike; for the rest see `cut_out`, for what is raised `images.read_image`.
     """
     image = read_image(path)
     cell, _ = locate_one(image, red_cell)
