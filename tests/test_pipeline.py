@@ -1,4 +1,6 @@
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -61,7 +63,7 @@ def main_job(folder, source, *more):
     command = [sys.executable, "-m", "wbc_helpers", "run", "--source", str(source), "--run", "two"]
     folders = ["--data-dir", str(folder / "data"), "--runs-dir", str(folder / "runs")]
     return subprocess.run(
-        [*command, *folders, "--epochs", "2", *more],
+        [*command, *folders, "--epochs", "2", "--recipe", "paper", *more],
         cwd=ROOT,
         # Notebooks choose their own way to show figures.
         env={name: value for name, value in os.environ.items() if name != "MPLBACKEND"},
@@ -100,7 +102,7 @@ def test_progress_and_the_banner_are_seen_in_the_terminal(finished):
     assert "drawn" in done.stdout.lower()
     for words in ("1 of 4", "4 of 4"):
         assert words in done.stdout
-    assert "Epoch 2/2" in done.stdout + done.stderr
+    assert "epoch 2 of 2" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -159,3 +161,63 @@ def test_notebooks_are_found_in_the_clone_and_beside_an_installed_package(tmp_pa
     installed.mkdir(parents=True)
     (installed / "01_download.ipynb").touch()
     assert pipeline.notebooks_folder(tmp_path) == installed
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def told(*messages, stream=None):
+    stream = stream or io.StringIO()
+    progress = pipeline.Progress("3 of 4 · 03_train", 15, stream, pause=0.0)
+    progress.pause = 0.0
+    for message in messages:
+        progress.emit(logging.LogRecord("papermill", logging.INFO, "", 0, message, None, None))
+    return progress, stream
+
+
+def test_progress_names_the_cell_the_work_and_the_time_left():
+    _, stream = told(
+        "Executing Cell 7---------",
+        "patches:  50%|#####     | 5/10 [00:02<00:03,  2.00image/s]",
+        "Epoch 1/3\n75/75 - 10s - 133ms/step - accuracy: 0.5000 - loss: 1.1",
+        "a table\nthat nobody asked for",
+    )
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    assert lines[0] == "3 of 4 · 03_train cell 1 of 15"
+    assert lines[1] == "3 of 4 · 03_train cell 7 of 15, patches 50%, 00:03 left"
+    assert lines[-1] == (
+        "3 of 4 · 03_train cell 7 of 15, training, epoch 1 of 3, accuracy 50%, about 20 s left"
+    )
+    assert "table" not in stream.getvalue()
+
+
+def test_on_a_terminal_one_line_is_written_over():
+    progress, stream = told("Executing Cell 2-----", "Executing Cell 3-----", stream=Terminal())
+    progress.end("done, 15 cells")
+    assert stream.getvalue().count("\n") == 1 and stream.getvalue().count("\r") == 4
+
+
+def test_no_score_can_be_taken_for_anothers(tmp_path):
+    score = {"n_images": 2487, "accuracy": 0.9, "balanced_accuracy": 0.8}
+    evaluation = {
+        "run": "a", "recipe": "compact", "epochs": 3, "parameters": 80340,
+        "seconds": {"train": 60.0}, "train": {"n_images": 8961},
+        "validation": {"n_images": 996, "accuracy": 0.7, "split": "grouped"},
+        "test": {**score, "interval_by_photograph": [0.75, 0.95],
+                 "photographs": {"n_images": 71, "accuracy": 0.5, "balanced_accuracy": 0.4}},
+        "test_simple": {"n_images": 71, "accuracy": 0.6, "balanced_accuracy": 0.3},
+    }  # fmt: skip
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    rows = [line.split() for line in pipeline.scores(tmp_path).splitlines()]
+    assert ["TEST", "images", "2,487", "90.0%", "75.0%", "–", "95.0%", "80.0%"] in rows
+    assert ["TEST", "photographs", "71", "50.0%", "40.0%"] in rows
+    assert ["TEST_SIMPLE", "images", "71", "60.0%", "30.0%"] in rows
+    assert ["validation", "images,", "grouped", "split", "996", "70.0%"] in rows
+
+
+def test_a_long_training_says_its_time_before_it_starts():
+    paper = recipes.TrainingSettings(recipe="paper")
+    assert "200 epochs takes about 40 min" in pipeline.time_ahead(paper, 9_957)
+    assert pipeline.time_ahead(recipes.TrainingSettings(recipe="pretrained"), 9_957) == ""

@@ -22,9 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused
         before any work.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
-    options.arguments = arguments
     try:
         return options.command(options)
     except WbcError as error:

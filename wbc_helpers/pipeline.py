@@ -2,22 +2,35 @@
 
 import json
 import logging
+import math
+import re
+import shutil
+import sys
 import sysconfig
 import time
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from wbc_helpers import storage
 from wbc_helpers.data import sample, sources
 from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import DataNotFound
+from wbc_helpers.report.records import STEPS
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
-"""Folder that holds `notebooks/`, `data/` and `runs/`."""
+"""Of a clone: holds `notebooks/`, `data/` and `runs/`."""
 
-NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
+NOTEBOOKS = STEPS
+
+_CPU_SECONDS = {"paper": 0.0012, "lenet": 0.009, "compact": 0.0018}
+"""Of training, for an image or view, on two cores, by the `history.csv` of runs."""
+
+_EPOCH = re.compile(r"Epoch (\d+)/(\d+)")
+_EPOCH_ENDED = re.compile(r"- (\d+)s -.*?- accuracy: ([\d.]+)")
+_BAR = re.compile(r"([\w ]+):\s+(\d+%).*?\[.*?<([\d:]+|\?)")
 
 
 def notebooks_folder(root: Path = ROOT) -> Path:
@@ -95,6 +108,8 @@ def execute(
         print(f"The run {run!r} is finished; nothing is done twice.", flush=True)
         went_through = True
     else:
+        if ahead := time_ahead(settings, int(identity.counts.loc["TRAIN"].sum())):
+            print(ahead, flush=True)
         storage.make_folder(run_folder)
         with storage.named_errors(run_folder):
             went_through = _execute_notebooks(settings, folder, run, data_dir, runs_dir)
@@ -122,16 +137,22 @@ def _execute_notebooks(
 ) -> bool:
     """Execute the notebooks into the run folder; stop at the first that fails, and say so."""
     # These imports take a second that a wrong parameter need not wait for.
+    import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    _log_to_terminal()
+    logger = logging.getLogger("papermill")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
     for number, notebook in enumerate(NOTEBOOKS, start=1):
-        print(f"\n── {number} of {len(NOTEBOOKS)} · {notebook} {'─' * 40}", flush=True)
-        started = time.perf_counter()
+        source = notebooks_folder() / f"{notebook}.ipynb"
+        # Papermill adds a cell with the parameters.
+        n_cells = len(nbformat.read(source, as_version=4).cells) + 1
+        shown = Progress(f"{number} of {len(NOTEBOOKS)} · {notebook}", n_cells)
+        logger.handlers = [shown]
         try:
             papermill.execute_notebook(
-                notebooks_folder() / f"{notebook}.ipynb",
+                source,
                 runs_dir / run / f"{notebook}.ipynb",
                 _parameters(notebook, settings, folder, run, data_dir, runs_dir),
                 kernel_name="python3",
@@ -142,10 +163,93 @@ def _execute_notebooks(
                 extra_arguments=["--log-level=ERROR"],
             )
         except PapermillExecutionError as error:
+            shown.end("stopped")
             print(f"\n{notebook} stopped: {error.ename}: {error.evalue}", flush=True)
             return False
-        print(f"   {time.perf_counter() - started:.0f} s", flush=True)
+        shown.end(f"done, {n_cells} cells")
     return True
+
+
+class Progress(logging.Handler):
+    """A line for a notebook while papermill executes it: the cell, and how far its work is.
+
+    On a terminal the line is written over; elsewhere a new one appears when the work has a new name
+    or an epoch ended, at most every few seconds.
+    """
+
+    def __init__(self, title: str, n_cells: int, stream: TextIO | None = None, pause: float = 5.0):
+        super().__init__()
+        self.title, self.n_cells, self.stream = title, n_cells, stream or sys.stdout
+        self.cell, self.work, self.left = 1, "", ""
+        self.epoch, self.n_epochs, self.epoch_seconds = 0, 0, deque[float](maxlen=5)
+        self.started, self.last = time.monotonic(), -math.inf
+        self.live = self.stream.isatty()
+        self.pause = 0.1 if self.live else pause
+        self._write(self._line())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take what concerns progress from papermill's log, which carries the cells' output."""
+        for message in re.split(r"[\r\n]+", record.getMessage()):
+            self._take(message.strip())
+
+    def _take(self, message: str) -> None:
+        if began := re.match(r"Executing Cell (\d+)", message):
+            self.cell, self.work, self.left = int(began[1]), "", ""
+        elif began := _EPOCH.match(message):
+            self.epoch, self.n_epochs = int(began[1]), int(began[2])
+            self.work = self.work or f"training, epoch {self.epoch} of {self.n_epochs}"
+        elif (ended := _EPOCH_ENDED.search(message)) and self.epoch:
+            self.epoch_seconds.append(float(ended[1]))
+            seconds = sum(self.epoch_seconds) / len(self.epoch_seconds)
+            remaining = seconds * (self.n_epochs - self.epoch)
+            self.work = f"training, epoch {self.epoch} of {self.n_epochs}, accuracy "
+            self.work += f"{float(ended[2]):.0%}"
+            self.left = f"about {_spoken(remaining)} left" if remaining else ""
+        elif bar := _BAR.search(message):
+            self.work, self.left = f"{bar[1].strip()} {bar[2]}", f"{bar[3]} left"
+        elif message.startswith("Going on with run"):
+            self._write(f"   {message}", keep=True)
+            return
+        else:
+            return
+        if time.monotonic() - self.last >= self.pause and (self.live or self.work):
+            self._write(self._line())
+
+    def _line(self) -> str:
+        parts = [f"cell {min(self.cell, self.n_cells)} of {self.n_cells}", self.work, self.left]
+        return f"{self.title:24} {', '.join(part for part in parts if part)}"
+
+    def end(self, how: str) -> None:
+        """Write the line that stays."""
+        took = _spoken(time.monotonic() - self.started)
+        self._write(f"{self.title:24} {how}, {took}", keep=True)
+
+    def _write(self, line: str, keep: bool = False) -> None:
+        self.last = time.monotonic()
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            line = f"\r{line[:width]:{width}}" + ("\n" if keep else "")
+        else:
+            line += "\n"
+        self.stream.write(line)
+        self.stream.flush()
+
+
+def _spoken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def time_ahead(settings: TrainingSettings, n_images: int) -> str:
+    """Say how long a training on so many images takes without a GPU; empty where not measured."""
+    per_image = _CPU_SECONDS.get(settings.recipe)
+    if per_image is None:
+        return ""
+    n_shown = RECIPES[settings.recipe].images_per_epoch or n_images
+    seconds = per_image * n_shown * settings.epochs
+    return (
+        f"Training {settings.recipe!r} for {settings.epochs} epochs takes about "
+        f"{_spoken(seconds)} on two cores of a CPU, less on a GPU; interrupted, it goes on."
+    )
 
 
 def _parameters(
@@ -178,59 +282,30 @@ def _parameters(
     return parameters
 
 
-def _log_to_terminal() -> None:
-    """Let papermill's log, which carries what the notebooks print, through to the terminal."""
-    logger = logging.getLogger("papermill")
-    logger.setLevel(logging.INFO)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("   %(message)s"))
-        handler.addFilter(_is_output)
-        logger.addHandler(handler)
-        logger.propagate = False
-
-
-def _is_output(record: logging.LogRecord) -> bool:
-    """Pass what notebooks print, without papermill's word on every cell."""
-    message = record.getMessage().strip()
-    passing = ("Executing", "Ending Cell", "Input Notebook", "Output Notebook", "Working directory")
-    return bool(message) and not message.startswith(passing) and not message.startswith("<")
-
-
 def scores(run_folder: Path) -> str:
-    """Put the scores of a run into a few lines for the terminal.
-
-    Parameters
-    ----------
-    run_folder : Path
-        With `evaluation.json`.
-
-    Returns
-    -------
-    str
-        Numbers of images, and the scores on the validation part and the official test sets.
-    """
+    """Put the scores of a run (its `evaluation.json`) into a table for the terminal."""
     evaluation = json.loads((run_folder / "evaluation.json").read_text(encoding="utf-8"))
-    train, validation, test = (evaluation[part] for part in ("train", "validation", "test"))
+    validation, test = evaluation["validation"], evaluation["test"]
+    rows = [(f"validation images, {validation['split']} split", validation, None)]
+    rows.append(("TEST images", test, test.get("interval_by_photograph")))
+    if test.get("photographs"):
+        rows.append(("TEST photographs", test["photographs"], None))
+    if evaluation.get("test_simple"):
+        rows.append(("TEST_SIMPLE images", evaluation["test_simple"], None))
     lines = [
-        f"\nRun {evaluation['run']}: {evaluation['epochs']} epochs of recipe "
-        f"{evaluation['recipe']}, {evaluation['parameters']:,} parameters, "
-        f"{evaluation['seconds']['train']:.0f} s of training",
-        f"  images      {train['n_images']:,} training / {validation['n_images']:,} validation / "
-        f"{test['n_images']:,} test",
-        f"  validation  accuracy {validation['accuracy']:.1%}, split {validation['split']}",
+        f"\nRun {evaluation['run']}: recipe {evaluation['recipe']}, {evaluation['epochs']} epochs, "
+        f"{evaluation['parameters']:,} parameters, {_spoken(evaluation['seconds']['train'])} of "
+        f"training on {evaluation['train']['n_images']:,} images\n",
+        f"{'judged on':40}{'n':>7}{'right':>9}{'95 % interval':>18}{'balanced':>11}",
     ]
-    for name, title in (("test", "TEST"), ("test_simple", "TEST_SIMPLE")):
-        if found := evaluation.get(name):
-            lines.append(
-                f"  {title:11} accuracy {found['accuracy']:.1%}, balanced accuracy "
-                f"{found['balanced_accuracy']:.1%}, macro-F1 {found['macro_f1']:.3f} "
-                f"(n = {found['n_images']:,})"
-            )
-    low, high = test.get("interval_by_photograph") or (None, None)
-    if (judged := test.get("photographs")) and None not in (low, high):
+    for title, score, interval in rows:
+        between = "" if not interval or None in interval else "{:.1%} – {:.1%}".format(*interval)
+        balanced = score.get("balanced_accuracy")
         lines.append(
-            f"  {'':11} {judged['accuracy']:.1%} of its {judged['n_images']} photographs right; "
-            f"95 % interval of the accuracy, drawn by photograph: {low:.1%}–{high:.1%}"
+            f"{title:40}{score['n_images']:>7,}{score['accuracy']:>9.1%}{between:>18}"
+            + ("" if balanced is None else f"{balanced:>11.1%}")
         )
+    lines.append(
+        "right: of the row's n. Interval: photographs drawn anew. balanced: mean over the types."
+    )
     return "\n".join(lines)
