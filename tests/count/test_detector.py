@@ -1,4 +1,4 @@
-"""The detector's loss and answers, where a stand-in for the network draws maps of known boxes."""
+"""The detector's answers, where stand-ins for the network draw or know what they are shown."""
 
 import json
 import os
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plain_smears
 import pytest
-from keras import ops
+from known_boxes import BOXES, answer, maps_of
 from PIL import Image
+from plain_smears import photograph, reader_of
 
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
 from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.maps import N_KINDS, STRIDE, draw_maps
 from wbc_helpers.data import annotations, splits
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import detection
@@ -25,92 +26,12 @@ from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.runs import backend, folders, recipes
 
 ROOT = Path(__file__).resolve().parents[2]
-SIZE = (96, 128)
 ABOUT = {"iou": 0.5, "thresholds": {"RBC": 0.5, "WBC": 0.5, "Platelets": 0.5}}
-BOXES = np.array([[10, 20, 60, 70], [70, 10, 110, 60], [20, 76, 36, 92]], float)
-
-
-def maps_of(corners, kinds, unsure=None, size=SIZE):
-    unsure = np.zeros(len(corners), bool) if unsure is None else np.array(unsure)
-    return draw_maps(np.array(corners, float), np.array(kinds), unsure, size)
-
-
-def answer(truth):
-    """Maps that are right and sure: 1 at centres, 0 elsewhere."""
-    maps = truth[..., : N_KINDS + 4].copy()
-    maps[..., :N_KINDS] = maps[..., :N_KINDS] == 1
-    return maps
-
-
-def loss(truth, maps):
-    return ops.convert_to_numpy(network.centre_loss(truth[np.newaxis], maps[np.newaxis])).item()
-
-
-# The loss, by hand
-
-
-def test_perfect_maps_cost_nothing():
-    truth = maps_of(BOXES, [0, 1, 2])
-    assert loss(truth, answer(truth)) == pytest.approx(0, abs=1e-5)
-
-
-def test_an_unsure_centre_costs_by_how_unsure_it_is():
-    truth = maps_of(BOXES[:1], [0])
-    maps = answer(truth)
-    maps[maps[..., 0] == 1, 0] = 0.5
-    # (1 - 0.5)² · -log 0.5, for one cell.
-    assert loss(truth, maps) == pytest.approx(0.25 * np.log(2), abs=1e-4)
-
-
-def test_a_false_centre_costs_less_the_nearer_it_is_to_a_true_one():
-    truth = maps_of(BOXES[:1], [0])
-    line, column = np.argwhere(truth[..., 0] == 1)[0]
-    far, near = answer(truth), answer(truth)
-    far[2, 2, 0], near[line, column + 1, 0] = 0.5, 0.5
-    assert loss(truth, far) == pytest.approx(0.25 * np.log(2), abs=1e-4)
-    hill = truth[line, column + 1, 0]
-    assert loss(truth, near) == pytest.approx((1 - hill) ** 4 * 0.25 * np.log(2), abs=1e-4)
-
-
-def test_wrong_sides_and_offsets_cost_as_parts_of_the_side():
-    truth = maps_of([[20, 20, 60, 60]], [0])
-    wider, moved = answer(truth), answer(truth)
-    wider[..., N_KINDS] += np.log(1.1)
-    assert loss(truth, wider) == pytest.approx(np.log(1.1), abs=1e-4)
-    moved[..., N_KINDS + 2] += 2  # places, that is 4 of 40 pixels
-    assert loss(truth, moved) == pytest.approx(2 * STRIDE / 40, abs=1e-4)
-
-
-def test_what_is_unsure_costs_nothing_whatever_is_said():
-    truth = maps_of(BOXES[:2], [0, 1], unsure=[True, False])
-    maps = answer(truth)
-    maps[22, 17, 0] = 0.9
-    assert truth[22, 17, 0] == -1
-    assert loss(truth, maps) == pytest.approx(0, abs=1e-5)
-
-
-def test_the_mean_over_a_batch_is_the_loss_per_cell():
-    truth = np.stack([maps_of(BOXES, [0, 1, 2]), maps_of(BOXES[:1], [0])])
-    maps = np.stack([answer(each) for each in truth])
-    maps[..., :N_KINDS] *= 0.5
-    each = ops.convert_to_numpy(network.centre_loss(truth, maps))
-    assert each.mean() == pytest.approx(0.25 * np.log(2), abs=1e-4)
-
-
-# The network
 
 
 @pytest.fixture(scope="module")
 def small():
     return network.centre_network((4, 4, 8, 8))
-
-
-def test_the_network_takes_any_size_and_believes_in_nothing_at_first(small):
-    for height, width in ((48, 64), (64, 48), (96, 96)):
-        shown = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
-        maps = Detector(small, ABOUT).maps(shown)
-        assert maps.shape == (2, height // STRIDE, width // STRIDE, N_KINDS + 4)
-        assert maps[..., :N_KINDS].mean() < 0.1
 
 
 # What it is shown and what it answers
@@ -243,6 +164,115 @@ def test_what_cannot_be_read_is_named(tmp_path):
             asked.detect([plain()], red_cell=wrong)
     with pytest.raises(InvalidParameter, match="yolo"):
         detector.load("yolo")
+
+
+# Cells found and named: both networks know what they are shown
+
+KNOWN = {
+    10: [("RBC", 0, 0, 0.9), ("WBC", 20, 10, 0.95), ("WBC", 40, 40, 0.9)],
+    20: [("RBC", 10, 10, 0.9)],
+    30: [("WBC", 60, 0, 0.8)],
+    40: [("WBC", 0, 50, 0.99), ("Platelets", 30, 30, 0.9), ("WBC", 0, 0, 0.99)],
+}
+
+
+def read(*greys, known=KNOWN):
+    return reader_of(known).read([photograph(grey) for grey in greys], plain_smears.RED_CELL)
+
+
+def test_every_white_cell_gets_the_answer_to_its_own_crop():
+    tables = read(10, 20, 30, 40)
+    assert [table["kind"].tolist() for table in tables] == [
+        ["RBC", "WBC", "WBC"], ["RBC"], ["WBC"], ["WBC", "Platelets", "WBC"],
+    ]  # fmt: skip
+    named = [table["cell_type"].dropna().tolist() for table in tables]
+    assert named == [["lymphocyte", "monocyte"], [], ["neutrophil"], ["eosinophil"] * 2]
+    sure = [table["type_probability"].dropna().tolist() for table in tables]
+    assert sure == [[0.91, 0.4], [], [0.91], [0.4, 0.91]]
+    answered = [table["answered"].dropna().tolist() for table in tables]
+    assert answered == [[True, False], [], [True], [False, True]]
+    for table in tables:
+        assert table.columns.tolist() == detector.READ_COLUMNS
+        is_named = table["kind"] == "WBC"
+        for column in ("cell_type", "type_probability", "answered"):
+            assert table[column].notna().tolist() == is_named.tolist()
+
+
+def test_boxes_and_scores_are_the_detectors():
+    (table,) = read(10)
+    assert table[BOX].to_numpy().tolist() == [[0, 0, 10, 10], [20, 10, 30, 20], [40, 40, 50, 50]]
+    assert table["score"].tolist() == [0.9, 0.95, 0.9]
+
+
+@pytest.mark.parametrize(
+    ("kind", "score", "expected"),
+    [
+        # Each kind has a threshold of its own: 0.5, 0.6 and 0.3.
+        ("RBC", 0.56, (True, False)),
+        ("RBC", 0.54, (True, True)),
+        ("RBC", 0.5, (True, True)),
+        ("RBC", 0.46, (False, True)),
+        ("RBC", 0.44, None),
+        ("WBC", 0.66, (True, False)),
+        ("WBC", 0.58, (False, True)),
+        ("WBC", 0.54, None),
+        ("Platelets", 0.36, (True, False)),
+        ("Platelets", 0.26, (False, True)),
+        ("Platelets", 0.24, None),
+    ],
+)
+def test_what_is_near_the_threshold_of_its_kind_is_unsure(kind, score, expected):
+    (table,) = read(10, known={10: [(kind, 20, 10, score)]})
+    found = list(zip(table["counted"], table["unsure"], strict=True))
+    assert found == ([] if expected is None else [expected])
+
+
+def test_a_white_cell_without_an_answer_is_unsure_however_surely_it_is_one():
+    (table,) = read(10, known={10: [("WBC", 0, 0, 1.0), ("WBC", 0, 50, 1.0)]})
+    assert table["answered"].tolist() == [True, False]
+    assert table["unsure"].tolist() == [False, True]
+    assert table["counted"].all()
+
+
+def test_a_white_cell_that_is_not_counted_is_not_named():
+    (table,) = read(10, known={10: [("WBC", 20, 10, 0.55), ("WBC", 60, 10, 0.95)]})
+    assert table["cell_type"].fillna("-").tolist() == ["-", "neutrophil"]
+    assert table["counted"].tolist() == [False, True]
+
+
+def test_photographs_without_white_cells_or_without_any():
+    tables = read(20, 99)
+    assert [len(table) for table in tables] == [1, 0]
+    assert all(table.columns.tolist() == detector.READ_COLUMNS for table in tables)
+    assert tables[0][["cell_type", "type_probability", "answered"]].isna().all(axis=None)
+    assert read() == []
+
+
+def test_one_answer_does_not_depend_on_what_else_is_asked():
+    alone = [read(grey)[0] for grey in KNOWN]
+    for table, together in zip(alone, read(*KNOWN), strict=True):
+        assert table.equals(together)
+
+
+# Photographs that are refused
+
+
+def test_photographs_smaller_than_a_red_cell_are_refused():
+    detector.check_photograph(photograph(200, (20, 30)), 20)
+    for size, red_cell in (((19, 30), 20), ((30, 19), 20), ((9, 30), None)):
+        with pytest.raises(UnreadableImage, match=f"{size[1]}×{size[0]} pixels"):
+            detector.check_photograph(photograph(200, size), red_cell)
+
+
+def test_without_a_scale_it_is_asked_for():
+    with pytest.raises(InvalidParameter, match="diameter in pixels as red_cell"):
+        detector.check_photograph(photograph(200), None)
+
+
+@pytest.mark.parametrize("ways", [0, 3, -1, "2", 2.5, [1]])
+def test_ways_to_look_are_checked_before_a_network_is_loaded(ways):
+    with pytest.raises(InvalidParameter, match=r"ways=.*Expected one of 1, 2, 4"):
+        detector.load_reader(ways)
 
 
 # Runs and what ships

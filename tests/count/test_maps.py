@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
+from known_boxes import maps_of
 
-from wbc_helpers.count.maps import MIDDLE, N_KINDS, STRIDE, draw_maps, drop_doubles, find_boxes
+from wbc_helpers.count.maps import MIDDLE, N_KINDS, STRIDE, drop_doubles, find_boxes
 from wbc_helpers.pixels.scale import RED_CELL
 
-SIZE = (96, 128)
 RED, WHITE, PLATELET = range(N_KINDS)
-
-
-def drawn(corners, kinds, unsure=None, size=SIZE):
-    corners = np.array(corners, float).reshape(-1, 4)
-    unsure = np.zeros(len(corners), bool) if unsure is None else np.array(unsure)
-    return draw_maps(corners, np.array(kinds, int), unsure, size)
 
 
 def test_boxes_come_back_where_they_were():
@@ -22,7 +16,7 @@ def test_boxes_come_back_where_they_were():
         centres = rng.uniform((20, 20), (108, 76), (3, 2))
         sides = rng.uniform(12, 60, (3, 2))
         corners = np.hstack([centres - sides / 2, centres + sides / 2])
-        found, kinds, scores = find_boxes(drawn(corners, [RED, WHITE, PLATELET]), iou=0.5)
+        found, kinds, scores = find_boxes(maps_of(corners, [RED, WHITE, PLATELET]), iou=0.5)
         assert kinds.tolist() == [RED, WHITE, PLATELET] and scores.tolist() == [1, 1, 1]
         # Where two centres share a place, the later box has it.
         places = {tuple(place) for place in (centres // STRIDE).astype(int)}
@@ -32,7 +26,7 @@ def test_boxes_come_back_where_they_were():
 
 def test_a_map_tells_kind_size_and_offset_at_the_centre():
     # Centre (41, 30) lies in column 20, line 15, a place whose own middle is (41, 31).
-    maps = drawn([[41 - RED_CELL / 2, 30 - RED_CELL, 41 + RED_CELL / 2, 30 + RED_CELL]], [WHITE])
+    maps = maps_of([[41 - RED_CELL / 2, 30 - RED_CELL, 41 + RED_CELL / 2, 30 + RED_CELL]], [WHITE])
     assert np.argwhere(maps[..., WHITE] == 1).tolist() == [[15, 20]]
     assert maps[..., [RED, PLATELET]].max() == 0
     np.testing.assert_allclose(
@@ -50,24 +44,24 @@ def test_a_map_tells_kind_size_and_offset_at_the_centre():
 
 def test_the_hill_is_as_wide_as_the_box_asks():
     # A side of 100 pixels are 50 places; one standard deviation, 0.09 of it, is 4.5 places.
-    maps = drawn([[14, -2, 114, 98]], [RED])
+    maps = maps_of([[14, -2, 114, 98]], [RED])
     line, column = np.argwhere(maps[..., RED] == 1)[0]
     across = maps[line, column + 9, RED]  # two standard deviations
     assert across == pytest.approx(np.exp(-2), rel=1e-5)
 
 
 def test_an_unsure_cell_is_neither_found_nor_missed():
-    maps = drawn([[40, 30, 80, 70], [46, 30, 86, 70]], [RED, RED], unsure=[True, False])
+    maps = maps_of([[40, 30, 80, 70], [46, 30, 86, 70]], [RED, RED], unsure=[True, False])
     # What is sure stands although it is drawn on top of what is not.
     assert (maps[..., RED] == 1).sum() == 1 and (maps[..., RED] == -1).any()
     assert maps[..., N_KINDS + 4].sum() == pytest.approx(1, abs=1e-5)
-    alone = drawn([[40, 30, 80, 70]], [RED], unsure=[True])
+    alone = maps_of([[40, 30, 80, 70]], [RED], unsure=[True])
     assert alone[..., RED].max() == 0 and alone[25, 30, RED] == -1
     assert not find_boxes(alone, iou=0.5)[2].size
 
 
 def test_an_empty_field_has_empty_maps():
-    maps = drawn([], [])
+    maps = maps_of([], [])
     assert maps.shape == (48, 64, N_KINDS + 5) and not maps.any()
     corners, kinds, scores = find_boxes(maps, iou=0.5)
     assert corners.shape == (0, 4) and not len(kinds) and not len(scores)
@@ -75,7 +69,7 @@ def test_an_empty_field_has_empty_maps():
 
 def test_a_cell_at_the_frame_keeps_its_centre_inside():
     corners = [[100, 60, 128, 96]]
-    found, _, scores = find_boxes(drawn(corners, [RED]), iou=0.5)
+    found, _, scores = find_boxes(maps_of(corners, [RED]), iou=0.5)
     np.testing.assert_allclose(found, corners, atol=1e-3)
     assert scores.tolist() == [1]
 
