@@ -70,7 +70,8 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     if drawn is not None:
         # Its fields are photographed twice so that both show the white cell.
         return sample.overlaps(drawn).assign(same_cell=True)
-    published = read_manifest(sources.SOURCES["images", "kaggle"].manifest)
+    manifest = sources.SOURCES["images", "kaggle"].manifest
+    published = read_manifest(manifest) if manifest else {}
     digests = digest_files(root, ["JPEGImages"])
     if all(published.get(file) == digest[:16] for file, digest in digests.items()):
         names = {Path(file).stem for file in digests}
