@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from wbc_helpers import cells
-from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.errors import InvalidParameter, is_whole
 from wbc_helpers.evaluate.classification import Evaluation, codes_of, kappa
 
 POOLED = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "roc_auc", "average_precision")
@@ -166,8 +166,7 @@ def in_words(compared: pd.DataFrame, score: str, first: str, second: str) -> str
 
 def check_draws(n_resamples: int, confidence: float) -> None:
     """Refuse fewer than one whole resample, and a confidence that is not between 0 and 1."""
-    whole = isinstance(n_resamples, int | np.integer) and not isinstance(n_resamples, bool)
-    if not (whole and n_resamples >= 1 and 0 < confidence < 1):
+    if not (is_whole(n_resamples, 1) and 0 < confidence < 1):
         raise InvalidParameter(
             f"No interval from n_resamples={n_resamples!r} at confidence={confidence!r}. Expected "
             "at least 1 resample (1000 or 2000 are usual) and 0 < confidence < 1."
