@@ -131,7 +131,7 @@ def _canonical(name: str) -> str:
 
 
 def _installed_versions() -> dict[str, str]:
-    versions = {}
+    versions: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
         # A damaged installation may have neither.
         name, version = distribution.metadata["Name"], distribution.metadata["Version"]

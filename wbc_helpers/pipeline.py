@@ -263,7 +263,7 @@ def _parameters(
     """Give each notebook the parameters that it has."""
     # What was fetched stands for the source, so that all notebooks see the same data.
     source = "sample" if sample.is_sample(folder) and folder.parent == data_dir else str(folder)
-    parameters = {"source": source, "data_dir": str(data_dir)}
+    parameters: dict[str, Any] = {"source": source, "data_dir": str(data_dir)}
     if notebook == "02_explore":
         parameters |= {"image_size": list(settings.image_size)}
     if notebook == "03_train":
