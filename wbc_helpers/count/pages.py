@@ -27,7 +27,7 @@ from wbc_helpers.count import differential
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
 from wbc_helpers.pixels.images import read_image, resize, scaled_size
-from wbc_helpers.report import rendering
+from wbc_helpers.report import pages
 
 PER_PAGE = 48
 """Smears whose cards stand on one page."""
@@ -77,7 +77,7 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
     parts = [order[start : start + PER_PAGE] for start in range(0, len(order), PER_PAGE)] or [[]]
     names = ["index.html", *(f"index-{number}.html" for number in range(2, len(parts) + 1))]
     targets = {out / name for name in names} | {out / SMEARS / page_of(file) for file in order}
-    rendering.refuse_foreign(sorted(targets))
+    pages.refuse_foreign(sorted(targets))
     environment = _environment()
     of_index, of_smear = (environment.get_template(f"{n}.html.j2") for n in ("counts", "smear"))
     shared = {"counted": counted, "drawn": drawn}
@@ -90,13 +90,13 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
             for smear in itertools.islice(smears, len(part)):
                 cards.append({**smear, "picture": None})
                 page = of_smear.render(shared, smear=smear, back=names[number])
-                rendering.write_page(out / SMEARS / smear["page"], page)
+                pages.write_page(out / SMEARS / smear["page"], page)
                 bar.update()
             page = of_index.render(shared, cards=cards, names=names, number=number)
-            rendering.write_page(out / names[number], page)
+            pages.write_page(out / names[number], page)
     for old in {*out.glob("index-*.html"), *(out / SMEARS).glob("*.html")} - targets:
         # One of ours, to which nothing leads any more.
-        if rendering.is_ours(old):
+        if pages.is_ours(old):
             old.unlink()
     return out / names[0]
 
@@ -187,7 +187,7 @@ def _title(box: Mapping[Any, Any]) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = rendering.environment()
+    environment = pages.environment()
     environment.filters["ratio"] = differential.short
     environment.globals.update(
         kinds=cells.KINDS,

@@ -16,15 +16,14 @@ from typing import Any
 from urllib.parse import quote
 
 import nbformat
-from nbconvert.filters import strip_ansi
 
 from wbc_helpers.cells import NAMES
 from wbc_helpers.errors import BrokenRun, RunNotFound
 
-STEPS = ("01_download", "02_explore", "03_train", "04_evaluate")
+NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
 """The notebooks of a run, in order."""
 
-PAPERMILL_ERROR_TAG = "papermill-error-cell-tag"
+_PAPERMILL_ERROR_TAG = "papermill-error-cell-tag"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +42,9 @@ class ExecutedNotebook:
     stopped_at : int or None
         Index of the cell that failed or was not executed.
     error : str
-        What went wrong, in one text without colour codes; empty if nothing did.
-    started : str
-        ISO 8601, or empty if not recorded.
-    seconds : float or None
-        Time it took.
+        What went wrong, without colour codes; empty if nothing did.
+    started, seconds
+        When, in UTC, and how long; None if not recorded.
     parameters : dict
         What papermill was asked to set.
     content : NotebookNode or None
@@ -59,7 +56,7 @@ class ExecutedNotebook:
     state: str
     stopped_at: int | None = None
     error: str = ""
-    started: str = ""
+    started: datetime | None = None
     seconds: float | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     content: nbformat.NotebookNode | None = None
@@ -79,18 +76,9 @@ class ExecutedNotebook:
 class RunRecord:
     """What a run folder says about its run; whatever is missing or broken stays empty.
 
-    Attributes
-    ----------
-    folder : Path
-        The run folder.
-    settings, evaluation : dict
-        Content of `settings.json` and `evaluation.json`.
-    history : dict of list of float
-        Columns of `history.csv`; NaN where a number is missing.
-    notebooks : tuple of ExecutedNotebook
-        In reading order.
-    problems : tuple of str
-        What could not be read, in plain words.
+    `settings` and `evaluation` are the JSON files of those names, `history` the columns of
+    `history.csv` (NaN where a number is missing), `notebooks` in reading order, and `problems` what
+    could not be read, in plain words.
     """
 
     folder: Path
@@ -108,9 +96,9 @@ class RunRecord:
     @property
     def drawn(self) -> bool | None:
         """Whether the cells are drawn; None if the run does not say."""
-        said = [look_up(record, "data", "drawn") for record in (self.settings, self.evaluation)]
+        stated = [look_up(record, "data", "drawn") for record in (self.settings, self.evaluation)]
         asked = [notebook.parameters.get("source") == "sample" for notebook in self.notebooks]
-        return True if True in said + asked else False if False in said else None
+        return True if True in stated + asked else False if False in stated else None
 
     def setting(self, key: str) -> Any:
         """Value of a training setting, as recorded or else as the notebooks were given it."""
@@ -119,11 +107,10 @@ class RunRecord:
         return next((value for value in candidates if value is not None), None)
 
     @property
-    def created(self) -> str:
-        """When the run was started, ISO 8601; empty if not recorded."""
-        stated = self.settings.get("created")
-        started = min((n.started for n in self.notebooks if n.started), default="")
-        return stated if isinstance(stated, str) and readable_date(stated) else started
+    def created(self) -> datetime | None:
+        """When the run was started; None if not recorded."""
+        started = min((n.started for n in self.notebooks if n.started), default=None)
+        return readable_date(self.settings.get("created")) or started
 
     @property
     def failure(self) -> ExecutedNotebook | None:
@@ -135,7 +122,7 @@ class RunRecord:
     def steps(self) -> tuple[tuple[str, ExecutedNotebook | None], ...]:
         """Every notebook's name in reading order, with what was executed of it."""
         executed = {notebook.name: notebook for notebook in self.notebooks}
-        return tuple((name, executed.get(name)) for name in sorted({*STEPS, *executed}))
+        return tuple((name, executed.get(name)) for name in sorted({*NOTEBOOKS, *executed}))
 
     @property
     def missing_steps(self) -> tuple[str, ...]:
@@ -214,15 +201,6 @@ def number(record: Any, *keys: str) -> float | None:
 def read_run(folder: str | Path) -> RunRecord:
     """Read a run folder, whatever state it is in.
 
-    Parameters
-    ----------
-    folder : path
-        A run folder.
-
-    Returns
-    -------
-    RunRecord
-
     Raises
     ------
     RunNotFound
@@ -286,33 +264,27 @@ def _read_history(path: Path, problems: list[str]) -> dict[str, list[float]]:
 
 
 def _read_notebook(path: Path) -> ExecutedNotebook:
-    spoken = path.stem.lstrip("0123456789_-").replace("_", " ").capitalize() or path.stem
+    title_of_name = path.stem.lstrip("0123456789_-").replace("_", " ").capitalize() or path.stem
     try:
         content = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(content)
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        KeyError,
-        nbformat.ValidationError,
-    ) as e:
+    # Whatever else than a notebook a file may hold, nbformat fails on it in one of these ways.
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, nbformat.ValidationError) as e:
         reason = str(e).strip().split("\n")[0]
-        return ExecutedNotebook(path.stem, spoken, "unreadable", error=f"Not a notebook: {reason}")
+        return ExecutedNotebook(path.stem, title_of_name, "unreadable", error=f"Not a notebook: {reason}")
     content.cells = [
-        c for c in content.cells if PAPERMILL_ERROR_TAG not in c.metadata.get("tags", [])
+        c for c in content.cells if _PAPERMILL_ERROR_TAG not in c.metadata.get("tags", [])
     ]
     titles = [h for c in content.cells if c.cell_type == "markdown" for h in headings(c.source)]
     state, stopped_at, error = _outcome(content)
     parameters = look_up(content.metadata, "papermill", "parameters")
     return ExecutedNotebook(
         name=path.stem,
-        title=titles[0] if titles else spoken,
+        title=titles[0] if titles else title_of_name,
         state=state,
         stopped_at=stopped_at,
         error=error,
-        started=str(look_up(content.metadata, "papermill", "start_time") or ""),
+        started=readable_date(look_up(content.metadata, "papermill", "start_time")),
         seconds=number(content.metadata, "papermill", "duration"),
         parameters=parameters if isinstance(parameters, Mapping) else {},
         content=content,
@@ -328,17 +300,13 @@ def _outcome(content: nbformat.NotebookNode) -> tuple[str, int | None, str]:
         for output in cell.outputs:
             harmless = output.get("ename") == "SystemExit" and output.get("evalue") in ("", "0")
             if output.output_type == "error" and not harmless:
-                return "failed", index, error_text(output)
+                message = f"{output.ename}: {output.evalue}".removesuffix(": ")
+                return "failed", index, re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", message).strip()
         if look_up(cell.metadata, "papermill", "exception") is True:
             return "failed", index, "The cell stopped without a message, as if its kernel died."
         if unfinished is None and cell.execution_count is None and cell.source.strip():
             unfinished = index
     return ("complete" if unfinished is None else "unfinished"), unfinished, ""
-
-
-def error_text(output: nbformat.NotebookNode) -> str:
-    """Name and message of an error output, without colour codes."""
-    return strip_ansi(f"{output.ename}: {output.evalue}".removesuffix(": ")).strip()
 
 
 def headings(markdown: str) -> Iterator[str]:
@@ -348,7 +316,7 @@ def headings(markdown: str) -> Iterator[str]:
         yield re.sub(r"!?\[([^\]]*)\]\([^)]*\)|[*`]|<[^>]+>", r"\1", heading).strip()
 
 
-def readable_date(stated: str) -> datetime | None:
+def readable_date(stated: Any) -> datetime | None:
     """Point in time of an ISO 8601 text, in UTC; None if it is none."""
     try:
         moment = datetime.fromisoformat(stated)

@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
-from wbc_helpers.report import curves, records, rendering
+from wbc_helpers.report import notebooks, records, rendering
 
 BADGE = "[![Open In Colab](https://colab.example/badge.svg)](https://colab.example/open)"
 TABLE = (
@@ -624,11 +624,11 @@ def test_nothing_a_user_named_becomes_markup(tmp_path):
     ],
 )  # fmt: skip
 def test_foreign_html_neither_runs_nor_loads(hostile, left):
-    assert rendering.self_contained(hostile, pages={"03_train"}) == left
+    assert notebooks.self_contained(hostile, pages={"03_train"}) == left
 
 
 def test_columns_of_numbers_are_aligned_right():
-    table = BeautifulSoup(rendering.self_contained(TABLE), "html.parser")
+    table = BeautifulSoup(notebooks.self_contained(TABLE), "html.parser")
     assert not table.select("style, [border], tr[style]")
     assert table.div.div["class"] == ["scroll"]
     assert [cell.get_text() for cell in table.select("thead .number")] == ["n"]
@@ -648,7 +648,7 @@ def test_columns_of_numbers_are_aligned_right():
     ],
 )
 def test_progress_is_shown_as_it_ended(raw, final):
-    assert rendering.terminal_text(raw) == final
+    assert notebooks.terminal_text(raw) == final
 
 
 def test_progress_in_pieces_is_joined_and_coloured(run_folder):
@@ -712,33 +712,15 @@ def test_ids_are_unique(site):
 
 
 def test_the_first_twelve_lines_all_differ_and_neighbours_in_both():
-    looks = [curves.line_style(index) for index in range(12)]
+    looks = [rendering.line_style(index) for index in range(12)]
     assert len(set(looks)) == 12
     assert all(a != c and b != d for (a, b), (c, d) in itertools.pairwise(looks))
 
 
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([], []),
-        ([0.2, 0.8], [0.2, 0.8]),
-        ([0.5, 0.5, 0.5], [0.4, 0.5, 0.6]),
-        ([1.0, 1.2], [0.9, 1.0]),
-        ([-0.3, 0.05], [0.0, 0.1]),
-    ],
-)
-def test_labels_move_apart_around_their_middle(heights, expected):
-    assert curves.spread(heights, 0.1) == pytest.approx(expected)
-
-
-def test_many_labels_share_the_height():
-    assert curves.spread([0.5] * 41, 0.1) == pytest.approx([n / 40 for n in range(41)])
-
-
 def test_a_panel_takes_the_pages_colours_and_names_nothing_outside():
-    line = curves.Line("$1$", [1, 2, 3], [0.2, float("nan"), 0.9], "#0072B2")
-    drawn = curves.draw_panel([line], "here", "Accuracy", percent=True)
-    assert drawn == curves.draw_panel([line], "here", "Accuracy", percent=True)
+    line = rendering.Line("$1$", [1, 2, 3], [0.2, float("nan"), 0.9], "#0072B2")
+    drawn = rendering.draw_panel([line], "here", "Accuracy")
+    assert drawn == rendering.draw_panel([line], "here", "Accuracy")
     assert "var(--ink)" in drawn and "var(--line)" in drawn and "$1$" in drawn
     assert "<metadata" not in drawn and drawn.startswith("<svg")
     assert set(re.findall(r'https?://[^"\s]*', drawn)) <= {
@@ -750,8 +732,8 @@ def test_a_panel_takes_the_pages_colours_and_names_nothing_outside():
 
 @pytest.mark.parametrize("values", [[0.5], [float("nan")], [900.0, 0.5], [0.0, 0.0], [1e30, 1.0]])
 def test_odd_curves_are_drawn_without_complaint(values):
-    line = curves.Line("1", list(range(1, len(values) + 1)), values, "#0072B2")
-    assert "</svg>" in curves.draw_panel([line], "odd", "Loss")
+    line = rendering.Line("1", list(range(1, len(values) + 1)), values, "#0072B2")
+    assert "</svg>" in rendering.draw_panel([line], "odd", "Loss")
 
 
 def test_runs_of_detectors_are_not_called_strangers(tmp_path):
