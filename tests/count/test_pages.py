@@ -20,7 +20,7 @@ from wbc_helpers.count import detector, pages
 from wbc_helpers.count.smears import count_folder
 from wbc_helpers.data import sample
 from wbc_helpers.errors import PageExists
-from wbc_helpers.report import rendering
+from wbc_helpers.report.pages import is_ours
 
 KNOWN = {
     # By how many boxes are unsure: 2, 1, 0, 3.
@@ -442,7 +442,7 @@ def test_pages_that_nothing_leads_to_are_removed_if_they_are_ours(folder, out, m
     assert titles_of(index) == [name for name in WORST_FIRST if name != "one.png"]
     assert set(out.rglob("*.html")) == {index, *smear_pages(index), *theirs}
     assert all(page.read_text() == "<p>my own notes</p>" for page in theirs)
-    assert rendering.is_ours(index) and not gone.exists()
+    assert is_ours(index) and not gone.exists()
 
 
 # In a browser

@@ -37,13 +37,15 @@ def notebook_body(notebook: ExecutedNotebook, run: RunRecord) -> Markup:
     exporter.register_filter("terminal_text", terminal_text)
     exporter.register_filter("duration", duration)
     resources = {"metadata": {"name": notebook.name, "path": str(run.folder)}}
-    markup, _ = exporter.from_notebook_node(_annotated(notebook), resources)
+    markup, _ = exporter.from_notebook_node(_annotated(notebook, notebook.content), resources)
     return Markup(markup)
 
 
-def _annotated(notebook: ExecutedNotebook) -> nbformat.NotebookNode:
+def _annotated(
+    notebook: ExecutedNotebook, content: nbformat.NotebookNode
+) -> nbformat.NotebookNode:
     """Copy of a notebook with what the template needs in each cell's `report` metadata."""
-    content = copy.deepcopy(notebook.content)
+    content = copy.deepcopy(content)
     content.metadata.pop("widgets", None)
     heading, n_pictures = "", 0
     for index, cell in enumerate(content.cells):
@@ -77,7 +79,7 @@ def _merged_streams(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.N
     """Join what was printed in pieces, and leave out what is empty or only for a live page."""
     merged: list[nbformat.NotebookNode] = []
     for output in outputs:
-        last = merged[-1] if merged else {}
+        last = merged[-1] if merged else nbformat.NotebookNode()
         if output.output_type == "stream" and last.get("name") == output.name:
             last.text += output.text
         else:
@@ -144,8 +146,8 @@ _STYLE_PROPERTIES = _words(
     "max-width"
 )
 _ATTRIBUTES = _STYLE_PROPERTIES | _words(
-    "class id title alt lang dir style align valign colspan rowspan scope start value open href src "
-    "xlink:href viewBox preserveAspectRatio d x y x1 x2 y1 y2 dx dy cx cy r rx ry fx fy points "
+    "class id title alt lang dir style align valign colspan rowspan scope start value open href "
+    "src xlink:href viewBox preserveAspectRatio d x y x1 x2 y1 y2 dx dy cx cy r rx ry fx fy points "
     "transform offset clip-path clip-rule mask marker-start marker-mid marker-end markerWidth "
     "markerHeight markerUnits refX refY orient gradientTransform gradientUnits spreadMethod "
     "patternUnits patternTransform clipPathUnits maskUnits dominant-baseline"
@@ -195,7 +197,7 @@ def self_contained(markup: str, pages: Collection[str] = ()) -> str:
             link.unwrap()
     for picture in soup.find_all("img"):
         if not picture.get("src"):
-            picture.replace_with(picture.get("alt") or "(picture not embedded)")
+            picture.replace_with(str(picture.get("alt") or "(picture not embedded)"))
         elif not picture.get("alt"):
             picture["alt"] = "Picture without a description"
     for table in soup.find_all("table"):
@@ -236,14 +238,16 @@ def _align_numbers(table: Tag) -> None:
     rows_of_numbers = []
     for row in table.select("tbody tr"):
         cells = row.find_all(["td", "th"], recursive=False)
-        numeric = [c.name == "td" and bool(_NUMBER.fullmatch(c.get_text(strip=True))) for c in cells]
+        numeric = [
+            c.name == "td" and bool(_NUMBER.fullmatch(c.get_text(strip=True))) for c in cells
+        ]
         for cell, is_number in zip(cells, numeric, strict=True):
             if is_number:
-                cell["class"] = [*(cell.get("class") or []), "number"]
+                cell["class"] = " ".join([*cell.get_attribute_list("class", []), "number"])
         rows_of_numbers.append(numeric)
     for heading_row in table.select("thead tr"):
         heading_row.attrs.pop("style", None)
         for position, cell in enumerate(heading_row.find_all("th", recursive=False)):
             column = [numeric[position] for numeric in rows_of_numbers if position < len(numeric)]
             if column and all(column):
-                cell["class"] = [*(cell.get("class") or []), "number"]
+                cell["class"] = " ".join([*cell.get_attribute_list("class", []), "number"])

@@ -269,9 +269,18 @@ def _read_notebook(path: Path) -> ExecutedNotebook:
         content = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(content)
     # Whatever else than a notebook a file may hold, nbformat fails on it in one of these ways.
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, nbformat.ValidationError) as e:
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        KeyError,
+        nbformat.ValidationError,
+    ) as e:
         reason = str(e).strip().split("\n")[0]
-        return ExecutedNotebook(path.stem, title_of_name, "unreadable", error=f"Not a notebook: {reason}")
+        return ExecutedNotebook(
+            path.stem, title_of_name, "unreadable", error=f"Not a notebook: {reason}"
+        )
     content.cells = [
         c for c in content.cells if _PAPERMILL_ERROR_TAG not in c.metadata.get("tags", [])
     ]
