@@ -114,8 +114,8 @@ def check_fraction(name: str, value: Any, includes_one: bool = False) -> None:
     InvalidParameter
         If it is anything else.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not (0 < value < 1 or (includes_one and value == 1)):
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+    if not (0 < number < 1 or (includes_one and number == 1)):
         raise InvalidParameter(
             f"{name}={value!r} is not usable. Expected a number above 0 and "
             f"{'at most' if includes_one else 'below'} 1."

@@ -16,14 +16,13 @@ from wbc_helpers import storage
 from wbc_helpers.data import sample, sources
 from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import DataNotFound
-from wbc_helpers.report.records import STEPS
+from wbc_helpers.report.records import NOTEBOOKS
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
 ROOT = Path(__file__).resolve().parents[1]
 """Of a clone: holds `notebooks/`, `data/` and `runs/`."""
 
-NOTEBOOKS = STEPS
 
 _CPU_SECONDS = {"paper": 0.0012, "lenet": 0.009, "compact": 0.0018}
 """Of training, for an image or view, on two cores, by the `history.csv` of runs."""

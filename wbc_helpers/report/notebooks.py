@@ -41,9 +41,7 @@ def notebook_body(notebook: ExecutedNotebook, run: RunRecord) -> Markup:
     return Markup(markup)
 
 
-def _annotated(
-    notebook: ExecutedNotebook, content: nbformat.NotebookNode
-) -> nbformat.NotebookNode:
+def _annotated(notebook: ExecutedNotebook, content: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Copy of a notebook with what the template needs in each cell's `report` metadata."""
     content = copy.deepcopy(content)
     content.metadata.pop("widgets", None)
@@ -243,11 +241,11 @@ def _align_numbers(table: Tag) -> None:
         ]
         for cell, is_number in zip(cells, numeric, strict=True):
             if is_number:
-                cell["class"] = " ".join([*cell.get_attribute_list("class", []), "number"])
+                cell["class"] = " ".join([*(cell.get("class") or []), "number"])
         rows_of_numbers.append(numeric)
     for heading_row in table.select("thead tr"):
         heading_row.attrs.pop("style", None)
         for position, cell in enumerate(heading_row.find_all("th", recursive=False)):
             column = [numeric[position] for numeric in rows_of_numbers if position < len(numeric)]
             if column and all(column):
-                cell["class"] = " ".join([*cell.get_attribute_list("class", []), "number"])
+                cell["class"] = " ".join([*(cell.get("class") or []), "number"])
