@@ -50,9 +50,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import colab, errors, figures
-from wbc_helpers.data import catalog, sources
-from wbc_helpers.data.identity import identify
+from wbc_helpers import colab
 
 colab.prepare(root)
 
@@ -62,6 +60,9 @@ colab.prepare(root)
 # %%
 from IPython.display import Markdown, display
 
+from wbc_helpers import errors, figures
+from wbc_helpers.data import catalog, sources
+from wbc_helpers.data.identity import identify
 
 # %% [markdown]
 # ## Parameters

@@ -52,11 +52,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import cells, colab, errors, figures, pipeline
-from wbc_helpers.classify import inputs, training
-from wbc_helpers.data import sources
-from wbc_helpers.data.identity import identify
-from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers import colab
 
 colab.prepare(root)
 
@@ -70,6 +66,12 @@ from dataclasses import asdict
 
 import pandas as pd
 from IPython.display import Markdown, display
+
+from wbc_helpers import cells, errors, figures, pipeline
+from wbc_helpers.classify import inputs, training
+from wbc_helpers.data import sources
+from wbc_helpers.data.identity import identify
+from wbc_helpers.runs import backend, folders, recipes
 
 runtime_in_use = backend.choose()
 print(runtime_in_use)

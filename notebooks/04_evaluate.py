@@ -51,12 +51,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import cells, colab, errors, figures
-from wbc_helpers.classify import explain, inputs, networks, training
-from wbc_helpers.data import catalog, sources, splits
-from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import abstention, calibration, classification, uncertainty
-from wbc_helpers.runs import backend, folders, recipes, recorder
+from wbc_helpers import colab
 
 colab.prepare(root)
 
@@ -71,6 +66,13 @@ import time
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+
+from wbc_helpers import cells, errors, figures
+from wbc_helpers.classify import explain, inputs, networks, training
+from wbc_helpers.data import catalog, sources, splits
+from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import abstention, calibration, classification, uncertainty
+from wbc_helpers.runs import backend, folders, recipes, recorder
 
 runtime_in_use = backend.choose()
 print(runtime_in_use)

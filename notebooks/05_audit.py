@@ -52,13 +52,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import colab, errors, figures
-from wbc_helpers.audit import labels, origins
-from wbc_helpers.classify import inputs, networks, training
-from wbc_helpers.data import catalog, sources, splits
-from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import classification, uncertainty
-from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers import colab
 
 colab.prepare(root)
 
@@ -70,6 +64,14 @@ colab.prepare(root)
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+
+from wbc_helpers import errors, figures
+from wbc_helpers.audit import labels, origins
+from wbc_helpers.classify import inputs, networks, training
+from wbc_helpers.data import catalog, sources, splits
+from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import classification, uncertainty
+from wbc_helpers.runs import backend, folders, recipes
 
 print(backend.choose())
 

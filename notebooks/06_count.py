@@ -53,15 +53,7 @@ if root is None:  # No clone around this notebook: bring the repository's archiv
         zipfile.ZipFile(archive).extractall(unpacked)
         root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
 sys.path.insert(0, str(root))
-from wbc_helpers import colab, errors, figures
-from wbc_helpers.audit import overlaps
-from wbc_helpers.classify import classifier
-from wbc_helpers.count import detector, pages, smears, training
-from wbc_helpers.count.classical import find_cells_in
-from wbc_helpers.data import annotations, catalog, sources, splits
-from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import detection
-from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers import colab
 
 colab.prepare(root)
 
@@ -73,6 +65,16 @@ colab.prepare(root)
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
+
+from wbc_helpers import errors, figures
+from wbc_helpers.audit import overlaps
+from wbc_helpers.classify import classifier
+from wbc_helpers.count import detector, pages, smears, training
+from wbc_helpers.count.classical import find_cells_in
+from wbc_helpers.data import annotations, catalog, sources, splits
+from wbc_helpers.data.identity import identify
+from wbc_helpers.evaluate import detection
+from wbc_helpers.runs import backend, folders, recipes
 
 print(backend.choose())
 
