@@ -56,7 +56,7 @@ def with_views(**parts) -> Callable[[], contextlib.AbstractContextManager]:
 def fill_only(image: np.ndarray) -> np.ndarray:
     """Black fill made background, and no white balance."""
     image = image.copy()
-    image[images.is_fill(image)] = stain.WHITE
+    image[stain.is_fill(image)] = stain.WHITE
     return image
 
 

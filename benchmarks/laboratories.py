@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wbc_helpers.pixels.images import is_fill, resize, scaled_size
-from wbc_helpers.pixels.stain import ABSORBANCE
+from wbc_helpers.pixels.images import resize, scaled_size
+from wbc_helpers.pixels.stain import ABSORBANCE, is_fill
 
 
 @dataclass(frozen=True)

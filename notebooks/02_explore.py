@@ -203,7 +203,7 @@ images.count_sizes(all_images.path)
 # the author filled them with black.
 
 # %%
-fill = images.is_fill(pixels).mean(axis=0)
+fill = stain.is_fill(pixels).mean(axis=0)
 figures.black_corners(fill, n_images=len(pixels));
 
 # %% [markdown]

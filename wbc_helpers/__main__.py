@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from wbc_helpers.errors import InvalidParameter, WbcError
 from wbc_helpers.runs.recipes import RECIPES
@@ -125,12 +126,13 @@ def _run(options: argparse.Namespace) -> int:
 def _training_settings(options: argparse.Namespace, validation: str | None):
     from wbc_helpers.runs.recipes import TrainingSettings
 
-    return TrainingSettings(
-        recipe=options.recipe,
-        epochs=_whole("epochs", options.epochs),
-        validation=validation,
-        seed=_whole("seed", options.seed),
-    )
+    chosen: dict[str, Any] = {
+        "epochs": _whole("epochs", options.epochs),
+        "validation": validation,
+        "seed": _whole("seed", options.seed),
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    return TrainingSettings(recipe=options.recipe, **given)
 
 
 def _crossval(options: argparse.Namespace) -> int:
@@ -145,14 +147,12 @@ def _crossval(options: argparse.Namespace) -> int:
     print(sources.banner(identity.source), flush=True)
 
     print(backend.choose(), flush=True)
-    # It imports Keras, which asks for its backend then.
-
     name = options.run or (
         f"crossval-{options.photographs}-{pipeline.default_name(settings, identity.source.name)}"
     )
     table = training.cross_validate(
         settings, identity, name, options.data_dir, options.runs_dir,
-        n_folds=_whole("folds", options.folds),
+        n_folds=_whole("folds", options.folds) or 0,
         splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
     )  # fmt: skip
     print(training.report(table))

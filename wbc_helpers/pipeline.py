@@ -107,7 +107,7 @@ def execute(
         print(f"The run {run!r} is finished; nothing is done twice.", flush=True)
         went_through = True
     else:
-        if ahead := time_ahead(settings, int(identity.counts.loc["TRAIN"].sum())):
+        if ahead := time_ahead(settings, int(identity.counts.loc["TRAIN"].to_numpy().sum())):
             print(ahead, flush=True)
         storage.make_folder(run_folder)
         with storage.named_errors(run_folder):

@@ -21,7 +21,7 @@ from wbc_helpers.count.detector import Detector
 from wbc_helpers.data import annotations, splits
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import detection
-from wbc_helpers.pixels import stain
+from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -258,15 +258,15 @@ def test_one_answer_does_not_depend_on_what_else_is_asked():
 
 
 def test_photographs_smaller_than_a_red_cell_are_refused():
-    detector.check_photograph(photograph(200, (20, 30)), 20)
+    scale.check_photograph(photograph(200, (20, 30)), 20)
     for size, red_cell in (((19, 30), 20), ((30, 19), 20), ((9, 30), None)):
         with pytest.raises(UnreadableImage, match=f"{size[1]}×{size[0]} pixels"):
-            detector.check_photograph(photograph(200, size), red_cell)
+            scale.check_photograph(photograph(200, size), red_cell)
 
 
 def test_without_a_scale_it_is_asked_for():
     with pytest.raises(InvalidParameter, match="diameter in pixels as red_cell"):
-        detector.check_photograph(photograph(200), None)
+        scale.check_photograph(photograph(200), None)
 
 
 @pytest.mark.parametrize("ways", [0, 3, -1, "2", 2.5, [1]])

@@ -36,7 +36,7 @@ from wbc_helpers.data.catalog import (
     smears_folder,
 )
 from wbc_helpers.errors import DataNotFound
-from wbc_helpers.pixels import images
+from wbc_helpers.pixels import images, stain
 from wbc_helpers.pixels.white_cells import SMALLEST_NUCLEUS, find_nuclei
 
 SMALLEST_OVERLAP = 0.06
@@ -300,7 +300,7 @@ class Match:
 
 def find_features(image: np.ndarray) -> Features:
     """Find at most `N_FEATURES` features of an RGB image, none at the edge of its black fill."""
-    allowed = _away_from(images.is_fill(image), 9)
+    allowed = _away_from(stain.is_fill(image), 9)
     # The smear is evenly lit and weakly stained: few corners pass the usual threshold of 20.
     detector = cv2.ORB.create(N_FEATURES, 1.2, 4, fastThreshold=5)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -421,7 +421,7 @@ def refine_affine(
     source = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     size = gray.shape[::-1]
     expected, residual = _expect(source, gray, affine)
-    filled = images.is_fill(image)
+    filled = stain.is_fill(image)
     for _ in range(2):
         better = _track(expected, gray, filled, affine)
         if better is None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from wbc_helpers import cells
 from wbc_helpers.classify import networks
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.pixels.images import is_fill
+from wbc_helpers.pixels.stain import is_fill
 from wbc_helpers.runs.backend import keras
 
 layers, ops = keras.layers, keras.ops

@@ -22,7 +22,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
-from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
+from wbc_helpers.errors import BrokenRun, InvalidParameter
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
@@ -354,28 +354,3 @@ def load_reader(ways: int | None = None) -> SmearReader:
     shipped = load()
     about = shipped.about if ways is None else {**shipped.about, "ways": ways}
     return SmearReader(Detector(shipped.model, about), classifier.load())
-
-
-def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
-    """Refuse a photograph in which no cell could be told.
-
-    Raises
-    ------
-    UnreadableImage
-        If it is smaller than a red cell.
-    InvalidParameter
-        If `red_cell`, their diameter in pixels, is not known.
-    """
-    height, width = photograph.shape[:2]
-    if min(height, width) < (red_cell or scale.SMALLEST_RED_CELL):
-        raise UnreadableImage(
-            f"{width}×{height} pixels are less than a red cell"
-            + (f", which is {red_cell:.0f} pixels wide here" if red_cell else "")
-            + ". Expected a photograph of a smear."
-        )
-    if red_cell is None:
-        raise InvalidParameter(
-            "Too few red cells are seen to tell the scale. Expected at least three in one of the "
-            "photographs; else give their diameter in pixels as red_cell, such as 104 for those of "
-            "the BCCD data set."
-        )

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,17 @@ from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector, differential
-from wbc_helpers.count.detector import AT_A_TIME, SmearReader
+from wbc_helpers.count import differential
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.data.catalog import IMAGE_SUFFIXES
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
 from wbc_helpers.pixels.images import read_image
-from wbc_helpers.pixels.scale import check_red_cell, estimate_scale
+from wbc_helpers.pixels.scale import check_photograph, check_red_cell, estimate_scale
+
+if TYPE_CHECKING:
+    from wbc_helpers.count.detector import SmearReader
+
+_AT_A_TIME = 8  # photographs that are held in memory and looked at together
 
 CELLS, COUNTS, FAILURES = "cells.csv", "counts.csv", "failures.csv"
 JOURNAL, SETTINGS = "counted.jsonl", "settings.json"
@@ -189,7 +193,7 @@ def _choose(images: Sequence[str], only: Iterable[str]) -> list[str]:
 def count_folder(
     folder: str | Path,
     out: str | Path,
-    reader: SmearReader,
+    reader: "SmearReader",
     red_cell: float | None = None,
     only: Iterable[str] | None = None,
     progress: bool = True,
@@ -274,7 +278,7 @@ _MOST_PIXELS = 24_000_000  # that are held at once: 24 photographs of 1,000,000,
 
 
 def _count(
-    folder: Path, images: Sequence[str], reader: SmearReader, red_cell: float | None
+    folder: Path, images: Sequence[str], reader: "SmearReader", red_cell: float | None
 ) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Count photographs: of each its line of the journal, or its name and what failed."""
 
@@ -282,7 +286,7 @@ def _count(
         stamp = _stamp_of(folder / image)
         try:
             photograph = read_image(folder / image)
-            detector.check_photograph(photograph, red_cell)
+            check_photograph(photograph, red_cell)
         except WbcError as error:
             return image, stamp, error
         return image, stamp, photograph
@@ -296,7 +300,7 @@ def _count(
                 continue
             batch.append((image, stamp, photograph))
             n_pixels = sum(pixels.shape[0] * pixels.shape[1] for _, _, pixels in batch)
-            if len(batch) == AT_A_TIME or n_pixels >= _MOST_PIXELS:
+            if len(batch) == _AT_A_TIME or n_pixels >= _MOST_PIXELS:
                 yield from _read_batch(reader, batch, red_cell)
                 batch = []
         yield from _read_batch(reader, batch, red_cell)
@@ -307,13 +311,13 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterato
     begun: deque = deque()
     for item in items:
         begun.append(pool.submit(work, item))
-        if len(begun) > AT_A_TIME:
+        if len(begun) > _AT_A_TIME:
             yield begun.popleft().result()
     while begun:
         yield begun.popleft().result()
 
 
-def _read_batch(reader: SmearReader, batch: list, red_cell: float | None) -> Iterator[dict]:
+def _read_batch(reader: "SmearReader", batch: list, red_cell: float | None) -> Iterator[dict]:
     """Have the networks look at photographs: a line of the journal each."""
     if not batch or red_cell is None:
         return
@@ -381,7 +385,7 @@ _DECIDES_FINDING = ("created", "filters", "ways", "iou", "thresholds")
 _DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold")
 
 
-def _describe(folder: Path, reader: SmearReader, red_cell: float | None) -> dict[str, Any]:
+def _describe(folder: Path, reader: "SmearReader", red_cell: float | None) -> dict[str, Any]:
     """Put together what decides the counts: going on in another way would mix two of them."""
     return {
         "what": "cells counted in photographs of smears",
@@ -468,6 +472,8 @@ def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
         `file`, `width` and `height` in pixels, and `boxes`, a DataFrame of
         `detector.READ_COLUMNS`.
     """
+    from wbc_helpers.count.detector import READ_COLUMNS
+
     places, place = {}, 0
     with (out / JOURNAL).open("rb") as lines:
         for line in lines:
@@ -477,5 +483,5 @@ def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
         for image in images:
             lines.seek(places[image])
             photograph = json.loads(lines.readline())
-            boxes = pd.DataFrame(photograph["boxes"], columns=detector.READ_COLUMNS)
+            boxes = pd.DataFrame(photograph["boxes"], columns=READ_COLUMNS)
             yield {**photograph, "boxes": boxes.astype(_DTYPES)}

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from wbc_helpers import storage
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
+from wbc_helpers.pixels.stain import is_fill
 
 MAX_PIXELS = 50_000_000
 """Largest image that is decoded. A microscope camera has up to about 25 megapixels; a file that
@@ -311,22 +312,6 @@ def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
         .value_counts()
         .reset_index(name="n_images")
     )
-
-
-def is_fill(image: np.ndarray) -> np.ndarray:
-    """Tell the black fill around a rotated image from the smear: bool, (...) for (..., 3) uint8.
-
-    True where all three channels are below 16: JPEG leaves the fill not quite at zero, and no
-    stain is that dark in every channel.
-
-    Examples
-    --------
-    >>> is_fill(np.uint8([[[0, 15, 3], [0, 16, 3]]]))
-    array([[ True, False]])
-    """
-    # OpenCV compares all three channels in one pass, several times as fast as NumPy.
-    flat = np.ascontiguousarray(image).reshape(-1, 1, 3)
-    return cv2.inRange(flat, (0, 0, 0), (15, 15, 15)).reshape(image.shape[:-1]) > 0
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
-from wbc_helpers.pixels.images import is_fill, pixels_of, resample
+from wbc_helpers.pixels.images import pixels_of, resample
+from wbc_helpers.pixels.stain import is_fill
 
 RED_CELL = 52.0
 """Diameter of a red cell, in pixels, at the scale at which nuclei are looked for. In the 364
@@ -179,3 +180,28 @@ def _diameter(image: np.ndarray) -> float:
 def _grown(chromatin: np.ndarray) -> np.ndarray:
     """Widen a mask by four pixels."""
     return cv2.dilate(chromatin.astype(np.uint8), np.ones((9, 9))) > 0
+
+
+def check_photograph(photograph: np.ndarray, red_cell: float | None) -> None:
+    """Refuse a photograph in which no cell could be told.
+
+    Raises
+    ------
+    UnreadableImage
+        If it is smaller than a red cell.
+    InvalidParameter
+        If `red_cell`, their diameter in pixels, is not known.
+    """
+    height, width = photograph.shape[:2]
+    if min(height, width) < (red_cell or SMALLEST_RED_CELL):
+        raise UnreadableImage(
+            f"{width}×{height} pixels are less than a red cell"
+            + (f", which is {red_cell:.0f} pixels wide here" if red_cell else "")
+            + ". Expected a photograph of a smear."
+        )
+    if red_cell is None:
+        raise InvalidParameter(
+            "Too few red cells are seen to tell the scale. Expected at least three in one of the "
+            "photographs; else give their diameter in pixels as red_cell, such as 104 for those of "
+            "the BCCD data set."
+        )

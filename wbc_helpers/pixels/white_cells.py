@@ -16,7 +16,6 @@ import numpy as np
 from tqdm import tqdm
 
 from wbc_helpers.pixels.images import (
-    is_fill,
     pixels_of,
     read_image,
     resample,
@@ -25,7 +24,7 @@ from wbc_helpers.pixels.images import (
     warp,
 )
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.pixels.stain import WHITE, balance
+from wbc_helpers.pixels.stain import WHITE, balance, is_fill
 
 SMALLEST_NUCLEUS = 800
 """Pixels at that scale. Platelets and dirt reach 751, the nuclei of white cells begin at 831, some
