@@ -214,7 +214,7 @@ def test_no_score_can_be_taken_for_anothers(tmp_path):
     assert ["TEST", "images", "2,487", "90.0%", "75.0%", "–", "95.0%", "80.0%"] in rows
     assert ["TEST", "photographs", "71", "50.0%", "40.0%"] in rows
     assert ["TEST_SIMPLE", "images", "71", "60.0%", "30.0%"] in rows
-    assert ["validation", "images,", "grouped", "split", "996", "70.0%"] in rows
+    assert ["validation", "images,", "grouped", "996", "70.0%"] in rows
 
 
 def test_a_long_training_says_its_time_before_it_starts():

@@ -285,7 +285,7 @@ def scores(run_folder: Path) -> str:
     """Put the scores of a run (its `evaluation.json`) into a table for the terminal."""
     evaluation = json.loads((run_folder / "evaluation.json").read_text(encoding="utf-8"))
     validation, test = evaluation["validation"], evaluation["test"]
-    rows = [(f"validation images, {validation['split']} split", validation, None)]
+    rows = [(f"validation images, {validation['split']}", validation, None)]
     rows.append(("TEST images", test, test.get("interval_by_photograph")))
     if test.get("photographs"):
         rows.append(("TEST photographs", test["photographs"], None))
@@ -295,13 +295,13 @@ def scores(run_folder: Path) -> str:
         f"\nRun {evaluation['run']}: recipe {evaluation['recipe']}, {evaluation['epochs']} epochs, "
         f"{evaluation['parameters']:,} parameters, {_spoken(evaluation['seconds']['train'])} of "
         f"training on {evaluation['train']['n_images']:,} images\n",
-        f"{'judged on':40}{'n':>7}{'right':>9}{'95 % interval':>18}{'balanced':>11}",
+        f"{'judged on':34}{'n':>7}{'right':>9}{'95 % interval':>18}{'balanced':>11}",
     ]
     for title, score, interval in rows:
         between = "" if not interval or None in interval else "{:.1%} – {:.1%}".format(*interval)
         balanced = score.get("balanced_accuracy")
         lines.append(
-            f"{title:40}{score['n_images']:>7,}{score['accuracy']:>9.1%}{between:>18}"
+            f"{title:<34}{score['n_images']:>7,}{score['accuracy']:>9.1%}{between:>18}"
             + ("" if balanced is None else f"{balanced:>11.1%}")
         )
     lines.append(
