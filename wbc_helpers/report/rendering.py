@@ -19,7 +19,7 @@ import matplotlib.style
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from wbc_helpers.errors import BrokenRun, RunNotFound
 from wbc_helpers.report.notebooks import notebook_body
@@ -281,6 +281,9 @@ def _draw(axes: Axes, lines: Sequence[Line], percent: bool) -> None:
     # A loss that starts in the hundreds would flatten everything after it.
     if not percent and finite and min(finite) > 0 and max(finite) > 20 * min(finite):
         axes.set_yscale("log")
+        # Its own labels are written in TeX.
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     for line in lines:
         strokes = tuple(float(length) / 1.8 for length in line.dash.split())
         axes.plot(
