@@ -36,17 +36,10 @@ from wbc_helpers.evaluate.classification import Evaluation, codes_of
 class RiskCoverage:
     """What is gained by answering only where the network is sure [1]_; see the module.
 
-    Attributes
-    ----------
-    threshold : ndarray, (n_points,) float64
-        Confidences that occur, falling: at each, all images at least as sure are answered.
-    coverage : ndarray, (n_points,) float64
-        Part of the images that are answered, 0–1, rising to 1.
-    risk : ndarray, (n_points,) float64
-        Part of the answers that are wrong, 0–1.
-    area : float
-        Risk averaged over coverage (AURC), 0–1; the error rate for a confidence that says
-        nothing.
+    By falling `threshold`, a confidence that occurs: `coverage`, the part of the images that are at
+    least as sure and answered, rising to 1, and `risk`, the part of the answers that are wrong; all
+    (n_points,) float64, 0–1. `area` is risk averaged over coverage (AURC), 0–1; the error rate for
+    a confidence that says nothing.
     """
 
     threshold: np.ndarray
@@ -77,15 +70,10 @@ class Abstention:
     ----------
     threshold : float
         Least probability of the predicted type, 0–1; infinity, so that nothing is answered, where
-        the wanted error rate is out of reach.
-    wanted_error : float
-        Part of the answers that may be wrong, 0–1.
-    error : float or None
-        Part of validation's answers that is wrong. None where nothing is answered.
-    coverage : float
-        Part of validation that is answered, 0–1.
-    n_images : int
-        Validation images.
+        `wanted_error`, the part of the answers that may be wrong, 0–1, is out of reach.
+    error, coverage : float
+        Of the `n_images` of validation: part of the answers that is wrong, None where nothing is
+        answered; and part that is answered, 0–1.
     """
 
     threshold: float
@@ -101,16 +89,12 @@ class Abstention:
 
 
 def choose_threshold(validation: Evaluation, wanted_error: float) -> Abstention:
-    """Find the threshold that answers most images at the wanted error rate.
+    """Find the threshold that answers most images at the wanted error rate, 0 to below 1.
 
     The rate holds on these images. It was sought out among many thresholds and rests on few
     photographs, so that others will show a somewhat higher one; measure it with `answer`. Where
     even the surest images are wrong too often, nothing is answered: see `Abstention.attainable`.
-
-    Raises
-    ------
-    InvalidParameter
-        If `wanted_error` is not from 0 to below 1.
+    Raises `InvalidParameter` for an error rate out of range.
     """
     if not 0 <= wanted_error < 1:
         raise InvalidParameter(
@@ -131,18 +115,10 @@ def choose_threshold(validation: Evaluation, wanted_error: float) -> Abstention:
 def answer(evaluation: Evaluation, threshold: float) -> pd.DataFrame:
     """Count what a threshold (0–1, or infinity) answers, and how much of that is wrong.
 
-    Returns
-    -------
-    DataFrame
-        Rows are `cells.NAMES` (true types) and `all`; columns `n_images`, `n_answered`,
-        `coverage` (part answered) and `error` (part of the answers that is wrong), NaN where there
-        are no images or answers. A threshold that spares the errors by refusing one type shows
-        here.
-
-    Raises
-    ------
-    InvalidParameter
-        If the threshold is NaN.
+    Rows are `cells.NAMES` (true types) and `all`; columns `n_images`, `n_answered`, `coverage`
+    (part answered) and `error` (part of the answers that is wrong), NaN where there are no images
+    or answers. A threshold that spares the errors by refusing one type shows here. Raises
+    `InvalidParameter` if the threshold is NaN.
     """
     if math.isnan(threshold):
         raise InvalidParameter("The threshold is NaN. Expected a confidence, 0–1, or infinity.")

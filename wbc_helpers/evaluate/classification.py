@@ -67,20 +67,15 @@ class Evaluation:
 
     Attributes
     ----------
-    accuracy : float
-        Part of the images whose most probable type is the true one, 0–1.
-    balanced_accuracy : float
-        Mean recall of the types that are there, 0–1.
-    macro_f1 : float
-        Mean F1 of the types that are there or were predicted, 0–1.
+    accuracy, balanced_accuracy, macro_f1 : float
+        0–1: part of the images whose most probable type is the true one; mean recall of the types
+        that are there; mean F1 of those that are there or were predicted.
     per_class : DataFrame
         Rows are `cells.NAMES`; columns `precision`, `recall`, `f1` (0–1) and `n_images`.
     confusion : DataFrame of int
         Counts; rows are true types, columns predicted ones.
-    true_types : ndarray, (n_images,) str
-        One of `cells.NAMES` each.
-    probabilities : ndarray, (n_images, 4) float64
-        Rows sum to 1; columns are in the order of `cells.NAMES`.
+    true_types, probabilities
+        As `evaluate` took them: (n_images,) str, and (n_images, 4) float64.
     """
 
     n_images: int
@@ -111,8 +106,8 @@ class Evaluation:
     def accuracy_interval(self) -> tuple[float, float]:
         """Naive 95 % interval of the accuracy, see `wilson_interval`.
 
-        It takes the images for independent. The images of TEST are many augmented versions of a
-        few photographs, so what it leaves out makes the honest interval wider.
+        It takes the images for independent; those of TEST are augmented from few photographs, which
+        makes the honest interval wider.
         """
         return wilson_interval(int(np.trace(self.confusion)), self.n_images)
 
@@ -177,8 +172,7 @@ def evaluate(true_types: ArrayLike, probabilities: ArrayLike) -> Evaluation:
     Raises
     ------
     InvalidParameter
-        If there are no images, a type is unknown, the shapes do not fit, or the rows are not
-        probabilities.
+        If there are no images, a type is unknown, or the rows do not fit or are no probabilities.
 
     Examples
     --------
@@ -259,18 +253,11 @@ def _checked(true_types: ArrayLike, probabilities: ArrayLike) -> tuple[np.ndarra
 
 
 def kappa(confusion: ArrayLike) -> np.ndarray:
-    """Cohen's kappa: agreement beyond that of chance [1]_.
+    """Cohen's kappa [1]_, agreement beyond chance, of (..., 4, 4) counts or sums of weights.
 
-    Parameters
-    ----------
-    confusion : (..., 4, 4) array_like
-        Counts, or sums of weights; rows are true types.
-
-    Returns
-    -------
-    ndarray, (...) float64
-        1 for agreement in everything, 0 for that of chance, at least -1; NaN where only one type
-        is there and predicted, so that chance agrees in everything too.
+    Rows are true types. Gives (...) float64: 1 for agreement in everything, 0 for that of chance,
+    at least -1; NaN where only one type is there and predicted, so that chance agrees in everything
+    too.
 
     References
     ----------
@@ -307,11 +294,8 @@ def summary(evaluation: Evaluation) -> dict[str, Any]:
 def wilson_interval(n_correct: int, n_images: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval (low, high) of a proportion of independent images, 0–1; it holds for few, too [1]_.
 
-    Raises
-    ------
-    InvalidParameter
-        If it is not 0 ≤ n_correct ≤ n_images in whole numbers with at least one image, or the
-        confidence is not between 0 and 1.
+    Raises `InvalidParameter` if it is not 0 ≤ n_correct ≤ n_images in whole numbers with at least
+    one image, or the confidence is not between 0 and 1.
 
     References
     ----------
@@ -341,16 +325,9 @@ def wilson_interval(n_correct: int, n_images: int, confidence: float = 0.95) -> 
 def codes_of(evaluation: Evaluation, photographs: ArrayLike) -> np.ndarray:
     """Give numbers (0, 1, … in the order of the names) to the photographs of the images.
 
-    Parameters
-    ----------
-    photographs : (n_images,) array_like of str
-        Photograph that each image was made from, or group of overlapping ones: `source_id` or
-        `group_id` of the catalog.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is not exactly one name for each image.
+    `photographs`, (n_images,) array_like of str: the photograph that each image was made from, or
+    the group of overlapping ones, `source_id` or `group_id` of the catalog. Raises
+    `InvalidParameter` if there is not exactly one name for each image.
     """
     names = pd.Series(np.asarray(photographs, dtype=object).ravel())
     if len(names) != evaluation.n_images:
@@ -381,10 +358,7 @@ def by_photograph(evaluation: Evaluation, photographs: ArrayLike) -> Evaluation:
 def part(evaluation: Evaluation, chosen: ArrayLike) -> Evaluation:
     """Evaluate the images for which `chosen`, (n_images,) array_like of bool, is True.
 
-    Raises
-    ------
-    InvalidParameter
-        If there is not one True or False for each image, or none is chosen.
+    Raises `InvalidParameter` if there is not one True or False for each image, or none is chosen.
     """
     choice = pd.array(np.asarray(chosen, dtype=object).ravel(), dtype="boolean")
     if len(choice) != evaluation.n_images or choice.isna().any():
@@ -440,18 +414,10 @@ COLUMNS = {
 def tabulate(catalog_rows: pd.DataFrame, probabilities: ArrayLike) -> pd.DataFrame:
     """Put the answers beside what is known of the images, in `COLUMNS`, numbered from 0.
 
-    Parameters
-    ----------
-    catalog_rows : DataFrame
-        One row an image, with `file`, `split` and `cell_type`, and `source_id`, `group_id` and
-        `cell_in_train` where known, see `splits.add_provenance`.
-    probabilities : (n_images, 4) array_like of float
-        Of the same images in the same order, see `evaluate`.
-
-    Raises
-    ------
-    InvalidParameter
-        If a column is missing, a file is listed twice, or the rows are no probabilities.
+    `catalog_rows` holds one row an image, with `file`, `split` and `cell_type`, and `source_id`,
+    `group_id` and `cell_in_train` where known, see `splits.add_provenance`; `probabilities` are of
+    the same images in the same order, see `evaluate`. Raises `InvalidParameter` if a column is
+    missing, a file is listed twice, or the rows are no probabilities.
     """
     _check_catalog(catalog_rows, ("file", "split", "cell_type"))
     if catalog_rows["file"].duplicated().any():
@@ -483,23 +449,12 @@ def evaluate_table(predictions: pd.DataFrame) -> Evaluation:
 def most_confident_mistakes(
     catalog_rows: pd.DataFrame, probabilities: ArrayLike, n: int = 12
 ) -> pd.DataFrame:
-    """Find the `n` (or fewer) wrong predictions that the classifier was surest of.
+    """Find the `n` (1 or more) wrong predictions, or fewer, that the classifier was surest of.
 
-    Parameters
-    ----------
-    catalog_rows : DataFrame
-        One row an image, with `path` and `cell_type`.
-    probabilities : (n_images, 4) array_like of float
-        Of the same images in the same order, see `evaluate`, errors too.
-    n : int
-        1 or more.
-
-    Returns
-    -------
-    DataFrame
-        Columns `path`, `cell_type` (the true one), `predicted`, `probability` (of the predicted
-        type) and `true_probability` (of the true type); surest first, with the catalog's index;
-        empty where there is no mistake.
+    `catalog_rows` holds one row an image, with `path` and `cell_type`; `probabilities` are of the
+    same images in the same order, see `evaluate`, errors too. Gives columns `path`, `cell_type`
+    (the true one), `predicted`, `probability` (of the predicted type) and `true_probability` (of
+    the true type); surest first, with the catalog's index; empty where there is no mistake.
     """
     check_whole("the number of mistakes n", n, 1, 1_000_000)
     _check_catalog(catalog_rows, ("path", "cell_type"))
@@ -535,12 +490,7 @@ def write_predictions(folder: Path, predictions: pd.DataFrame) -> Path:
 def read_predictions(folder: Path) -> pd.DataFrame:
     """Read `predictions.csv` of a run or a cross-validation, see `tabulate`.
 
-    Raises
-    ------
-    DataNotFound
-        If it was not evaluated.
-    BrokenRun
-        If the file is damaged.
+    Raises `DataNotFound` if it was not evaluated, `BrokenRun` if the file is damaged.
     """
     path = folder / "predictions.csv"
     try:
@@ -562,10 +512,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 def align(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, Evaluation, Evaluation]:
     """Bring the answers of two runs on one split into the order of the first table's rows.
 
-    Raises
-    ------
-    DataMismatch
-        If they are not of the same files and true types.
+    Raises `DataMismatch` if they are not of the same files and true types.
     """
     reordered = second.set_index("file").reindex(first["file"])
     same = len(first) == len(second) and reordered["cell_type"].notna().all()

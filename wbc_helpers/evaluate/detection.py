@@ -39,17 +39,11 @@ from wbc_helpers.evaluate.uncertainty import check_draws, percentiles
 
 @dataclass(frozen=True, eq=False)
 class BoxMatches:
-    """Boxes paired off.
+    """Boxes paired off at an overlap of `iou` or more.
 
-    Attributes
-    ----------
-    predictions : DataFrame
-        As given, in the same order, with `match`: the index of the true box that each stands for,
-        -1 for none; and `iou`: the overlap with it, 0 for none.
-    truth : DataFrame
-        As given, with `match`: the index of the prediction, -1 where the cell was missed.
-    iou : float
-        Overlap from which on a box counts as found.
+    Both tables are as given, in the same order, with `match`: of `predictions`, the index of the
+    true box that each stands for, and of `truth`, that of the prediction; -1 for none.
+    `predictions` also have `iou`, the overlap with it, 0 for none.
     """
 
     predictions: pd.DataFrame
@@ -85,15 +79,8 @@ class BoxMatches:
 def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of every box with every other, as COCO's evaluation computes it.
 
-    Parameters
-    ----------
-    first, second : ndarray, (n, 4) and (m, 4) float
-        Columns `cells.BOX`.
-
-    Returns
-    -------
-    ndarray, (n, m) float64
-        0–1; 0 where both have no area.
+    Of (n, 4) and (m, 4) boxes, columns `cells.BOX`, gives (n, m) float64, 0–1; 0 where both have no
+    area.
     """
     from pycocotools import mask
 
@@ -110,15 +97,10 @@ def overlap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def match_boxes(truth: pd.DataFrame, predictions: pd.DataFrame, iou: float = 0.5) -> BoxMatches:
     """Pair off predicted and true boxes at an overlap of `iou` or more, the surest first.
 
-    As COCO does: in each photograph, and for each kind, boxes choose in the order of their
-    scores, each the true box that it overlaps most of those still free. So each cell is found
-    once; a second box on it is false. For the tables see `score_detections`.
-
-    Raises
-    ------
-    InvalidParameter
-        If the overlap is not above 0 and up to 1, or an index repeats itself or is not of whole
-        numbers.
+    As COCO does: in each photograph, and for each kind, boxes choose in the order of their scores,
+    each the true box that it overlaps most of those still free. So each cell is found once; a
+    second box on it is false. For the tables see `score_detections`. Raises `InvalidParameter` if
+    the overlap is not above 0 and up to 1, or an index repeats itself or is not of whole numbers.
     """
     if not 0 < iou <= 1:
         raise InvalidParameter(f"iou={iou!r} is no overlap. Expected 0 < iou <= 1; 0.5 is usual.")
@@ -185,18 +167,11 @@ _RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the matching tells of one kind.
+    """What the matching tells of one kind: `n_truth`, (n_photographs,) int, are its true boxes.
 
-    Attributes
-    ----------
-    scores : ndarray, (n_boxes,) float64
-        Of the predicted boxes, falling.
-    hits : ndarray, (n_ious, n_boxes) bool
-        Whether each stands for a cell, at each of `IOUS`.
-    photograph : ndarray, (n_boxes,) int
-        Number of the photograph it lies in.
-    n_truth : ndarray, (n_photographs,) int
-        True boxes in each.
+    Of the predicted boxes, by falling score: `scores`, (n_boxes,) float64; `hits`, (n_ious,
+    n_boxes) bool, whether each stands for a cell at each of `IOUS`; and `photograph`, (n_boxes,)
+    int, the number of the one it lies in.
     """
 
     scores: np.ndarray
@@ -207,18 +182,10 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class DetectionScores:
-    """Average precision of a detector on a set of photographs.
+    """Average precision of a detector on a set of photographs, whose names are sorted.
 
-    Attributes
-    ----------
-    average_precision : DataFrame
-        Rows are kinds, columns `IOUS`; 0–1, NaN for a kind of which there is no true box.
-    n_truth, n_predicted : Series of int
-        Boxes by kind.
-    photographs : tuple of str
-        Names, sorted.
-    evidence : tuple of Evidence
-        By kind.
+    `average_precision` has a row a kind and columns `IOUS`; 0–1, NaN for a kind of which there is
+    no true box. `n_truth` and `n_predicted` count boxes by kind; `evidence` is by kind, too.
     """
 
     average_precision: pd.DataFrame
@@ -274,15 +241,13 @@ def score_detections(
 
     Parameters
     ----------
-    truth : DataFrame
-        One row a box: `photograph`, `kind` and `cells.BOX`.
-    predictions : DataFrame
-        The same, and `score`: how sure the detector is, the more the higher. Do not leave out the
-        unsure ones: average precision asks for them.
-    photographs : iterable of str
-        All that were looked at, also those without any box. Boxes in others are refused.
-    kinds : sequence of str
-        Kinds of cell that are scored; boxes of others are refused.
+    truth, predictions : DataFrame
+        One row a box: `photograph`, `kind` and `cells.BOX`; of predictions also `score`: how sure
+        the detector is, the more the higher. Do not leave out the unsure ones: average precision
+        asks for them.
+    photographs, kinds
+        All photographs that were looked at, also those without any box, and the kinds of cell that
+        are scored; boxes in others or of others are refused.
 
     Raises
     ------
@@ -416,31 +381,16 @@ def intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Percentile intervals of every score, drawing photographs anew.
+    """Percentile intervals of every score, drawing photographs, at best some dozens, anew.
 
-    Boxes of one photograph share its stain and its focus, and are found or missed together, so
-    that what is drawn has to be the photograph, see `uncertainty`.
+    Boxes of one photograph share its stain and its focus, and are found or missed together, so that
+    what is drawn has to be the photograph, see `uncertainty`; and, if `groups` names the group of
+    each by its name, see `splits.group_sources`, photographs that overlap are drawn together. For
+    the other parameters see `uncertainty.intervals`.
 
-    Parameters
-    ----------
-    scores : DetectionScores
-        Of some dozens of photographs.
-    groups : Series of str, optional
-        Group of each photograph, by its name, see `splits.group_sources`: photographs that
-        overlap are drawn together.
-    n_resamples, confidence, seed
-        See `uncertainty.intervals`.
-
-    Returns
-    -------
-    DataFrame
-        Rows `mAP@0.5`, `mAP@0.5:0.95`, and `AP@0.5 of RBC` and so on; columns `value`, `low`,
-        `high`. NaN where there is nothing to find, and for the interval of a single photograph.
-
-    Raises
-    ------
-    InvalidParameter
-        If a number is out of range, or a photograph is in no group.
+    Rows are `mAP@0.5`, `mAP@0.5:0.95`, and `AP@0.5 of RBC` and so on; columns `value`, `low`,
+    `high`. NaN where there is nothing to find, and for the interval of a single photograph. Raises
+    `InvalidParameter` if a number is out of range, or a photograph is in no group.
     """
     check_draws(n_resamples, confidence)
     named = scores.photographs if groups is None else groups.reindex(scores.photographs)
@@ -523,11 +473,8 @@ def count_cells(
     """Count boxes (`photograph` and `kind`; only those that a detector is sure of) of each kind.
 
     Rows are the photographs in the order given, also those without any box, columns the kinds.
-
-    Raises
-    ------
-    InvalidParameter
-        If a photograph is listed twice, or boxes lie in others or are of other kinds.
+    Raises `InvalidParameter` if a photograph is listed twice, or boxes lie in others or are of
+    other kinds.
 
     Examples
     --------
@@ -557,21 +504,13 @@ def count_agreement(
 ) -> pd.DataFrame:
     """Compare the counts of each kind with the true ones, photograph by photograph.
 
-    Both tables are as `count_cells` makes them, of the same photographs and kinds.
-
-    Returns
-    -------
-    DataFrame
-        Rows are kinds. `n`: photographs. `true`, `counted`: cells in all of them. `mae`: mean
-        absolute error, cells a photograph. `bias`: mean of counted less true; `bias_low`,
-        `bias_high`: its interval at that confidence by Student's t, photographs taken as
-        independent. `sd`: standard deviation of the differences (n − 1). `lower`, `upper`: limits
-        of agreement, bias ± 1.96 sd. NaN where a single photograph says nothing of the spread.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no photograph, the tables do not fit, or the confidence is not between 0 and 1.
+    Both tables are as `count_cells` makes them, of the same photographs and kinds. Rows are kinds.
+    `n`: photographs. `true`, `counted`: cells in all of them. `mae`: mean absolute error, cells a
+    photograph. `bias`: mean of counted less true; `bias_low`, `bias_high`: its interval at that
+    confidence by Student's t, photographs taken as independent. `sd`: standard deviation of the
+    differences (n − 1). `lower`, `upper`: limits of agreement, bias ± 1.96 sd. NaN where a single
+    photograph says nothing of the spread. Raises `InvalidParameter` if there is no photograph, the
+    tables do not fit, or the confidence is not between 0 and 1.
     """
     from scipy.stats import t as students_t
 

@@ -45,18 +45,12 @@ def intervals(
 
     Parameters
     ----------
-    evaluation : Evaluation
-        Of images.
     photographs : (n_images,) array_like of str
         Photograph of each image (`source_id`) or, more careful, group of photographs that overlap
-        (`group_id`). A group that shows two types is drawn with those that show the one it has
-        more images of.
-    n_resamples : int
-        How often the photographs are drawn again.
-    confidence : float
-        Between 0 and 1.
-    seed : int
-        Of the draws.
+        (`group_id`). A group that shows two types is drawn with those that show the one it has more
+        images of.
+    n_resamples, confidence, seed
+        How often the photographs are drawn again; between 0 and 1; of the draws.
 
     Returns
     -------
@@ -94,15 +88,10 @@ def compare(
     """Compare two classifiers on the same images in the same order, in every resample.
 
     Photographs that are hard for both then cancel, which two intervals side by side do not show.
-    Parameters and errors: see `intervals`.
-
-    Returns
-    -------
-    DataFrame
-        Rows are `SCORES`, columns `first`, `second`; `difference`: second less first;
-        `naive_low`, `naive_high`, `low`, `high`: intervals of the difference, see `intervals`;
-        `in_favour`: part of the resamples of photographs in which the second scores higher, ties
-        counted half. It is no probability that the second is better.
+    Rows are `SCORES`, columns `first`, `second`; `difference`: second less first; `naive_low`,
+    `naive_high`, `low`, `high`: intervals of the difference; `in_favour`: part of the resamples of
+    photographs in which the second scores higher, ties counted half. It is no probability that the
+    second is better. For parameters and errors see `intervals`.
     """
     if not np.array_equal(first.true_types, second.true_types):
         raise InvalidParameter(
@@ -127,12 +116,7 @@ def in_words(compared: pd.DataFrame, score: str, first: str, second: str) -> str
     """Read one row of a comparison aloud, and say no more than it allows.
 
     It speaks of two trained networks, called `first` and `second`: how the same recipe would do
-    with another seed is not in the interval.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such score.
+    with another seed is not in the interval. Raises `InvalidParameter` if there is no such score.
 
     Examples
     --------
