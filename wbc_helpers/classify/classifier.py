@@ -33,15 +33,10 @@ AT_A_TIME = 256
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A network with all that it takes to answer for an image file.
+    """A network, from crops to probabilities, with all that it takes to answer for an image file.
 
-    Attributes
-    ----------
-    model : keras.Model
-        From crops to probabilities.
-    about : dict
-        What the network is: `recipe`, `image_size`, `temperature`, `threshold`, and where it
-        comes from.
+    `about` says what the network is: `recipe`, `image_size`, `temperature`, `threshold`, and where
+    it comes from.
     """
 
     model: Any
@@ -61,10 +56,8 @@ class Classifier:
             RGB images of one magnification, each with one white cell; of several the largest is
             named.
         red_cell : float, optional
-            Diameter of the red cells in pixels. By default it is estimated, of a single image to
-            12 % (standard deviation), of many more closely.
-        progress : bool
-            Show a progress bar.
+            Diameter of the red cells in pixels. By default it is estimated, of a single image to 12
+            % (standard deviation), of many more closely.
 
         Returns
         -------
@@ -120,20 +113,9 @@ class Classifier:
         """Cut boxed white cells out of a photograph, as this network learned to see them.
 
         Each crop is centred on the nucleus that lies nearest to the middle of its box, since crops
-        to learn from are centred on nuclei; on that middle, where no nucleus lies in the box.
-
-        Parameters
-        ----------
-        photograph : ndarray, (height, width, 3) uint8
-            RGB.
-        boxes : ndarray, (n, 4) float
-            Columns `cells.BOX`, in pixels.
-        red_cell : float
-            Diameter of the red cells in pixels.
-
-        Returns
-        -------
-        ndarray, (n, size, size, 3) uint8
+        to learn from are centred on nuclei; on that middle, where no nucleus lies in the box. From
+        RGB, (height, width, 3) uint8, boxes, (n, 4) with columns `cells.BOX`, and the diameter of
+        the red cells, all in pixels, to (n, size, size, 3) uint8.
         """
         size = self.about["image_size"][0]
         crops = np.empty((len(boxes), size, size, 3), np.uint8)
@@ -154,12 +136,8 @@ class Classifier:
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
         """Calibrated probabilities for crops, (n, 4) float64, in the order of `cells.NAMES`.
 
-        Their temperature was fitted on photographs which the network had not seen.
-
-        Parameters
-        ----------
-        crops : ndarray, (n, size, size, 3) uint8
-            See `white_cells.cut_out`.
+        Their temperature was fitted on photographs which the network had not seen. Crops are (n,
+        size, size, 3) uint8, see `white_cells.cut_out`.
         """
         from wbc_helpers.classify import networks
 
@@ -203,10 +181,7 @@ def checked(image: Any) -> np.ndarray:
 def load(name: str = "compact") -> Classifier:
     """Load a network whose weights ship with the package: `compact`.
 
-    Raises
-    ------
-    InvalidParameter
-        If no such weights ship.
+    Raises `InvalidParameter` if no such weights ship.
     """
     return Classifier(*weights.load(name, "recipe", _build))
 
@@ -221,14 +196,8 @@ def of_run(run: folders.Run) -> Classifier:
     """Make a classifier of a complete run that looks at white cells.
 
     It answers every question: a run has no threshold of its own. Its temperature is that of its
-    `calibration.json`; 1, if it was not evaluated.
-
-    Raises
-    ------
-    InvalidParameter
-        If its recipe looks at whole images.
-    BrokenRun
-        See `networks.load`.
+    `calibration.json`; 1, if it was not evaluated. Raises `InvalidParameter` if its recipe looks at
+    whole images, and `BrokenRun`, see `networks.load`.
     """
     from wbc_helpers.classify import networks
 

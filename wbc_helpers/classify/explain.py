@@ -36,9 +36,9 @@ def grad_cam(
 ) -> np.ndarray:
     """Map what in an image raised the network's score of a cell type (Grad-CAM [1]_).
 
-    The score is the logit, not the probability: where the network is sure, softmax is flat and
-    its gradient vanishes. A network that ends in something else than softmax or logits is
-    followed by a logarithm.
+    The score is the logit, not the probability: where the network is sure, softmax is flat and its
+    gradient vanishes. A network that ends in something else than softmax or logits is followed by a
+    logarithm.
 
     Parameters
     ----------
@@ -50,17 +50,15 @@ def grad_cam(
         Whose score, as an index into `cells.NAMES`; the most probable type of each by default.
     layer : str, optional
         Name of the layer whose output is mapped. By default the last convolution, after its
-        activation; where a shortcut leads past it, the first layer after it at which all paths
-        have met.
-    batch_size : int
-        Images at a time.
+        activation; where a shortcut leads past it, the first layer after it at which all paths have
+        met.
 
     Returns
     -------
     ndarray, (n, height, width) float32
-        0–1, each map divided by its maximum, resized bilinearly from the layer's own, coarser
-        grid; for the `paper` recipe at 48×64 that has 6×8 fields. All zero where nothing in the
-        layer spoke for the type.
+        0–1, each map divided by its maximum, resized bilinearly from the layer's own, coarser grid;
+        for the `paper` recipe at 48×64 that has 6×8 fields. All zero where nothing in the layer
+        spoke for the type.
 
     Raises
     ------
@@ -198,24 +196,11 @@ def _logits(model: keras.Model) -> tuple[Any, Callable[[Any], Any]]:
 def weight_on_cell(cams: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
     """Measure how much of each map, see `grad_cam`, lies on the white cell.
 
-    Parameters
-    ----------
-    cams : ndarray, (n, height, width) float
-    masks : ndarray, (n, height, width) bool
-        See `white_cells.outlines`.
-
-    Returns
-    -------
-    DataFrame
-        One row a map. `weight`: part of the map's sum on the cell, 0–1; `area`: part of the
-        image that the cell takes, what a map spread evenly would reach; `peak` (boolean):
-        whether the map is highest on the cell. Missing where no cell was found; `weight` and
-        `peak` where the map is all zero, too.
-
-    Raises
-    ------
-    InvalidParameter
-        If maps and masks differ in shape.
+    Masks are (n, height, width) bool, see `white_cells.outlines`; `InvalidParameter` is raised if
+    maps differ from them in shape. One row a map: `weight`, part of the map's sum on the cell, 0–1;
+    `area`, part of the image that the cell takes, what a map spread evenly would reach; `peak`
+    (boolean), whether the map is highest on the cell. Missing where no cell was found; `weight` and
+    `peak` where the map is all zero, too.
 
     Examples
     --------
@@ -254,15 +239,9 @@ _MOST_FILL = 0.05  # part of a background patch that may lie on the black fill o
 class Occluded:
     """Images of which once the cell is blanked, and once as much of the background.
 
-    Attributes
-    ----------
-    rows : ndarray of int, (n_used,)
-        Which of the images could be used.
-    cell, background : ndarray, (n_used, height, width, 3) uint8
-        Those images, blanked.
-    n_images, n_without_cell, n_without_room : int
-        Images given; those in which no white cell was found; and those whose cell leaves no
-        room for a patch of its shape beside it.
+    Of `n_images` given, `rows`, (n_used,) int, could be used; `cell` and `background`, (n_used,
+    height, width, 3) uint8, are those, blanked. In `n_without_cell` no white cell was found; in
+    `n_without_room` it leaves no room for a patch of its shape beside it.
     """
 
     rows: np.ndarray
@@ -277,22 +256,9 @@ def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
     """Blank the white cell, and for comparison a patch of the same shape beside it.
 
     Both are filled with the image's mean colour off the cell and off the black fill. The patch is
-    the cell's mask, shifted at random to where it lies whole in the image, off every white cell,
-    and at most 5 % on black fill. What no blanking hides is the outline: its size and shape remain.
-
-    Parameters
-    ----------
-    pixels : ndarray, (n, height, width, 3) uint8
-        RGB at the model's size.
-    masks : ndarray, (n, height, width) bool
-        See `white_cells.outlines`.
-    seed : int
-        Of the shifts.
-
-    Raises
-    ------
-    InvalidParameter
-        If images and masks do not fit each other.
+    the cell's mask, shifted at random (`seed`) to where it lies whole in the image, off every white
+    cell, and at most 5 % on black fill. What no blanking hides is the outline: its size and shape
+    remain. For `pixels` see `grad_cam`, for `masks` and errors `weight_on_cell`.
     """
     check_masks(pixels, masks)
     generator = np.random.default_rng(seed)
@@ -348,21 +314,13 @@ def answers_to(
 ) -> pd.DataFrame:
     """Ask the network about the same images untouched and blanked.
 
-    Parameters
-    ----------
-    model, pixels, batch_size
-        See `grad_cam`; the images that were given to `occlude`.
-    true_types : (n,) array_like of str
-        One of `cells.NAMES` each.
-    occluded : Occluded
-        See `occlude`.
+    `model`, `pixels` and `batch_size` are those of `grad_cam`, the images those given to `occlude`;
+    of `true_types`, (n,) array_like of str, each is one of `cells.NAMES`.
 
-    Returns
-    -------
-    DataFrame
-        One row for each usable image under each of `CONDITIONS`: `image` (int, its row in
-        `pixels`), `condition` (categorical), `cell_type` (the true one), `original` (what the
-        network says of the untouched image), `predicted`, `probability` (of `original`, 0–1).
+    One row for each usable image under each of `CONDITIONS`: `image` (int, its row in `pixels`),
+    `condition` (categorical), `cell_type` (the true one), `original` (what the network says of the
+    untouched image), `predicted`, `probability` (of `original`, 0–1). Raises `InvalidParameter` if
+    these do not belong together, or no image is usable.
     """
     names, true_types = np.array(cells.NAMES), np.asarray(true_types).astype(str)
     if len(true_types) != len(pixels) or occluded.n_images != len(pixels):
@@ -399,12 +357,8 @@ def answers_to(
 def summarise(answers: pd.DataFrame) -> pd.DataFrame:
     """Sum up what blanking does to the answers, see `answers_to`.
 
-    Returns
-    -------
-    DataFrame
-        Rows are `CONDITIONS`. `n_images`; `accuracy`; `kept`: part of the answers that are still
-        those of the untouched image; `probability`: mean of that of the original answer. All
-        0–1.
+    Rows are `CONDITIONS`. `n_images`; `accuracy`; `kept`: part of the answers that are still those
+    of the untouched image; `probability`: mean of that of the original answer. All 0–1.
     """
     measured = answers.assign(
         accuracy=answers["predicted"] == answers["cell_type"],

@@ -23,13 +23,9 @@ from wbc_helpers.runs.recipes import RECIPES, TrainingSettings
 class Patches:
     """White cells in their surroundings, from which training draws views.
 
-    Attributes
-    ----------
-    pixels : ndarray, (n_patches, side, side, 3) uint8
-        RGB, balanced, the cell in the middle, see `views.patch_size`.
-    table : DataFrame
-        One row a patch: `source_id`, the photograph; `cell_type`; and `file` of the image that
-        stands for a photograph which is not at hand, else NA.
+    `pixels`, (n_patches, side, side, 3) uint8, are RGB, balanced, the cell in the middle, see
+    `views.patch_size`. `table` has one row a patch: `source_id`, the photograph; `cell_type`; and
+    `file` of the image that stands for a photograph which is not at hand, else NA.
     """
 
     pixels: np.ndarray
@@ -40,18 +36,10 @@ class Patches:
 class Prepared:
     """All that a recipe's network learns from and is validated on, see `prepare`.
 
-    Attributes
-    ----------
-    catalog : DataFrame
-        One row an image, see `splits.add_provenance`.
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        The same images in the same order, see `decode`.
-    part : Series
-        `train` or `validation` for each image.
-    patches : Patches or None
-        See `cut_patches`.
-    red_cell : float
-        Diameter of the images' red cells in pixels, see `red_cell_of`.
+    One row of `catalog`, see `splits.add_provenance`, of `pixels`, (n_images, height, width, 3)
+    uint8, see `decode`, and of `part` (`train` or `validation`) for each image, in the same order;
+    `patches`, see `cut_patches`; `red_cell`, the diameter of the images' red cells in pixels, see
+    `red_cell_of`.
     """
 
     catalog: pd.DataFrame
@@ -84,12 +72,10 @@ def prepare(
 
     Parameters
     ----------
-    folder : path
-        Of the data set.
+    folder, cache_folder : path
+        Of the data set; and see `images.decode`.
     settings : TrainingSettings
         Its `recipe` and `image_size` decide what is shown.
-    cache_folder : path, optional
-        See `images.decode`.
     of_splits : sequence of str
         Whose images take part.
     deal : callable
@@ -133,26 +119,11 @@ def decode(
     cache_folder: str | Path | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Decode images once into what a recipe's network is shown.
+    """Decode images once into what a recipe's network is shown, (n, height, width, 3) uint8.
 
-    Parameters
-    ----------
-    recipe : str
-        Key of `recipes.RECIPES`.
-    paths, image_size, cache_folder, progress
-        See `images.decode`.
-    red_cell : float
-        Diameter of their red cells in pixels, see `red_cell_of`; needed where cells are cut out.
-
-    Returns
-    -------
-    ndarray, (n_images, height, width, 3) uint8
-        In the order of `paths`.
-
-    Raises
-    ------
-    UnreadableImage, InvalidParameter, NoSpaceLeft, ReadOnlyFolder
-        See `images.decode`.
+    In the order of `paths`. `recipe` is a key of `recipes.RECIPES`; `red_cell`, the diameter of the
+    red cells in pixels, see `red_cell_of`, is needed where cells are cut out. For the other
+    parameters and errors see `images.decode`.
     """
     if RECIPES[recipe].sees == "image":
         return images.decode(paths, image_size, cache_folder, progress)
@@ -199,24 +170,10 @@ def cut_patches(
     """Cut the white cells out of the photographs from which training images were made.
 
     Where a photograph is not at hand, or not known, its images stand for it. None for a recipe that
-    draws no views.
-
-    Parameters
-    ----------
-    folder : path
-        Of the data set.
-    training_images : DataFrame
-        Rows of the catalog, see `splits.add_provenance`; without `source_id` each image
-        counts as a photograph of its own.
-    recipe, image_size, cache_folder, progress
-        See `decode`; a view is square.
-    red_cell : float
-        Diameter of the images' red cells in pixels; that of the photographs is estimated.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
+    draws no views. `training_images` are rows of the catalog, see `splits.add_provenance`; without
+    `source_id` each image counts as a photograph of its own. A view is square; `red_cell` is the
+    diameter of the images' red cells in pixels, that of the photographs is estimated. For the other
+    parameters see `decode`. Raises `UnreadableImage` if a file is not a complete image.
     """
     if RECIPES[recipe].views is None:
         return None
@@ -258,8 +215,8 @@ def photographs_of(folder: str | Path, catalog_rows: pd.DataFrame) -> pd.Series:
 
 def source_ids(catalog_rows: pd.DataFrame) -> pd.Series:
     """Name the photograph of each image; one that is not known counts as a photograph itself."""
-    known = catalog_rows.get("source_id", catalog_rows["file"])
-    return known.fillna(catalog_rows["file"])
+    sources = catalog_rows.get("source_id", catalog_rows["file"])
+    return sources.fillna(catalog_rows["file"])
 
 
 def _photographs_at_hand(folder: str | Path) -> dict[str, str]:

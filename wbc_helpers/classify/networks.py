@@ -24,27 +24,13 @@ layers = keras.layers
 def build(
     recipe: str, image_size: tuple[int, int], statistics: PixelStatistics | None
 ) -> keras.Model:
-    """Build the network of a recipe.
+    """Build the network of a recipe, a key of `recipes.RECIPES`; it is not compiled.
 
-    Parameters
-    ----------
-    recipe : str
-        A key of `recipes.RECIPES`, whose `readings` fill what its source leaves open.
-    image_size : (height, width)
-        Pixels.
-    statistics : PixelStatistics or None
-        Of the training part alone, at the same size; only `paper` and `lenet` need it.
-
-    Returns
-    -------
-    keras.Model
-        From (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
-        `cells.NAMES`. Not compiled.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such recipe, or it needs larger images.
+    It leads from (n, height, width, 3) uint8 RGB to (n, 4) probabilities in the order of
+    `cells.NAMES`. The recipe's `readings` fill what its source leaves open. `image_size` is
+    (height, width) in pixels; `statistics`, which only `paper` and `lenet` need, are those of the
+    training part alone, at the same size. Raises `InvalidParameter` if there is no such recipe, or
+    it needs larger images.
     """
     check_choice("recipe", recipe, tuple(BUILDERS))
     return BUILDERS[recipe](image_size, statistics, readings=RECIPES[recipe].readings)
@@ -208,22 +194,19 @@ def pretrained_cnn(
     """Build MobileNetV3 small [1]_ with weights learned on ImageNet, and a new head for four types.
 
     Taken because it is small (939,120 parameters, 4 MB), scales 0–255 pixels itself and runs on
-    every backend. All of its convolutions are fine-tuned, which wants a learning rate ten times
-    lower than training from nothing. Its batch normalisation stays as ImageNet left it: statistics
-    of a few dozen smears would shift every layer at once.
+    every backend; no `statistics` are used. All of its convolutions are fine-tuned, which wants a
+    learning rate ten times lower than training from nothing. Its batch normalisation stays as
+    ImageNet left it: statistics of a few dozen smears would shift every layer at once.
+
+    Images have at least 32 pixels each way. See `build`; `readings` are `dropout` (rate, 0–1)
+    before the last layer.
 
     Parameters
     ----------
-    image_size : (height, width)
-        Pixels; at least 32 each.
-    statistics : PixelStatistics or None
-        Not used: the backbone expects the scaling that it was trained with.
     weights : "imagenet", path or None
         `imagenet` takes the file that the environment variable `WBC_BACKBONE_WEIGHTS` names, else
         downloads the weights (4 MB, once; Keras keeps them in `~/.keras`, or `KERAS_HOME`). A path
         is read; None begins at random, for trials without network.
-    readings : mapping
-        `dropout` (rate, 0–1) before the last layer.
 
     Raises
     ------
@@ -316,11 +299,8 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 def load(run: Run) -> keras.Model:
     """Load the model of a complete run, in Keras's safe mode: no code in the file is executed.
 
-    Raises
-    ------
-    BrokenRun
-        If the run has not finished, or its file cannot be read, holds code, or holds a network
-        of other inputs or outputs.
+    Raises `BrokenRun` if the run has not finished, or its file cannot be read, holds code, or holds
+    a network of other inputs or outputs.
     """
     path = run.of_training("model.keras")
     try:
@@ -344,14 +324,8 @@ def load(run: Run) -> keras.Model:
 def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """Probabilities of the cell types, (n, 4) float32, in the order of `cells.NAMES`.
 
-    Parameters
-    ----------
-    model : keras.Model
-        As `build` makes it.
-    pixels : ndarray, (n, height, width, 3) uint8
-        RGB at the model's size; may be memory-mapped.
-    batch_size : int
-        Images at a time.
+    `model` is as `build` makes it; `pixels`, (n, height, width, 3) uint8, are RGB at its size and
+    may be memory-mapped; `batch_size` images are asked about at a time.
     """
     return np.concatenate(
         [

@@ -39,18 +39,8 @@ def train_new(
 ) -> folders.Run:
     """Do all that the notebook `03_train` does, in one call.
 
-    Parameters
-    ----------
-    settings : TrainingSettings
-        What to train.
-    identity : Identity
-        The data set.
-    name : str
-        Name of the run; one that exists with the same settings is gone on with.
-    data_dir, runs_dir : path
-        Where decoded images are kept, and where the run goes.
-    verbose : int
-        See `recorder.fit`.
+    A run of that `name` that exists with the same settings is gone on with. Decoded images are kept
+    in `data_dir`, the run goes into `runs_dir`; for `verbose` see `recorder.fit`.
     """
     runtime = backend.choose()
     prepared = inputs.prepare(identity.folder, settings, Path(data_dir) / "cache")
@@ -63,26 +53,10 @@ def train(
 ) -> folders.Run:
     """Train the network of a run, from the start or from where an interruption left it.
 
-    Parameters
-    ----------
-    prepared : Prepared
-        See `inputs.prepare`.
-    run : folders.Run
-        From `folders.start`.
-    n_devices, verbose : int
-        See `recorder.fit`.
-
-    Returns
-    -------
-    folders.Run
-        Complete, with `split.csv`, see `recorder.fit`.
-
-    Raises
-    ------
-    InvalidParameter
-        If images and catalog do not belong together, a part is empty, or as in `recorder.fit`.
-    BrokenRun
-        See `recorder.fit`.
+    `prepared` comes from `inputs.prepare`, `run` from `folders.start`; what is given back is
+    complete, with `split.csv`. For the other parameters, and errors, see `recorder.fit`;
+    `InvalidParameter` is also raised if images and catalog do not belong together, or a part is
+    empty.
     """
     settings, catalog, part = run.settings["training"], prepared.catalog, prepared.part
     expected = (len(catalog), *settings["image_size"], 3)
@@ -127,14 +101,8 @@ def train(
 def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 1) -> keras.Model:
     """Build a recipe's network on the statistics of its training images, ready to fit.
 
-    Parameters
-    ----------
-    settings : dict
-        The `training` part of a run's settings.
-    prepared : Prepared
-        Of which the training part is measured.
-    n_steps : int
-        Batches an epoch, by which a schedule is timed.
+    `settings` are the `training` part of a run's settings; of `prepared` the training part is
+    measured; `n_steps`, batches an epoch, time a schedule.
     """
     in_training = np.flatnonzero(prepared.part == "train")
     statistics = images.mean_and_std_image(prepared.pixels[row] for row in in_training)
@@ -162,16 +130,12 @@ class Batches(keras.utils.PyDataset):
     Parameters
     ----------
     pixels : ndarray, (n_images, height, width, 3) uint8
-        All images; may be memory-mapped.
-    cell_types : ndarray of float32, (n_images, 4)
-        See `one_hot`.
+        All images; may be memory-mapped; `cell_types` are theirs, see `one_hot`.
     rows : ndarray of int
-        The images to give out.
-    batch_size : int
-        Images a batch; the last may be smaller.
+        The images to give out, `batch_size` at a time; the last batch may be smaller.
     n_devices : int
-        The last batch is cut so that it divides evenly among them: at most `n_devices` − 1
-        images wait for another epoch's order.
+        The last batch is cut so that it divides evenly among them: at most `n_devices` − 1 images
+        wait for another epoch's order.
     seed : int or None
         Seed of the order; None keeps the order of `rows`.
     """
@@ -198,16 +162,10 @@ class Batches(keras.utils.PyDataset):
 class DrawnViews(keras.utils.PyDataset):
     """Batches of views of white cells, drawn anew each epoch from their photographs.
 
-    All cell types come equally often, and all photographs of a type.
-
-    Parameters
-    ----------
-    patches : inputs.Patches
-        Of all photographs.
-    training_images : DataFrame
-        Rows of the catalog that training may see; patches of other photographs are left out.
-    settings : dict
-        The `training` part of a run's settings.
+    All cell types come equally often, and all photographs of a type. `patches` are an
+    `inputs.Patches` of all photographs; `training_images`, rows of the catalog, are those that
+    training may see: patches of other photographs are left out. `settings` are the `training` part
+    of a run's settings.
     """
 
     def __init__(self, patches, training_images, settings):
@@ -256,27 +214,21 @@ def cross_validate(
     """Train once a fold, and gather the answers to the images that were held out.
 
     The folder `runs_dir/name` receives `fold-0` …, each a run of its own with which an interrupted
-    cross-validation goes on, then `predictions.csv` and `crossval.json`.
+    cross-validation goes on, then `predictions.csv` and `crossval.json`. Gives the out-of-fold
+    answers, see `classification.tabulate`.
 
     Parameters
     ----------
     settings : TrainingSettings
         Its `validation` and `validation_fraction` are not used: each fold validates on what it
         holds out.
-    identity : Identity
-        The data set; its photographs must be known.
-    name, data_dir, runs_dir, verbose
-        See `train_new`.
+    identity, name, data_dir, runs_dir, verbose
+        See `train_new`; the photographs of the data set must be known.
     n_folds : int
         At least 2.
     splits : tuple of str
         Whose images take part: `TRAIN` to choose a recipe; `TRAIN` and `TEST` to judge it by all
         photographs of one white cell.
-
-    Returns
-    -------
-    DataFrame
-        Out-of-fold answers, see `classification.tabulate`.
 
     Raises
     ------
@@ -391,21 +343,9 @@ def report(table: pd.DataFrame) -> str:
 def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) -> pd.DataFrame:
     """Read the out-of-fold answers of a finished cross-validation.
 
-    Parameters
-    ----------
-    name, runs_dir
-        Of its folder.
-    data : dict, optional
-        The data at hand, as `Identity.to_dict` gives them, which must be those it was made from.
-
-    Raises
-    ------
-    DataNotFound
-        If there is none of this name, or it has not finished.
-    DataMismatch
-        If it was made from other data.
-    BrokenRun
-        If one of its files is damaged.
+    If `data`, those at hand as `Identity.to_dict` gives them, are not those it was made from,
+    `DataMismatch` is raised; `DataNotFound` if there is none of this name, or it has not finished;
+    and `BrokenRun` if one of its files is damaged.
     """
     folder = folders.folder_of(name, runs_dir)
     if not (folder / "crossval.json").is_file():

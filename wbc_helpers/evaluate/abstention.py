@@ -148,14 +148,9 @@ def _by_type(evaluation: Evaluation, columns: Mapping[str, np.ndarray]) -> pd.Da
 class ConformalSets:
     """A rule that gives each image a set of types; `fit_sets` makes it.
 
-    Attributes
-    ----------
-    least_probability : float
-        Types at least as probable are in the set, 0–1; 0 puts all in.
-    error_rate : float
-        Wanted part of the sets that lack the true type, 0–1.
-    n_units : int
-        Photographs, or images where these are unknown, that the rule rests on.
+    Types at least as probable as `least_probability`, 0–1, are in the set; 0 puts all in.
+    `error_rate` is the wanted part of the sets that lack the true type, 0–1; the rule rests on
+    `n_units` photographs, or images where these are unknown.
     """
 
     least_probability: float
@@ -178,18 +173,14 @@ def fit_sets(
 
     The least ambiguous sets [2]_ take in every type that is probable enough; on average none are
     smaller. They promise that on average over all images the set lacks the true type in at most
-    `error_rate` of them, not that it does so for each cell type, and may be empty for an image
-    that is like nothing seen before.
+    `error_rate` of them, not that it does so for each cell type, and may be empty for an image that
+    is like nothing seen before.
 
     The promise holds if validation and later units come from the same source in no particular
-    order. Images of one photograph do not. With `photographs` (see `classification.codes_of`),
-    each counts as one unit, whatever the number of its images, and the promise is about an image
-    of a new photograph [3]_; without, it is one for more images of these photographs.
-
-    Raises
-    ------
-    InvalidParameter
-        If the error rate is not between 0 and 1 or a photograph is unknown.
+    order. Images of one photograph do not. With `photographs` (see `classification.codes_of`), each
+    counts as one unit, whatever the number of its images, and the promise is about an image of a
+    new photograph [3]_; without, it is one for more images of these photographs. Raises
+    `InvalidParameter` if the error rate is not between 0 and 1 or a photograph is unknown.
     """
     check_fraction("error_rate", error_rate)
     weight = _weights(validation, photographs)
@@ -226,14 +217,10 @@ def measure_sets(
 ) -> pd.DataFrame:
     """Measure, on images that the rule was not fitted on, how large sets are and what they hold.
 
-    With `photographs`, each counts once, as in the promise of `fit_sets`.
-
-    Returns
-    -------
-    DataFrame
-        Rows are `cells.NAMES` (true types) and `all`; columns `n_images`, `coverage` (part of
-        the sets that hold the true type, 0–1), `mean_size` (0–4), and `empty` and `single` (part
-        of the sets with no and with one type); NaN for a type without images.
+    With `photographs`, each counts once, as in the promise of `fit_sets`. Rows are `cells.NAMES`
+    (true types) and `all`; columns `n_images`, `coverage` (part of the sets that hold the true
+    type, 0–1), `mean_size` (0–4), and `empty` and `single` (part of the sets with no and with one
+    type); NaN for a type without images.
     """
     weight = _weights(evaluation, photographs)
     chosen = sets(evaluation, rule)
@@ -264,13 +251,8 @@ def coverage_by_rate(
     """Compare promised with measured coverage of conformal sets.
 
     Each rule is fitted on `validation` and measured on `evaluation`, with the photographs of each,
-    see `fit_sets` and `measure_sets`.
-
-    Returns
-    -------
-    DataFrame
-        One row a rate and true type (and `all`): `wanted` (1 less the rate), `cell_type`,
-        `attainable`, and the columns of `measure_sets`.
+    see `fit_sets` and `measure_sets`. One row a rate and true type (and `all`): `wanted` (1 less
+    the rate), `cell_type`, `attainable`, and the columns of `measure_sets`.
     """
     parts = []
     for error_rate in error_rates:

@@ -33,18 +33,11 @@ def confidence_and_right(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray
 
 
 def reliability(evaluation: Evaluation, n_bins: int = 10) -> pd.DataFrame:
-    """How often answers are right, by how sure they are, in `n_bins` bins of equal width.
+    """How often answers are right, by how sure they are, in 1–10,000 bins of equal width.
 
-    Returns
-    -------
-    DataFrame
-        One row a bin: `low` (excluded) and `high` (included), `n_images`, `confidence` (mean
-        probability of the predicted type) and `accuracy`, both 0–1, NaN in an empty bin.
-
-    Raises
-    ------
-    InvalidParameter
-        If `n_bins` is not a whole number from 1 to 10,000.
+    One row a bin: `low` (excluded) and `high` (included), `n_images`, `confidence` (mean
+    probability of the predicted type) and `accuracy`, both 0–1, NaN in an empty bin. Raises
+    `InvalidParameter` for another `n_bins`.
     """
     check_whole("n_bins", n_bins, 1, 10_000)
     confidence, right = confidence_and_right(evaluation)
@@ -113,16 +106,9 @@ the lower, the better; the search then ends at the limit."""
 class Calibration:
     """A temperature, and what it was fitted on; `fit_temperature` makes it.
 
-    Attributes
-    ----------
-    temperature : float
-        Above 1, the network was too sure of itself; below 1, not sure enough.
-    n_images : int
-        Validation images that it was fitted on.
-    split : str
-        How these were set aside, such as `grouped` or `random (leaky)`.
-    loss_before, loss_after : float
-        See `log_loss`.
+    Above 1, the network was too sure of itself; below 1, not sure enough. It was fitted on
+    `n_images` of validation, set aside as `split` says, such as `grouped` or `random (leaky)`; the
+    losses are those of `log_loss`.
     """
 
     temperature: float
@@ -140,12 +126,8 @@ class Calibration:
 def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibration:
     """Find the temperature, within `TEMPERATURES`, at which validation images are most likely.
 
-    Parameters
-    ----------
-    validation : Evaluation
-        Of images that neither trained the network nor will be tested on.
-    split : str
-        How they were set aside, to be kept with the temperature; see `folders.validation_title`.
+    These neither trained the network nor will be tested on; `split`, how they were set aside, is
+    kept with the temperature, see `folders.validation_title`.
     """
     from scipy.optimize import minimize_scalar
 
@@ -169,18 +151,9 @@ def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibrati
 def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarray:
     """Soften (above 1) or sharpen (below 1) probabilities; the order in each row is kept.
 
-    Parameters
-    ----------
-    probabilities : (n_images, n_types) array_like of float
-        0–1, rows summing to 1; their logarithms serve as logits, equal to the network's own but
-        for a constant in each row.
-    temperature : float
-        Above 0.
-
-    Raises
-    ------
-    InvalidParameter
-        If the temperature is not a positive number.
+    Of `probabilities`, (n_images, n_types), 0–1, rows summing to 1, the logarithms serve as logits,
+    equal to the network's own but for a constant in each row. Raises `InvalidParameter` if the
+    temperature is not a positive number.
     """
     if not (np.isfinite(temperature) and temperature > 0):
         raise InvalidParameter(
@@ -231,12 +204,8 @@ def write_calibration(folder: Path, calibration: Calibration, **summaries: Any) 
 def read_calibration(folder: Path) -> Calibration:
     """Read `calibration.json` of a run folder.
 
-    Raises
-    ------
-    DataNotFound
-        If the run was not calibrated.
-    BrokenRun
-        If the file is damaged or of another version.
+    Raises `DataNotFound` if the run was not calibrated, `BrokenRun` if the file is damaged or of
+    another version.
     """
     path = folder / "calibration.json"
     try:

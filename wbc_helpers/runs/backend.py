@@ -52,12 +52,8 @@ class Runtime:
 def choose() -> Runtime:
     """Pick the device and the backend, and set Keras up for them; called again, say the same.
 
-    The environment variable `KERAS_BACKEND` is respected if set, and set if not.
-
-    Raises
-    ------
-    InvalidParameter
-        If no backend is installed, or `KERAS_BACKEND` names an unknown one.
+    The environment variable `KERAS_BACKEND` is respected if set, and set if not. Raises
+    `InvalidParameter` if no backend is installed, or `KERAS_BACKEND` names an unknown one.
     """
     backend, reason = _choose_backend(os.environ)
     os.environ["KERAS_BACKEND"] = backend
@@ -101,14 +97,14 @@ def _choose_backend(environment: Mapping[str, str]) -> tuple[str, str]:
     if "keras" in sys.modules:
         loaded = sys.modules["keras"].config.backend()
         return loaded, f"Keras was already running on {loaded}"
-    wanted = environment.get("KERAS_BACKEND")
-    if wanted:
-        if wanted not in BACKENDS or not _installed(wanted):
+    requested = environment.get("KERAS_BACKEND")
+    if requested:
+        if requested not in BACKENDS or not _installed(requested):
             raise InvalidParameter(
-                f"KERAS_BACKEND={wanted!r} cannot be used here. Expected one of "
+                f"KERAS_BACKEND={requested!r} cannot be used here. Expected one of "
                 f"{', '.join(filter(_installed, BACKENDS)) or 'none: no backend is installed'}."
             )
-        return wanted, f"KERAS_BACKEND={wanted} was set"
+        return requested, f"KERAS_BACKEND={requested} was set"
     if (environment.get("COLAB_TPU_1VM") or environment.get("TPU_ACCELERATOR_TYPE")) and _installed(
         "jax"
     ):

@@ -88,21 +88,11 @@ def folder_of(name: str, runs_dir: str | Path) -> Path:
 
 
 def open_run(name: str, runs_dir: str | Path) -> Run:
-    """Read a run folder.
+    """Read a run folder by its name, complete or not; `latest` is the newest complete one.
 
-    Parameters
-    ----------
-    name : str
-        Name of the run, complete or not; or `latest`, the newest complete one.
-    runs_dir : path
-        Folder of all runs.
-
-    Raises
-    ------
-    RunNotFound
-        If there is none of this name; the message lists those there are.
-    BrokenRun
-        If its settings are missing, half written, or of another version.
+    `runs_dir` is the folder of all runs. Raises `RunNotFound` if there is none of this name (the
+    message lists those there are), and `BrokenRun` if its settings are missing, half written, or of
+    another version.
     """
     if name == "latest":
         finished = [run for run in list_runs(runs_dir) if run.is_complete]
@@ -180,26 +170,11 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | None:
-    """Find the run of this name, if there is one and it is the one that is meant.
+    """Find the run of this name, if it is the one that is meant; None where the name is free.
 
-    Parameters
-    ----------
-    name, runs_dir
-        See `open_run`.
-    settings : dict
-        See `recipes.describe`; its `training` and `data.digest` must be those of the run.
-
-    Returns
-    -------
-    Run or None
-        None where the name is free.
-
-    Raises
-    ------
-    RunExists
-        If the folder holds a run with other settings, or something else.
-    BrokenRun
-        If its settings cannot be read.
+    The run's `training` and `data.digest` must be those of `settings`, see `recipes.describe`.
+    Raises `RunExists` if the folder holds a run with other settings, or something else, and
+    `BrokenRun` if its settings cannot be read.
     """
     folder = folder_of(name, runs_dir)
     if (folder / "settings.json").exists():
@@ -223,17 +198,8 @@ def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | Non
 def start(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run:
     """Begin a run, or find the one of this name to go on with.
 
-    Parameters
-    ----------
-    name, runs_dir, settings
-        See `find`. The folder is made if needed; it may be on a mounted drive.
-
-    Raises
-    ------
-    RunExists, BrokenRun
-        See `find`.
-    NoSpaceLeft, ReadOnlyFolder
-        If the folder cannot be written.
+    The folder is made if needed; it may be on a mounted drive. Raises `NoSpaceLeft` or
+    `ReadOnlyFolder` if it cannot be written. For parameters and other errors see `find`.
     """
     if run := find(name, runs_dir, settings):
         return run
@@ -265,22 +231,13 @@ def summarise(
 ) -> dict[str, Any]:
     """Put together what `evaluation.json` holds.
 
-    Parameters
-    ----------
-    evaluations : dict of str to Evaluation
-        By split: `TEST` and, where there is one, `TEST_SIMPLE`.
-    n_parameters : int
-        See `networks.count_trainable`.
-    seconds : float
-        That predicting took, decoding included.
+    `evaluations` are by split: `TEST` and, where there is one, `TEST_SIMPLE`; for `n_parameters`
+    see `networks.count_trainable`; `seconds` is what predicting took, decoding included.
 
-    Returns
-    -------
-    dict
-        Nested: `recipe`, `data`, `train` and `validation` (`n_images`; of the latter also
-        `accuracy` after the last epoch and `split`), `test` and `test_simple` (see
-        `Evaluation.to_dict`), `epochs`, `parameters`, `seconds` (`train`, `evaluate`),
-        `peak_memory_bytes` (of the training process).
+    Gives, nested, `recipe`, `data`, `train` and `validation` (`n_images`; of the latter also
+    `accuracy` after the last epoch and `split`), `test` and `test_simple` (see
+    `Evaluation.to_dict`), `epochs`, `parameters`, `seconds` (`train`, `evaluate`),
+    `peak_memory_bytes` (of the training process).
     """
     history, parts = run.history, run.split.value_counts()
     training, data = run.settings["training"], run.settings["data"]

@@ -17,21 +17,19 @@ from wbc_helpers.runs.backend import Runtime
 class Recipe:
     """A network, built by `classify.networks`, and how it is trained unless told otherwise.
 
+    What `TrainingSettings` has too is its default there.
+
     Attributes
     ----------
     name, title : str
         Short name, as in `RECIPE=`, and one for people.
-    epochs, batch_size, learning_rate, optimizer, image_size, validation, validation_fraction
-        Defaults of `TrainingSettings`, and the optimizer.
     readings : dict
         How the recipe fills what its source leaves open.
     sees : str
         What the network is shown: the whole `image`, or the white `cell` cut out of it.
-    views : Views or None
+    views, images_per_epoch
         How training draws new views of each cell from its photograph; None shows the images as
-        they are.
-    images_per_epoch : int or None
-        Views drawn an epoch; None: every image once.
+        they are. Views drawn an epoch; None: as many as there are images.
     schedule : str
         Of the learning rate: `constant`, or `cosine`, which warms up and ends near zero.
     weight_decay : float
@@ -143,31 +141,21 @@ class Settings(Protocol):
 class TrainingSettings:
     """Everything that decides how a run of a recipe comes out, beside the data and the machine.
 
-    Left out, a value is the recipe's own (see `RECIPES`); none is None afterwards.
+    Left out, a value is that of the `recipe`, a key of `RECIPES`; none is None afterwards. One of a
+    wrong type or outside its range raises `InvalidParameter`.
 
     Attributes
     ----------
-    recipe : str
-        Key of `RECIPES`.
-    epochs : int
-        Passes over the training images, 1 to 10,000.
-    batch_size : int
-        Images a step, 1 to 4,096.
+    epochs, batch_size : int
+        Passes over the training images, 1 to 10,000; images a step, 1 to 4,096.
     image_size : (height, width)
         Pixels, each 16 to 1,024.
-    learning_rate : float
-        Above 0, at most 1.
+    learning_rate, validation_fraction : float
+        Above 0, at most 1; and the part of TRAIN that is set aside, above 0 and below 1.
     validation : str
         `random`, the paper's, which is leaky; or `grouped`, by photograph.
-    validation_fraction : float
-        Part of TRAIN set aside, above 0 and below 1.
     seed : int
         Of the split, the initial weights, the order of the images and the dropout; 0 to 2³²−1.
-
-    Raises
-    ------
-    InvalidParameter
-        If a value has a wrong type or lies outside its range.
 
     Examples
     --------
@@ -240,19 +228,9 @@ class TrainingSettings:
 def describe(settings: Settings, data: dict[str, Any], runtime: Runtime | None) -> dict[str, Any]:
     """Put together what `settings.json` records of a run, ready for JSON.
 
-    Parameters
-    ----------
-    settings : TrainingSettings or DetectorSettings
-        What is trained.
-    data : dict
-        `source`, `title`, `drawn`, `digest`, `n_images`, `folder` of the data set.
-    runtime : Runtime or None
-        What it runs on.
-
-    Returns
-    -------
-    dict
-        Keys `created`, `training`, `data`, `runtime`, `versions`.
+    Of TrainingSettings or DetectorSettings, of the data set's `source`, `title`, `drawn`, `digest`,
+    `n_images` and `folder`, and of what it runs on, under `training`, `data` and `runtime`; with
+    `created` and `versions`.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -27,9 +27,11 @@ def fit(
 ) -> folders.Run:
     """Train the network of a run, from the start or from where an interruption left it.
 
-    After every epoch the weights, the optimizer's state and the history are on disk. The same
-    seed on the same machine gives the same history, interrupted or not, on the CPU; a GPU adds
-    numbers in no fixed order, so that there, only the split and the image order are the same.
+    After every epoch the weights, the optimizer's state and the history are on disk. The same seed
+    on the same machine gives the same history, interrupted or not, on the CPU; a GPU adds numbers
+    in no fixed order, so that there, only the split and the image order are the same. What is given
+    back is complete: `model.keras`, `model.weights.h5` and `history.csv`, of these `columns`, are
+    there.
 
     Parameters
     ----------
@@ -41,15 +43,8 @@ def fit(
         The batches' `seed` and `epoch` decide what they draw.
     n_devices : int
         Devices among which Keras splits each batch (see `backend.choose`).
-    columns : sequence of str
-        Of `history.csv`.
     verbose : int
         As for `keras.Model.fit`, as are all others; 2 prints a line an epoch.
-
-    Returns
-    -------
-    folders.Run
-        Complete: `model.keras`, `model.weights.h5` and `history.csv` are there.
 
     Raises
     ------
@@ -166,14 +161,9 @@ def _restore(model: keras.Model, run: folders.Run) -> pd.DataFrame:
 
 
 def warm_cosine(rate: float, n_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Warm up to `rate` over the first tenth of a training, then fall to a hundredth of it.
+    """Warm up to `rate`, the highest, over the first tenth of a training, then fall to a hundredth.
 
-    Parameters
-    ----------
-    rate : float
-        The highest learning rate.
-    n_steps : int
-        Batches of the whole training; what comes after the warm-up follows a cosine.
+    `n_steps` are the batches of the whole training; what comes after the warm-up follows a cosine.
     """
     n_warm = max(n_steps // 10, 1)
     return keras.optimizers.schedules.CosineDecay(

@@ -19,21 +19,10 @@ Build = Callable[[dict[str, Any]], Any]
 
 
 def load(name: str, task: str, build: Build) -> tuple[Any, dict[str, Any]]:
-    """Load a network whose weights ship with the package, and its facts.
+    """Load a network whose weights ship with the package under this name, and its facts.
 
-    Parameters
-    ----------
-    name : str
-        Of the files.
-    task : str
-        A key that the facts of such a network have, and those of others have not.
-    build : callable
-        See `Build`.
-
-    Raises
-    ------
-    InvalidParameter
-        If no such weights ship; the message names those that do.
+    `task` is a key that the facts of such a network have, and those of others have not. Raises
+    `InvalidParameter` if no such weights ship; the message names those that do.
     """
     folder = resources.files("wbc_helpers") / "weights"
     shipped = {}
@@ -56,10 +45,8 @@ def load(name: str, task: str, build: Build) -> tuple[Any, dict[str, Any]]:
 def ship(model: Any, about: dict[str, Any], build: Build, folder: Path, name: str) -> None:
     """Write a network's weights without the optimizer, and its facts, for `load` to find.
 
-    Raises
-    ------
-    BrokenRun
-        If the saved weights, in the network that the facts build, do not give the same answers.
+    Raises `BrokenRun` if the saved weights, in the network that the facts build, do not give the
+    same answers.
     """
     sides = (side or 64 for side in model.input_shape[1:3])
     probe = np.random.default_rng(0).integers(0, 256, (4, *sides, 3), np.uint8)
