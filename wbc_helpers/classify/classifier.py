@@ -56,8 +56,8 @@ class Classifier:
             RGB images of one magnification, each with one white cell; of several the largest is
             named.
         red_cell : float, optional
-            Diameter of the red cells in pixels. By default it is estimated, of a single image to 12
-            % (standard deviation), of many more closely.
+            Diameter of the red cells in pixels. By default it is estimated, to 12 % (standard
+            deviation) of a single image, of many more closely.
 
         Returns
         -------

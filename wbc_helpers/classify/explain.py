@@ -38,14 +38,14 @@ def grad_cam(
 
     The score is the logit, not the probability: where the network is sure, softmax is flat and its
     gradient vanishes. A network that ends in something else than softmax or logits is followed by a
-    logarithm.
+    logarithm. Raises `InvalidParameter` if there is no such layer, it gives no maps, a path leads
+    past it, a class is unknown, or Keras runs on a backend without gradients.
 
     Parameters
     ----------
-    model : keras.Model
-        Functional or sequential, channels last; on TensorFlow, JAX or PyTorch.
-    pixels : ndarray, (n, height, width, 3) uint8
-        RGB at the model's size.
+    model, pixels
+        Functional or sequential, channels last, on TensorFlow, JAX or PyTorch; and RGB, (n, height,
+        width, 3) uint8, at the model's size.
     class_indices : (n,) array_like of int, or int, optional
         Whose score, as an index into `cells.NAMES`; the most probable type of each by default.
     layer : str, optional
@@ -59,12 +59,6 @@ def grad_cam(
         0–1, each map divided by its maximum, resized bilinearly from the layer's own, coarser grid;
         for the `paper` recipe at 48×64 that has 6×8 fields. All zero where nothing in the layer
         spoke for the type.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no such layer, it gives no maps, a path leads past it, a class is unknown, or
-        Keras runs on a backend without gradients.
 
     References
     ----------

@@ -70,21 +70,10 @@ def prepare(
 ) -> Prepared:
     """Find the images of a data set, deal them into parts, and decode what a network is shown.
 
-    Parameters
-    ----------
-    folder, cache_folder : path
-        Of the data set; and see `images.decode`.
-    settings : TrainingSettings
-        Its `recipe` and `image_size` decide what is shown.
-    of_splits : sequence of str
-        Whose images take part.
-    deal : callable
-        From those images' rows and the settings to the part of each.
-
-    Raises
-    ------
-    UnreadableImage, InvalidParameter, NoSpaceLeft, ReadOnlyFolder
-        See `images.decode`; or if the images cannot be dealt.
+    The settings' `recipe` and `image_size` decide what is shown, `of_splits` whose images take
+    part; `deal` leads from those images' rows and the settings to the part of each. For
+    `cache_folder` and errors see `images.decode`; `InvalidParameter` is also raised if the images
+    cannot be dealt.
     """
     everything = splits.add_provenance(find_images(folder))
     rows = everything[everything["split"].isin(of_splits)].reset_index(drop=True)

@@ -198,22 +198,14 @@ def pretrained_cnn(
     learning rate ten times lower than training from nothing. Its batch normalisation stays as
     ImageNet left it: statistics of a few dozen smears would shift every layer at once.
 
+    Of `weights`, `imagenet` takes the file that the environment variable `WBC_BACKBONE_WEIGHTS`
+    names, else downloads them (4 MB, once; Keras keeps them in `~/.keras`, or `KERAS_HOME`). A path
+    is read; None begins at random, for trials without network. Raises `DownloadFailed` if there is
+    no network and no file, and `InvalidParameter` if the images are too small, or the file is
+    missing or holds other weights.
+
     Images have at least 32 pixels each way. See `build`; `readings` are `dropout` (rate, 0–1)
     before the last layer.
-
-    Parameters
-    ----------
-    weights : "imagenet", path or None
-        `imagenet` takes the file that the environment variable `WBC_BACKBONE_WEIGHTS` names, else
-        downloads the weights (4 MB, once; Keras keeps them in `~/.keras`, or `KERAS_HOME`). A path
-        is read; None begins at random, for trials without network.
-
-    Raises
-    ------
-    DownloadFailed
-        If there is no network and no file.
-    InvalidParameter
-        If the images are too small, or the file is missing or holds other weights.
 
     References
     ----------

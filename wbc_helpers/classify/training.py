@@ -127,17 +127,10 @@ def one_hot(cell_types: pd.Series) -> np.ndarray:
 class Batches(keras.utils.PyDataset):
     """Batches of decoded images, in an order that depends on seed and epoch alone.
 
-    Parameters
-    ----------
-    pixels : ndarray, (n_images, height, width, 3) uint8
-        All images; may be memory-mapped; `cell_types` are theirs, see `one_hot`.
-    rows : ndarray of int
-        The images to give out, `batch_size` at a time; the last batch may be smaller.
-    n_devices : int
-        The last batch is cut so that it divides evenly among them: at most `n_devices` − 1 images
-        wait for another epoch's order.
-    seed : int or None
-        Seed of the order; None keeps the order of `rows`.
+    `pixels`, (n_images, height, width, 3) uint8, are all images and may be memory-mapped; for their
+    `cell_types` see `one_hot`. Those of `rows` are given out, `batch_size` at a time, and the last
+    batch is cut so that it divides evenly among `n_devices`: at most `n_devices` − 1 images wait
+    for another epoch's order. Without a seed the order is that of `rows`.
     """
 
     def __init__(self, pixels, cell_types, rows, batch_size, n_devices=1, seed=None):
@@ -215,15 +208,13 @@ def cross_validate(
 
     The folder `runs_dir/name` receives `fold-0` …, each a run of its own with which an interrupted
     cross-validation goes on, then `predictions.csv` and `crossval.json`. Gives the out-of-fold
-    answers, see `classification.tabulate`.
+    answers, see `classification.tabulate`; for parameters not named here see `train_new`.
 
     Parameters
     ----------
     settings : TrainingSettings
         Its `validation` and `validation_fraction` are not used: each fold validates on what it
         holds out.
-    identity, name, data_dir, runs_dir, verbose
-        See `train_new`; the photographs of the data set must be known.
     n_folds : int
         At least 2.
     splits : tuple of str

@@ -63,19 +63,13 @@ class PrecisionRecallCurve:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The scores of one classifier on one set of images; `evaluate` makes it.
+    """The scores of one classifier on one set of images, as `evaluate`, which see, makes it.
 
-    Attributes
-    ----------
-    accuracy, balanced_accuracy, macro_f1 : float
-        0–1: part of the images whose most probable type is the true one; mean recall of the types
-        that are there; mean F1 of those that are there or were predicted.
-    per_class : DataFrame
-        Rows are `cells.NAMES`; columns `precision`, `recall`, `f1` (0–1) and `n_images`.
-    confusion : DataFrame of int
-        Counts; rows are true types, columns predicted ones.
-    true_types, probabilities
-        As `evaluate` took them: (n_images,) str, and (n_images, 4) float64.
+    `accuracy` is the part of the images whose most probable type is the true one,
+    `balanced_accuracy` the mean recall of the types that are there, `macro_f1` the mean F1 of those
+    that are there or were predicted; all 0–1. Rows of `per_class` are `cells.NAMES`, columns
+    `precision`, `recall`, `f1` (0–1) and `n_images`; `confusion` counts, rows are true types,
+    columns predicted ones.
     """
 
     n_images: int
@@ -162,17 +156,9 @@ def plain_rows(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def evaluate(true_types: ArrayLike, probabilities: ArrayLike) -> Evaluation:
     """Compare a classifier's probabilities with the true cell types.
 
-    Parameters
-    ----------
-    true_types : (n_images,) array_like of str
-        One of `cells.NAMES` each.
-    probabilities : (n_images, 4) array_like of float
-        0–1, each row summing to 1, columns in the order of `cells.NAMES`.
-
-    Raises
-    ------
-    InvalidParameter
-        If there are no images, a type is unknown, or the rows do not fit or are no probabilities.
+    Of `true_types`, (n_images,) str, each is one of `cells.NAMES`; `probabilities`, (n_images, 4),
+    are 0–1, each row summing to 1, columns in the order of `cells.NAMES`. Raises `InvalidParameter`
+    if there are no images, a type is unknown, or the rows do not fit or are no probabilities.
 
     Examples
     --------

@@ -239,21 +239,12 @@ def score_detections(
 ) -> DetectionScores:
     """Score boxes against the truth.
 
-    Parameters
-    ----------
-    truth, predictions : DataFrame
-        One row a box: `photograph`, `kind` and `cells.BOX`; of predictions also `score`: how sure
-        the detector is, the more the higher. Do not leave out the unsure ones: average precision
-        asks for them.
-    photographs, kinds
-        All photographs that were looked at, also those without any box, and the kinds of cell that
-        are scored; boxes in others or of others are refused.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is no photograph, a column is missing, a number is not finite, or a box is turned
-        inside out or refused.
+    Both tables have one row a box: `photograph`, `kind` and `cells.BOX`; predictions also `score`:
+    how sure the detector is, the more the higher. Do not leave out the unsure ones: average
+    precision asks for them. `photographs` are all that were looked at, also those without any box,
+    and `kinds` those that are scored: boxes in or of others are refused. Raises `InvalidParameter`
+    for such a box, and if there is no photograph, a column is missing, a number is not finite, or a
+    box is turned inside out.
     """
     names = sorted(set(photographs))
     if not names:

@@ -43,14 +43,11 @@ def intervals(
 ) -> pd.DataFrame:
     """Interval of every score, by photograph and, for comparison, by image.
 
-    Parameters
-    ----------
-    photographs : (n_images,) array_like of str
-        Photograph of each image (`source_id`) or, more careful, group of photographs that overlap
-        (`group_id`). A group that shows two types is drawn with those that show the one it has more
-        images of.
-    n_resamples, confidence, seed
-        How often the photographs are drawn again; between 0 and 1; of the draws.
+    `photographs`, (n_images,) array_like of str, names the photograph of each image (`source_id`)
+    or, more careful, its group of photographs that overlap (`group_id`). A group that shows two
+    types is drawn with those that show the one it has more images of. `n_resamples` says how often
+    they are drawn again, `confidence` is between 0 and 1, and `seed` is that of the draws;
+    `InvalidParameter` is raised if one is out of range, or a photograph is unknown.
 
     Returns
     -------
@@ -60,11 +57,6 @@ def intervals(
         width of the second over that of the first. NaN where a score is undefined, and for the
         interval by photograph where a type has only one: that says nothing of how photographs
         differ.
-
-    Raises
-    ------
-    InvalidParameter
-        If a photograph is unknown, or a number is out of range.
     """
     table, (by_image, by_photograph) = _resample(
         [evaluation], photographs, n_resamples, confidence, seed

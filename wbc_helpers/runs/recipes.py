@@ -30,10 +30,9 @@ class Recipe:
     views, images_per_epoch
         How training draws new views of each cell from its photograph; None shows the images as
         they are. Views drawn an epoch; None: as many as there are images.
-    schedule : str
-        Of the learning rate: `constant`, or `cosine`, which warms up and ends near zero.
-    weight_decay : float
-        Of the optimizer, decoupled from the gradient.
+    schedule, weight_decay
+        Of the learning rate: `constant`, or `cosine`, which warms up and ends near zero; and of the
+        optimizer, decoupled from the gradient.
     label_smoothing : float
         Part of each label that is spread over all types, 0–1: some published labels are doubtful.
     smallest : int

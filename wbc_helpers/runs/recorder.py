@@ -35,10 +35,9 @@ def fit(
 
     Parameters
     ----------
-    run : folders.Run
-        From `folders.start`. Its settings give `epochs`, `batch_size` and `seed`.
-    make_model : callable
-        Builds and compiles the network, once the seed is set.
+    run, make_model
+        From `folders.start`, whose settings give `epochs`, `batch_size` and `seed`; and what builds
+        and compiles the network, once the seed is set.
     batches, validation
         The batches' `seed` and `epoch` decide what they draw.
     n_devices : int
