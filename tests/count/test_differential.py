@@ -161,6 +161,7 @@ def test_no_cell_at_all():
         assert found.table[["low", "high"]].to_numpy().tolist() == [[0, 100]] * 4
         assert set(found.table["verdict"]) == {"unclear"}
         assert "no white cell was named" in str(found)
+    assert "nan" not in str(count_differential(slide(abstained=2)))
 
 
 def test_type_of_a_cell_without_an_answer_does_not_matter():

@@ -85,8 +85,9 @@ class Differential:
             f"{'':12} {'cells':>6} {'per cent':>9}   {self.confidence:.0%} interval   adult range",
         ]
         for name, row in self.table.iterrows():
+            percent = f"{row['percent']:.1f}%" if self.n_cells else "–"
             lines.append(
-                f"{name:12} {row['count']:6,} {row['percent']:8.1f}%   "
+                f"{name:12} {row['count']:6,} {percent:>9}   "
                 f"{row['low']:5.1f} – {row['high']:5.1f}   "
                 f"{row['reference_low']:3g} – {row['reference_high']:3g}"
             )
