@@ -119,7 +119,7 @@ def train_new(
     runs_dir : path
         Folder of all runs; this one goes to its `folders.DETECTORS`.
     parts : Series of str, optional
-        Part by photograph, see `smear_splits`; by default the lists that come with the data, or
+        Part by photograph, see `data.splits`; by default the lists that come with the data, or
         where there are none, a split that keeps overlapping photographs together.
     verbose : int
         See `recorder.fit`.

@@ -178,7 +178,7 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
     except ValueError as error:
         raise InvalidParameter(
             f"{training_catalog['group_id'].nunique()} groups of photographs cannot be dealt into "
-            f"{n_folds!r} folds: {error}."
+            f"{n_folds!r} folds: {str(error).rstrip('.')}."
         ) from error
     return fold
 
