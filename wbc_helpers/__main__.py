@@ -10,18 +10,10 @@ from wbc_helpers.runs.recipes import RECIPES
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command.
+    """Run one command, by default the process's own.
 
-    Parameters
-    ----------
-    arguments : list of str, optional
-        Instead of the process's own.
-
-    Returns
-    -------
-    int
-        Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused
-        before any work.
+    Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused before
+    any work.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -184,13 +176,13 @@ def _count(options: argparse.Namespace) -> int:
     smears.find_photographs(options.folder, options.out)
     reader = detector.load_reader(_whole("ways", options.ways))
     only = None if options.list is None else smears.read_list(options.list)
-    found = smears.count_folder(options.folder, options.out, reader, red_cell, only)
-    drawn = sample.enclosing(found.folder) is not None
-    page = pages.render_counts(found, drawn)
-    told = f"\n{found}\n\nTables:  {found.out}/cells.csv, counts.csv\nPage:    {page}"
+    counted = smears.count_folder(options.folder, options.out, reader, red_cell, only)
+    drawn = sample.enclosing(counted.folder) is not None
+    page = pages.render_counts(counted, drawn)
+    summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv\nPage:    {page}"
     # A folder's name may hold bytes that are no UTF-8.
-    print(told.encode("utf-8", "replace").decode("utf-8"))
-    return 1 if found.failures else 0
+    print(summary.encode("utf-8", "replace").decode("utf-8"))
+    return 1 if counted.failures else 0
 
 
 def _whole(name: str, value: str | None) -> int | None:

@@ -32,33 +32,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def in_colab(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether this Python runs on one of Colab's machines.
-
-    Parameters
-    ----------
-    environment : mapping, optional
-        The environment variables.
-
-    Returns
-    -------
-    bool
-        True in a notebook opened in Colab, and in one that a program executes there.
-    """
+    """Tell whether this Python runs on a Colab machine, in a notebook opened or executed there."""
     return "COLAB_RELEASE_TAG" in environment or "google.colab" in sys.modules
 
 
 def prepare(root: Path) -> None:
-    """Do what a notebook needs before its first import, on Colab only.
+    """Do what a notebook needs before its first import, on Colab only, see `install_missing`.
 
-    Parameters
-    ----------
-    root : Path
-        Folder of the repository, with `requirements.txt`.
-
-    Raises
-    ------
-    InstallationFailed
-        See `install_missing`.
+    `root` is the folder of the repository, with `requirements.txt`.
     """
     if in_colab():
         install_missing(root / "requirements.txt")
@@ -72,30 +53,14 @@ def install_missing(
 ) -> list[str]:
     """Install the requirements that are absent, and change no version that is there.
 
-    Everything installed is handed to pip as a constraint: what is missing either fits to it, or
-    is refused. A requirement that is there in another version than asked for is left alone. On
-    Colab's TPU runtime, and wherever another backend than TensorFlow was chosen, TensorFlow is
-    not installed, since Keras does without it.
+    Everything installed is handed to pip as a constraint: what is missing either fits to it, or is
+    refused. A requirement that is there in another version than asked for is left alone. On Colab's
+    TPU runtime, and wherever another backend than TensorFlow was chosen, TensorFlow is not
+    installed, since Keras does without it.
 
-    Parameters
-    ----------
-    requirements_file : path
-        In pip's format, one requirement a line.
-    skip : tuple of str
-        Names of requirements that are not needed here.
-    environment : mapping, optional
-        The environment variables.
-
-    Returns
-    -------
-    list of str
-        The requirements that were installed, as they stand in the file; often none.
-
-    Raises
-    ------
-    InstallationFailed
-        If pip could not install them, without network or because they do not fit to what is
-        there; the message carries pip's words.
+    `requirements_file` is in pip's format, one requirement a line; those named in `skip` are not
+    needed here. Returns the lines that were installed, often none. Raises `InstallationFailed`,
+    with pip's words, without network or where they do not fit to what is there.
     """
     skipped = {_canonical(name) for name in skip}
     if not _needs_tensorflow(environment):
@@ -146,9 +111,9 @@ _MODULES = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn", "pillow"
 
 def _importable(name: str) -> bool:
     """Tell whether a package is there under another distribution's name, as in tensorflow-cpu."""
-    found = importlib.util.find_spec(_MODULES.get(name, name.replace("-", "_")))
+    spec = importlib.util.find_spec(_MODULES.get(name, name.replace("-", "_")))
     # A folder that an uninstalled package left behind has no origin.
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None
 
 
 def _install(missing: list[str], installed: Mapping[str, str]) -> None:
@@ -182,13 +147,9 @@ def _install(missing: list[str], installed: Mapping[str, str]) -> None:
 def kaggle_secrets(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let the Kaggle client use the account in Colab's Secrets, if there is one.
 
-    Does nothing outside of the Colab page, nor where the environment names an account already.
-    No value is printed, returned or kept elsewhere. No other place in this project reads Secrets.
-
-    Parameters
-    ----------
-    environment : mapping, optional
-        Where `KAGGLE_API_TOKEN`, or `KAGGLE_USERNAME` and `KAGGLE_KEY`, are set.
+    Sets `KAGGLE_API_TOKEN`, or `KAGGLE_USERNAME` and `KAGGLE_KEY`; does nothing outside of the
+    Colab page, nor where the environment names an account already. No value is printed, returned or
+    kept elsewhere. No other place in this project reads Secrets.
     """
     token, *account = KAGGLE_SECRETS
     if environment.get(token) or all(environment.get(name) for name in account):
@@ -226,23 +187,11 @@ def _page_answers() -> bool:
 
 
 def upload_photographs(folder: str | Path) -> Path:
-    """Let a person choose photographs on their own computer, in Colab.
+    """Let a person choose photographs on their own computer, in Colab; the folder they went to.
 
-    Parameters
-    ----------
-    folder : path
-        Made anew each time as `upload-1`, `upload-2`, … in this one, so that nothing that was
-        uploaded before is overwritten or counted with it.
-
-    Returns
-    -------
-    Path
-        The folder with what was uploaded.
-
-    Raises
-    ------
-    InvalidParameter
-        Outside Colab, where photographs need no upload, or if nothing was chosen.
+    That is `upload-1`, `upload-2`, … in `folder`, a new one each time, so that nothing that was
+    uploaded before is overwritten or counted with it. Raises `InvalidParameter` outside Colab,
+    where photographs need no upload, or if nothing was chosen.
     """
     if not in_colab():
         raise InvalidParameter(

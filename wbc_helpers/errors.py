@@ -77,19 +77,9 @@ def is_whole(value: object, low: int, high: float = math.inf) -> bool:
 
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
-    """Refuse what is no whole number from `low` to `high`, both included; return it as an int.
+    """Return a whole number from `low` to `high` as an int, or raise `InvalidParameter`.
 
-    Parameters
-    ----------
-    name : str
-        Of the parameter, for the message.
-    value : object
-        Expected: a whole number, Python's or NumPy's.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is anything else.
+    `value` may be Python's or NumPy's; both ends are included; `name` is for the message.
     """
     if not is_whole(value, low, high):
         extent = f"from {low:,} to {high:,}" if high < math.inf else f"of at least {low:,}"
@@ -98,21 +88,9 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
 
 
 def check_fraction(name: str, value: Any, includes_one: bool = False) -> None:
-    """Refuse what is no number between 0 and 1.
+    """Raise `InvalidParameter` unless a number lies above 0 and below 1, or is 1 where that counts.
 
-    Parameters
-    ----------
-    name : str
-        Of the parameter, for the message.
-    value : object
-        Expected: a number above 0 and below 1.
-    includes_one : bool
-        Allow 1, too.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is anything else.
+    `name` is the parameter's, for the message.
     """
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
     if not (0 < number < 1 or (includes_one and number == 1)):
@@ -123,22 +101,7 @@ def check_fraction(name: str, value: Any, includes_one: bool = False) -> None:
 
 
 def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
-    """Refuse what is none of the choices.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter, for the message.
-    value : object
-        Expected: one of `choices`.
-    choices : sequence
-        What there is to choose from.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is anything else.
-    """
+    """Raise `InvalidParameter` if `value` is none of `choices`; `name` is for the message."""
     if value not in choices:
         raise InvalidParameter(
             f"{name}={value!r} is not usable. Expected one of {', '.join(map(str, choices))}."
@@ -146,26 +109,10 @@ def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
 
 
 def check_folder(name: str, value: object, root: Path) -> Path:
-    """Check the name of a folder that a person gave.
+    """Make the path of a folder that a person gave absolute; it need not exist.
 
-    Parameters
-    ----------
-    name : str
-        Of the parameter, for the message.
-    value : object
-        Expected: a path; `~` stands for the home folder.
-    root : Path
-        Folder from which a relative path is meant.
-
-    Returns
-    -------
-    Path
-        Absolute. The folder need not exist.
-
-    Raises
-    ------
-    InvalidParameter
-        If it is no path, or a file stands there.
+    `~` stands for the home folder, a relative path is meant from `root`, `name` is the parameter's,
+    for the message. Raises `InvalidParameter` if it is no path, or a file stands there.
     """
     if not isinstance(value, str | Path) or not str(value).strip():
         raise InvalidParameter(

@@ -33,13 +33,7 @@ _BAR = re.compile(r"([\w ]+):\s+(\d+%).*?\[.*?<([\d:]+|\?)")
 
 
 def notebooks_folder(root: Path = ROOT) -> Path:
-    """Folder of the notebooks: the clone's, else the one that the package was installed with.
-
-    Raises
-    ------
-    DataNotFound
-        If neither is there.
-    """
+    """Folder of the notebooks: the clone's, else the package's; else raise `DataNotFound`."""
     installed = Path(sysconfig.get_path("data"), "share", "wbc_helpers", "notebooks")
     for folder in (root / "notebooks", installed):
         if (folder / f"{NOTEBOOKS[0]}.ipynb").is_file():
@@ -65,33 +59,15 @@ def execute(
     data_dir: str | Path = "data",
     runs_dir: str | Path = "runs",
 ) -> bool:
-    """Fetch the data, execute the notebooks, render the report, and say how it went.
+    """Fetch the data, execute `NOTEBOOKS`, render the report; whether all went through.
 
-    Settings and name are checked against an existing run before any work starts. Started again
-    with the same name and settings, an interrupted run goes on where it was.
+    If one did not, the report shows where. Settings and name are checked against an existing run
+    before any work starts. Started again with the same name and settings, an interrupted run goes
+    on where it was. `source` is that of `sources.fetch`, `run` the name, by default that of
+    `default_name`; relative folders are meant from the working folder.
 
-    Parameters
-    ----------
-    settings : TrainingSettings
-        What to train.
-    source : str
-        As for `sources.fetch`.
-    run : str, optional
-        Name of the run; by default that of `default_name`.
-    data_dir, runs_dir : path
-        Relative ones are meant from the working folder.
-
-    Returns
-    -------
-    bool
-        Whether all of `NOTEBOOKS` went through. If one did not, the report shows where.
-
-    Raises
-    ------
-    RunExists
-        If the run exists with other settings or data.
-    WbcError
-        Whatever `sources.fetch` refuses.
+    Raises `RunExists` if the run exists with other settings or data, and what `sources.fetch`
+    raises.
     """
     data_dir, runs_dir = (Path(folder).expanduser().absolute() for folder in (data_dir, runs_dir))
     if run is not None:
@@ -101,8 +77,8 @@ def execute(
     print(sources.banner(identity.source), flush=True)
     run = run or default_name(settings, identity.source.name)
     run_folder = folders.folder_of(run, runs_dir)
-    wanted = describe(settings, {"digest": identity.digest}, runtime=None)
-    existing = folders.find(run, runs_dir, wanted)
+    record = describe(settings, {"digest": identity.digest}, runtime=None)
+    existing = folders.find(run, runs_dir, record)
     if existing and existing.is_complete and _is_whole(run_folder):
         print(f"The run {run!r} is finished; nothing is done twice.", flush=True)
         went_through = True

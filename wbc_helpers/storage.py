@@ -14,22 +14,9 @@ from wbc_helpers.errors import NoSpaceLeft, ReadOnlyFolder
 
 
 def make_folder(folder: str | Path) -> Path:
-    """Make a folder, and those above it, unless it is there.
+    """Make a folder, `~` for the home folder, and those above it; its absolute path.
 
-    Parameters
-    ----------
-    folder : path
-        `~` stands for the home folder.
-
-    Returns
-    -------
-    Path
-        Absolute.
-
-    Raises
-    ------
-    ReadOnlyFolder, NoSpaceLeft
-        If it cannot be made.
+    Raises `ReadOnlyFolder` or `NoSpaceLeft` if it cannot be made.
     """
     folder = Path(folder).expanduser().absolute()
     with named_errors(folder):
@@ -41,12 +28,8 @@ def make_folder(folder: str | Path) -> Path:
 def named_errors(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `target` into named errors.
 
-    Raises
-    ------
-    NoSpaceLeft
-        If the disk, or the user's share of it, is full.
-    ReadOnlyFolder
-        If there is no permission to write, or the file system is read-only.
+    Raises `NoSpaceLeft` if the disk, or the user's share of it, is full; `ReadOnlyFolder` if there
+    is no permission to write, or the file system is read-only.
     """
     try:
         yield
@@ -68,22 +51,8 @@ def named_errors(target: Path) -> Iterator[None]:
 def atomic_file(target: str | Path, n_bytes: int = 0) -> Iterator[Path]:
     """Write a file under a temporary name and give it its own only when it is complete.
 
-    Parameters
-    ----------
-    target : path
-        The file to write; replaced in one step if it exists.
-    n_bytes : int
-        Bytes that will be needed, checked beforehand.
-
-    Yields
-    ------
-    Path
-        The temporary file to write to, in the same folder, with the same suffix.
-
-    Raises
-    ------
-    NoSpaceLeft, ReadOnlyFolder
-        See `named_errors`.
+    Yields the temporary file, in the same folder, with the same suffix; `target` is replaced in one
+    step if it exists. That `n_bytes` are free is checked beforehand. Raises as `named_errors` does.
     """
     target = Path(target)
     with named_errors(target):

@@ -45,33 +45,24 @@ SCORES = ("accuracy", "balanced_accuracy", "macro_f1", "kappa")
 def judge(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     """Compare the published label of each photograph with what a network says that never saw it.
 
-    A photograph is judged once, by the mean probability of its images, however many there are.
-    Its label is doubtful if the network is more sure of another type than it usually is of that
-    type's own photographs (off the diagonal of the confident joint [1]_, see the module), or if
-    its images lie under more than one type, which one white cell cannot be, whatever a network
-    says. The latter have no part in what is usual.
+    A photograph is judged once, by the mean probability of its images, however many there are. Its
+    label is doubtful if the network is more sure of another type than it usually is of that type's
+    own photographs (off the diagonal of the confident joint [1]_, see the module), or if its images
+    lie under more than one type, which one white cell cannot be, whatever a network says. The
+    latter have no part in what is usual.
 
-    Parameters
-    ----------
-    out_of_fold : DataFrame
-        One row an image, columns `classification.COLUMNS`; each answer from a network that was
-        trained on no image of this photograph, nor of one that overlaps it. Answers for images
-        that a network trained on would only repeat their labels.
+    `out_of_fold` has a row an image, columns `classification.COLUMNS`; each answer from a network
+    that was trained on no image of this photograph, nor of one that overlaps it: it would only
+    repeat the labels.
 
-    Returns
-    -------
-    DataFrame
-        One row a photograph, columns `COLUMNS`: the doubtful ones first, then by rising margin.
-        `cell_type` is the published label, where there are several the least probable of them,
-        and `also_under` names the others (NA as a rule); `suggested` is the most probable other
-        type; `self_confidence` and `p_suggested` are their probabilities, 0–1, and `margin`,
-        from -1 to 1, is the first less the second.
+    Returns one row a photograph, columns `COLUMNS`: the doubtful ones first, then by rising margin.
+    `cell_type` is the published label, where there are several the least probable of them, and
+    `also_under` names the others (NA as a rule); `suggested` is the most probable other type;
+    `self_confidence` and `p_suggested` are their probabilities, 0–1, and `margin`, from -1 to 1, is
+    the first less the second.
 
-    Raises
-    ------
-    InvalidParameter
-        If a column, a photograph's name or a probability is missing, a file is listed twice, or
-        fewer than two types are published.
+    Raises `InvalidParameter` if a column, a photograph's name or a probability is missing, a file
+    is listed twice, or fewer than two types are published.
     """
     # It takes two seconds, which no other use of this module should pay.
     from cleanlab.filter import find_label_issues
@@ -127,21 +118,12 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
     much hangs on these labels, and is no score to report alone.
 
     The predictions are those that were judged, see `judge`, or another run's on the same
-    photographs.
+    photographs. Rows are `images` and `photographs` (level `unit`), each `as published` and
+    `without doubtful` (level `labels`); columns `n` and `SCORES`, NaN where undefined. A photograph
+    under two types counts under each, see `classification.by_photograph`.
 
-    Returns
-    -------
-    DataFrame
-        Rows `images` and `photographs` (level `unit`), each `as published` and `without doubtful`
-        (level `labels`); columns `n` and `SCORES`, NaN where undefined. A photograph under two
-        types counts under each, see `classification.by_photograph`.
-
-    Raises
-    ------
-    InvalidParameter
-        See `judge`; or if nothing would be left.
-    DataMismatch
-        If a photograph was not judged.
+    Raises as `judge`; `InvalidParameter` also if nothing would be left, `DataMismatch` if a
+    photograph was not judged.
     """
     evaluation, _ = _checked(predictions)
     photograph = predictions["source_id"].astype(str).to_numpy()
@@ -175,12 +157,7 @@ def scores_with_and_without(predictions: pd.DataFrame, judged: pd.DataFrame) -> 
 def crop_white_cells(paths: pd.Series, size: int = 192) -> list[np.ndarray]:
     """Cut the white cells out of photographs, or images made from them, to look at (`read_crop`).
 
-    Parameters
-    ----------
-    paths : Series of str
-        One file each.
-    size : int
-        Side of a crop in pixels.
+    `paths` are one file each, `size` is the side of a crop in pixels.
     """
     # Photographs and the images made from them differ in size, and so in scale.
     shapes = pd.Series([images.read_image(path).shape for path in paths], index=paths.index)

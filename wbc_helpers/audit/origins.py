@@ -48,20 +48,15 @@ class AuditReport:
         none were), and `across` (bool): whether one is TRAIN's, the other TEST's.
     photographs : DataFrame
         Number of photographs by split and cell type, with totals `all`.
-    n_photographs : int
-        Photographs in the archive.
-    unused : tuple of str
-        Photographs from which no image was made.
-    not_in_archive : tuple of str
-        Photographs that `labels.csv` lists but the archive lacks.
-    two_white_cells : tuple of str
-        Photographs with two white cells, by their label or by their nuclei.
+    n_photographs, unused, not_in_archive, two_white_cells
+        Photographs in the archive: how many; from which no image was made; that `labels.csv` lists
+        but the archive lacks; with two white cells, by their label or by their nuclei.
     repeated_files : tuple of tuple of str
         Files of the same content.
     label_conflicts : DataFrame
         Pairs of photographs that show the same white cell, and whose images lie in folders of
-        different cell types: `first`, `first_cell_type`, `second`, `second_cell_type`. A
-        photograph whose images lie in two folders is paired with itself.
+        different cell types: `first`, `first_cell_type`, `second`, `second_cell_type`. A photograph
+        whose images lie in two folders is paired with itself.
     deviations : DataFrame or None
         Where this differs from the table in the package, see `compare`; None for other data.
     seconds : float
@@ -190,14 +185,8 @@ def require_photographs(catalog: pd.DataFrame) -> None:
 def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditReport:
     """Find out from the pixels what the images of a data set, with its photographs, show.
 
-    Raises
-    ------
-    DataNotFound
-        If the images or the photographs are not there.
-    DataMismatch
-        If a class folder is missing, empty or unknown.
-    UnreadableImage
-        If an image or a photograph is not complete.
+    Raises `DataNotFound` if either are not there, `DataMismatch` if a class folder is missing,
+    empty or unknown, `UnreadableImage` if an image or a photograph is not complete.
     """
     begun = time.monotonic()
     catalog = find_images(folder)
@@ -382,13 +371,10 @@ def assign_sources(
     and those that show one field become a group `missing_1`, `missing_2`, … : a photograph that is
     not there.
 
-    Returns
-    -------
-    DataFrame
-        One row an image, in the catalog's order. `file`; `source_id` (NA where ambiguous or
-        unknown); `inliers` and `residual` (grey levels) of the best photograph, or, in a group
-        of a missing one, `inliers` with another image of it; the same of the runner-up, with
-        `runner_up_id`; the map `AFFINE` (NaN where there is no photograph); `ambiguous`.
+    Returns one row an image, in the catalog's order: `file`; `source_id` (NA where ambiguous or
+    unknown); `inliers` and `residual` (grey levels) of the best photograph, or, in a group of a
+    missing one, `inliers` with another image of it; the same of the runner-up, with `runner_up_id`;
+    the map `AFFINE` (NaN where there is no photograph); `ambiguous`.
     """
     names = list(photographs)
     pictures = [photographs[name] for name in names]
@@ -485,12 +471,8 @@ def compare(recomputed: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     by which the two maps move a corner of a 320×240 photograph apart. Maps differ if that exceeds
     `overlaps.TOLERANCE`, with which they are fitted.
 
-    Raises
-    ------
-    InvalidParameter
-        If a table lacks a column, or lists a file twice.
-    DataMismatch
-        If the tables have no file in common.
+    Raises `InvalidParameter` if a table lacks a column or lists a file twice, `DataMismatch` if the
+    tables have no file in common.
     """
     columns = ["file", "source_id", "group_id", *AFFINE]
     for table in (recomputed, expected):

@@ -85,13 +85,7 @@ def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.
     """Read all photographs in a folder's `JPEGImages` at half size, that of images made from them.
 
     Returns RGB, (height, width, 3) uint8, averaged over 2×2 pixels, by name, in the order of names.
-
-    Raises
-    ------
-    DataNotFound
-        If there are no photographs.
-    UnreadableImage
-        If one of them is not a complete image.
+    Raises `DataNotFound` without photographs, `UnreadableImage` if one is not a complete image.
     """
     paths = find_photographs(folder)
     if not paths:
@@ -111,14 +105,11 @@ def find_overlaps(
 
     Photographs of different sizes are taken for different microscopes and not compared.
 
-    Returns
-    -------
-    DataFrame
-        One row a pair. `first`, `second`: names. `shift_x`, `shift_y` (int): what lies at x, y
-        in the first lies at x + shift_x, y + shift_y in the second, in pixels at half size.
-        `shared`: part of the frame that both show, 0–1. `distinctness` and `correlation`: the
-        evidence, see `MIN_DISTINCTNESS` and `MIN_CORRELATION`. `same_cell` (bool): whether a white
-        cell's nucleus lies in the shared part, at the same place in both.
+    Returns one row a pair. `first`, `second`: names. `shift_x`, `shift_y` (int): what lies at x, y
+    in the first lies at x + shift_x, y + shift_y in the second, in pixels at half size. `shared`:
+    part of the frame that both show, 0–1. `distinctness` and `correlation`: the evidence, see
+    `MIN_DISTINCTNESS` and `MIN_CORRELATION`. `same_cell` (bool): whether a white cell's nucleus
+    lies in the shared part, at the same place in both.
     """
     names = list(photographs)
     pairs = []

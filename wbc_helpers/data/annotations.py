@@ -81,16 +81,11 @@ def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES
 
     VOC counts pixels from 1 and includes both ends: a box from `xmin` to `xmax` becomes one from
     `x_min` = xmin − 1 to `x_max` = xmax. Photograph and XML belong together by their file names.
+    Photographs are in the order of their names, boxes in that of their file.
 
-    Photographs are in the order of their names, boxes in that of their file. Each of `kinds`, the
-    names of the boxes to read, must occur.
-
-    Raises
-    ------
-    DataNotFound
-        If there is no photograph with an annotation.
-    DataMismatch
-        If a kind never occurs: a detector would learn that its cells are background.
+    Raises `DataNotFound` if there is no photograph with an annotation; `DataMismatch` if one of
+    `kinds`, the names of the boxes to read, never occurs: a detector would learn that its cells are
+    background.
     """
     root = smears_folder(folder)
     paths = {path.stem: path for path in find_photographs(root)}

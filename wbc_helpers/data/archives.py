@@ -55,25 +55,14 @@ def unpack_once(
 ) -> Path:
     """Unpack an archive below a folder, unless that was done before; give back the folder.
 
-    Parameters
-    ----------
-    data_dir : Path
-        Made if needed. A folder named like the archive is made in it; if something else has that
-        name, digits of the archive's SHA-256 are added.
-    origin : str
-        Name of the source, noted in the folder; `local` if the archive came from the user.
-    is_wanted : callable
-        Tells from the paths of an archive's files and folders, each with `/` at both ends, whether
-        it holds the data; if not, nothing is unpacked.
-    wanted : str
-        What the data look like, for the message.
+    A folder named like the archive is made in `data_dir`, itself made if needed; if something else
+    has that name, digits of the archive's SHA-256 are added. `origin`, the source's name, is noted
+    in it; `local` if the archive came from the user. `is_wanted` tells from the paths of an
+    archive's files and folders, each with `/` at both ends, whether it holds the data; `wanted` is
+    what these look like, for the message.
 
-    Raises
-    ------
-    DataNotFound
-        If the archive does not hold the data.
-    BrokenArchive, UnsafeArchive, NoSpaceLeft, ReadOnlyFolder
-        See `unpack`.
+    Raises `DataNotFound`, with nothing unpacked, if the archive does not hold the data, and as
+    `unpack`.
     """
     stamp = archive.stat()
     facts = {"name": archive.name, "size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}
@@ -196,38 +185,24 @@ def inspect(archive: str | Path) -> list[Member]:
 
     Whether it is a .zip or a .tar.gz file is told by content, not by name.
 
-    Raises
-    ------
-    DataNotFound
-        If there is no such file.
-    BrokenArchive
-        If it is truncated, damaged or not an archive.
-    UnsafeArchive
-        If it holds absolute names, `..`, drive letters, links, devices, encrypted or clashing
-        members, or exceeds a limit above.
+    Raises `DataNotFound` if there is no such file; `BrokenArchive` if it is truncated, damaged or
+    not an archive; `UnsafeArchive` if it holds absolute names, `..`, drive letters, links, devices,
+    encrypted or clashing members, or exceeds a limit above.
     """
     with _opened(Path(archive)) as (members, _):
         return members
 
 
 def unpack(archive: str | Path, folder: str | Path, progress: bool = True) -> int:
-    """Unpack an archive into an empty folder; the number of files written.
+    """Unpack an archive into an empty folder, made if needed; the number of files written.
 
-    Parameters
-    ----------
-    folder : path
-        Made if needed; must be empty. Half-filled if unpacking fails: use `atomic_folder` around
-        it where others may look.
+    The folder is half-filled if unpacking fails: use `atomic_folder` around it where others may
+    look.
 
-    Raises
-    ------
-    DataNotFound, BrokenArchive, UnsafeArchive
-        See `inspect`; all of `UnsafeArchive` before anything is written. `BrokenArchive` also for
-        a member whose content does not match its checksum; the message names it.
-    NoSpaceLeft
-        If the disk is too full for all of it (checked before anything is written), or fills up.
-    ReadOnlyFolder
-        If the folder cannot be written to, or is not empty.
+    Raises as `inspect`, all of `UnsafeArchive` before anything is written; `BrokenArchive` also for
+    a member whose content does not match its checksum, by name; `NoSpaceLeft` if the disk is too
+    full for all of it (checked before anything is written), or fills up; `ReadOnlyFolder` if the
+    folder cannot be written to, or is not empty.
     """
     archive, folder = Path(archive), Path(folder).expanduser().absolute()
     with _opened(archive) as (members, open_member):
@@ -269,15 +244,11 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     """Fill a folder under a temporary name and give it its own only when it is complete.
 
     The temporary folder to fill stands beside the target, which must not exist, or be empty; it is
-    removed if filling it fails. What a process that was killed left behind is removed first; what
-    a living one is filling is left alone.
+    removed if filling it fails. What a process that was killed left behind is removed first; what a
+    living one is filling is left alone.
 
-    Raises
-    ------
-    ReadOnlyFolder
-        If the target exists (nothing is overwritten) or cannot be made.
-    NoSpaceLeft
-        If the disk is full.
+    Raises `ReadOnlyFolder` if the target exists (nothing is overwritten) or cannot be made,
+    `NoSpaceLeft` if the disk is full.
     """
     target = Path(target).expanduser().absolute()
     storage.make_folder(target.parent)

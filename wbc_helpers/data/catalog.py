@@ -34,10 +34,7 @@ _PHOTOGRAPH_FOLDERS = (".", "dataset-master", "dataset-master/dataset-master")
 def images_folder(folder: str | Path) -> Path:
     """Find the folder that holds `TRAIN` and `TEST`: the one given, or up to three levels below.
 
-    Raises
-    ------
-    DataNotFound
-        If there is no such folder, or no `TRAIN` and `TEST` at a known depth.
+    Raises `DataNotFound` if there is no such folder, or no `TRAIN` and `TEST` at a known depth.
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
@@ -60,19 +57,12 @@ def images_folder(folder: str | Path) -> Path:
 def find_images(folder: str | Path) -> pd.DataFrame:
     """List every image of a data set, wherever `images_folder` finds it.
 
-    Returns
-    -------
-    DataFrame
-        One row an image, ordered by split (`SPLITS`), then file name. Columns: `path` (str,
-        absolute), `file` (str, relative to the images folder), `split`, `cell_type`
-        (categorical, one of `cells.NAMES`).
+    One row an image, ordered by split (`SPLITS`), then file name. Columns: `path` (str, absolute),
+    `file` (str, relative to the images folder), `split`, `cell_type` (categorical, one of
+    `cells.NAMES`).
 
-    Raises
-    ------
-    DataNotFound
-        If the layout is not recognised.
-    DataMismatch
-        If a class folder is missing, empty or unknown; the message names them all.
+    Raises `DataNotFound` if the layout is not recognised; `DataMismatch` if class folders are
+    missing, empty or unknown, naming them all.
     """
     root = images_folder(folder)
     problems, rows = [], []
@@ -146,10 +136,7 @@ _DEEPEST = 3
 def smears_folder(folder: str | Path) -> Path:
     """Find the folder that holds `JPEGImages` and `Annotations`, up to three levels below.
 
-    Raises
-    ------
-    DataNotFound
-        If there is no such folder, or more than one at the same depth.
+    Raises `DataNotFound` if there is no such folder, or more than one at the same depth.
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
@@ -198,10 +185,7 @@ def is_junk(name: str) -> bool:
 def digest_files(root: Path, names: Iterable[str], progress: bool = False) -> dict[str, str]:
     """SHA-256 of each file in these files and folders of `root`, by relative path, sorted.
 
-    Raises
-    ------
-    UnreadableImage
-        If a file cannot be read; the message names it.
+    Raises `UnreadableImage`, with its name, if a file cannot be read.
     """
     files = sorted(_files(root, names))
     digests = digest_paths([root / file for file in files], progress)

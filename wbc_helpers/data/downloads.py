@@ -41,25 +41,13 @@ def download(
     """Download a file, unless it is there already; its absolute path.
 
     A download that was cut off begins anew: GitHub packs its archives as they are asked for, says
-    neither how long they are nor gives a part of one.
+    neither how long they are nor gives a part of one. `address` is `https://…`; a proxy named in
+    the environment is used. The folder of `target` is made once there is an answer, and the file
+    gets its name when it is complete. Beyond `largest` bytes it is given up; `what_else` a person
+    can do is for the message.
 
-    Parameters
-    ----------
-    address : str
-        `https://…`; a proxy named in the environment is used.
-    target : path
-        The file; its folder is made once there is an answer. It gets its name when it is complete.
-    largest : int
-        Bytes beyond which the download is given up.
-    what_else : str
-        What a person can do instead, for the message.
-
-    Raises
-    ------
-    DownloadFailed
-        If there is no answer, a refusal, a silence of `STALL_SECONDS`, or too much.
-    NoSpaceLeft, ReadOnlyFolder
-        If it cannot be written.
+    Raises `DownloadFailed` if there is no answer, a refusal, a silence of `STALL_SECONDS`, or too
+    much; `NoSpaceLeft` or `ReadOnlyFolder` if it cannot be written.
     """
     target = Path(target).expanduser().absolute()
     if target.is_file():
@@ -148,23 +136,13 @@ def download_from_kaggle(
 ) -> Path:
     """Download a data set's zip file: without an account, then with the user's.
 
-    Parameters
-    ----------
-    dataset : str
-        `owner/name` on Kaggle.
-    folder : path
-        Where the archive goes; made if needed. What an interrupted download left there is
-        continued, and an archive that is whole is not asked for again.
-    n_bytes : int
-        Bytes of the data. Twice as many must be free, for the archive and for unpacking it.
+    `dataset` is `owner/name` on Kaggle; `folder`, made if needed, is where the archive goes. What
+    an interrupted download left there is continued, and an archive that is whole is not asked for
+    again. Twice `n_bytes`, those of the data, must be free, for the archive and for unpacking it.
 
-    Raises
-    ------
-    DownloadFailed
-        If Kaggle does not answer (known within seconds), refuses, or sends nothing for
-        `STALL_SECONDS`; the message says what the client said last, without secrets.
-    NoSpaceLeft, ReadOnlyFolder
-        If the archive cannot be written.
+    Raises `DownloadFailed` if Kaggle does not answer (known within seconds), refuses, or sends
+    nothing for `STALL_SECONDS`, with what the client said last, without secrets; `NoSpaceLeft` or
+    `ReadOnlyFolder` if the archive cannot be written.
     """
     archive = Path(folder).expanduser().absolute() / f"{dataset.split('/')[1]}.zip"
     if _is_whole(archive):

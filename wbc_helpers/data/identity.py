@@ -74,26 +74,13 @@ class Identity:
 
 
 def identify(folder: str | Path, progress: bool = False, holds: Holds = "images") -> Identity:
-    """Find out what a folder is, by content, see `sources.recognise`.
+    """Find out what a folder is, by content, see `sources.recognise` and, for `holds`, `Source`.
 
     Everything in which it differs from published data is named; of a folder that is somebody's own
-    nothing is known.
+    nothing is known. `folder` is as `sources.fetch` returns it.
 
-    Parameters
-    ----------
-    folder : path
-        As `sources.fetch` returns it.
-    progress : bool
-        Show a progress bar.
-    holds : str
-        What to look for: `images` or `photographs`, see `sources.Source`.
-
-    Raises
-    ------
-    DataNotFound
-        If it holds no such data, see `catalog.images_folder` and `smears_folder`.
-    UnreadableImage
-        If a file cannot be read.
+    Raises `DataNotFound` if it holds no such data, see `catalog.images_folder` and `smears_folder`;
+    `UnreadableImage` if a file cannot be read.
     """
     folder = Path(folder).expanduser().absolute()
     digests, beside = _digest(folder, holds, progress)
@@ -185,12 +172,8 @@ def verify(
 ) -> Identity:
     """Identify a folder, and refuse a copy of published data that is not as published.
 
-    Parameters are those of `identify`; with `strict=False` deviations do not raise.
-
-    Raises
-    ------
-    DataMismatch
-        If files of a published data set are missing, changed or extra; the message names them.
+    Raises as `identify`; unless `strict=False`, also `DataMismatch` if files of a published data
+    set are missing, changed or extra, naming them.
     """
     identity = identify(folder, progress, holds)
     if strict and identity.deviations:

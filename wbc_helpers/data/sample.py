@@ -58,36 +58,20 @@ _IMAGES = Path("dataset2-master/dataset2-master/images")
 
 
 def draw_sample(folder: str | Path, seed: int = 0, progress: bool = False) -> Path:
-    """Draw the embedded sample, or leave it as it is where it was drawn before.
+    """Draw the embedded sample, or leave it as it is where it was drawn before; its absolute path.
 
-    A drawing cut off leaves no sample. Nothing that exists is ever changed or deleted.
+    A drawing cut off leaves no sample. Nothing that exists is ever changed or deleted. The same
+    seed, 0 or more, gives the same bytes on the same machine with the same packages.
 
-    Parameters
-    ----------
-    folder : path
-        Must not exist yet, or be the complete sample of this version and seed.
-    seed : int
-        0 or more. The same seed gives the same bytes on the same machine with the same packages.
+    The folder holds `dataset-master/dataset-master` (`JPEGImages` 640×480, `Annotations` in VOC
+    XML, `labels.csv`), `dataset2-master/dataset2-master/images` (`TRAIN`, `TEST`, `TEST_SIMPLE`,
+    320×240), `provenance.csv` (see `truth`) and `sample.json`: version, seed, the photographs of
+    each split, and `overlaps`, pairs of photographs of one field with their shift (x, y): what the
+    first shows at (x, y) of its 640×480 pixels, the second shows at (x, y) minus the shift.
 
-    Returns
-    -------
-    Path
-        `folder`, absolute. It holds `dataset-master/dataset-master` (`JPEGImages` 640×480,
-        `Annotations` in VOC XML, `labels.csv`), `dataset2-master/dataset2-master/images`
-        (`TRAIN`, `TEST`, `TEST_SIMPLE`, 320×240), `provenance.csv` (see `truth`) and
-        `sample.json`: version, seed, the photographs of each split, and `overlaps`, pairs of
-        photographs of one field with their shift (x, y): what the first shows at (x, y) of its
-        640×480 pixels, the second shows at (x, y) minus the shift.
-
-    Raises
-    ------
-    InvalidParameter
-        If the seed is no integer of 0 or more.
-    DataMismatch
-        If `folder` exists and is something else: a user's own, another version or seed, or a
-        sample of which files are missing.
-    NoSpaceLeft, ReadOnlyFolder
-        If it cannot be written; nothing is left behind.
+    Raises `InvalidParameter` if the seed is no integer of 0 or more; `DataMismatch` if `folder`
+    exists and is something else: a user's own, another version or seed, or a sample of which files
+    are missing; `NoSpaceLeft` or `ReadOnlyFolder` if it cannot be written; nothing is left behind.
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InvalidParameter(f"seed={seed!r}: expected an integer of 0 or more, such as seed=0.")
@@ -132,16 +116,9 @@ def overlaps(folder: str | Path) -> pd.DataFrame:
 def truth(folder: str | Path) -> pd.DataFrame:
     """Which photograph each image of a drawn sample was made from, and how.
 
-    Returns
-    -------
-    DataFrame
-        One row an image. `file`: relative to the folder of the splits, such as
-        `TRAIN/EOSINOPHIL/_0_1.jpeg`; `source_id`: name of the photograph; `AFFINE`: float64.
-
-    Raises
-    ------
-    DataNotFound
-        If the folder is no drawn sample.
+    One row an image. `file`: relative to the folder of the splits, such as
+    `TRAIN/EOSINOPHIL/_0_1.jpeg`; `source_id`: name of the photograph; `AFFINE`: float64. Raises
+    `DataNotFound` if the folder is no drawn sample.
     """
     path = Path(folder).expanduser() / _PROVENANCE
     if not is_sample(folder) or not path.is_file():

@@ -157,7 +157,9 @@ def fetch(
     progress: bool = True,
     holds: Holds = "images",
 ) -> Path:
-    """Get data, once: a second call finds what the first one fetched.
+    """Get data, once: a second call finds what the first one fetched. Returns the absolute folder.
+
+    See `catalog.images_folder` and `smears_folder` for what is in it.
 
     Parameters
     ----------
@@ -170,22 +172,13 @@ def fetch(
         not keep it from trying the download again.
     data_dir : path
         Where data are kept; made if needed. Nothing in it is overwritten.
-    progress : bool
-        Show progress bars.
     holds : str
         `images` or `photographs`, see `Source`.
 
-    Returns
-    -------
-    Path
-        The folder of the data set, absolute, see `catalog.images_folder` and `smears_folder`.
-
     Raises
     ------
-    InvalidParameter
-        If the source is none of these.
-    DataNotFound
-        If there is nothing at the path, or no such data in it.
+    InvalidParameter, DataNotFound
+        If the source is none of these; if there is nothing at the path, or no such data in it.
     DownloadFailed
         If a source was asked for by name and did not give the data.
     DataMismatch
@@ -334,13 +327,11 @@ def _digests(folder: Path, holds: str) -> dict[str, str]:
 
 
 def recognise(folder: str | Path, holds: Holds, digests: Mapping[str, str]) -> Source:
-    """Tell which source a folder is of, by content.
+    """Tell which source a folder, as `fetch` returns it, is of, by `digests` of what counts.
 
     It is a published one if at least half of its images (of photographs: of their annotations,
     because the same photographs come from Kaggle with only red cells boxed) are, name and content;
     or if it was fetched as such. Otherwise it is somebody's own.
-
-    `folder` is as `fetch` returns it, `digests` are of the files that count.
     """
     layout = LAYOUTS[holds]
     root = layout.root(Path(folder))

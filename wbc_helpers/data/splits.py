@@ -38,19 +38,15 @@ def shipped() -> pd.DataFrame:
 
     Worked out from the pixels by `origins.audit`; `make audit` does it again and compares.
 
-    Returns
-    -------
-    DataFrame
-        One row an image, ordered like the catalog. `file`: relative to the images folder.
-        `content`: first 16 hexadecimal digits of the file's SHA-256. `source_id`: the photograph,
-        such as `BloodImage_00012`; `missing_1` for the 15 images of a photograph that is not in
-        the archive (by `labels.csv` it can only be `BloodImage_00280`, the one labelled
-        neutrophil that is not there). `group_id`: see `group_sources`.
-        `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`, `runner_up_residual`, `AFFINE`
-        and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of the nucleus that the
-        image shows, 0–1, counting what the photograph shows; `whole_nucleus`: whether nothing of
-        it is cut off, by the image or by the photograph. `cell_in_train` (bool): for TEST and
-        TEST_SIMPLE, whether TRAIN shows the same white cell; False for TRAIN.
+    One row an image, ordered like the catalog. `file`: relative to the images folder. `content`:
+    first 16 hexadecimal digits of the file's SHA-256. `source_id`: the photograph, such as
+    `BloodImage_00012`; `missing_1` for the 15 images of a photograph that is not in the archive (by
+    `labels.csv` it can only be `BloodImage_00280`, the one labelled neutrophil that is not there).
+    `group_id`: see `group_sources`. `inliers`, `residual`, `runner_up_id`, `runner_up_inliers`,
+    `runner_up_residual`, `AFFINE` and `ambiguous`: see `assign_sources`. `nucleus_shown`: part of
+    the nucleus that the image shows, 0–1, counting what the photograph shows; `whole_nucleus`:
+    whether nothing of it is cut off, by the image or by the photograph. `cell_in_train` (bool): for
+    TEST and TEST_SIMPLE, whether TRAIN shows the same white cell; False for TRAIN.
     """
     types = {
         **MATCH_COLUMNS,
@@ -90,16 +86,12 @@ def content_of(paths: list[str]) -> list[str]:
 def add_provenance(catalog: pd.DataFrame) -> pd.DataFrame:
     """Add to a catalog which photograph each image was made from, where that is known.
 
-    Images of the known data set are recognised by content, wherever they lie and whatever they
-    are called; those of the drawn sample by their name in it, where the truth lies beside them.
+    Images of the known data set are recognised by content, wherever they lie and whatever they are
+    called; those of the drawn sample by their name in it, where the truth lies beside them.
     Anything else is honestly unknown: see `origins.audit` for other data with photographs.
 
-    Returns
-    -------
-    DataFrame
-        The catalog with `source_id` and `group_id` (string), NA where unknown, and `cell_in_train`
-        (boolean): whether this image of TEST or TEST_SIMPLE shows a white cell that TRAIN
-        shows too.
+    New columns are `source_id` and `group_id` (string), NA where unknown, and `cell_in_train`
+    (boolean): whether this image of TEST or TEST_SIMPLE shows a white cell that TRAIN shows too.
     """
     origins = _truth_of_sample(catalog)
     if origins is None:
@@ -154,12 +146,8 @@ def grouped_folds(training_catalog: pd.DataFrame, n_folds: int = 5, seed: int = 
     """Deal images into folds, photographs undivided: 0 to `n_folds` − 1 for each row.
 
     The folds are as alike in their `cell_type` as the groups (`group_id`, which photographs that
-    overlap share) allow.
-
-    Raises
-    ------
-    InvalidParameter
-        If the photographs are not known, or are too few for so many folds.
+    overlap share) allow. Raises `InvalidParameter` if the photographs are not known, or are too few
+    for so many folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -193,18 +181,10 @@ def split_validation(
     accuracy on such a validation part says how well a network recognises photographs that it has
     seen. A grouped split keeps a photograph, and those that overlap it, on one side.
 
-    Parameters
-    ----------
-    how : str
-        `random` or `grouped`, see `grouped_folds`.
-    fraction : float
-        Part to set aside, between 0 and 1. 0.1 of the 9,957 TRAIN images are the paper's 996. A
-        grouped split sets the nearest possible part aside: one of round(1 / fraction) folds.
-
-    Raises
-    ------
-    InvalidParameter
-        If the fraction leaves a side without images, or the groups are not known.
+    `how` is `random` or `grouped`, see `grouped_folds`; `fraction`, between 0 and 1, the part to
+    set aside: 0.1 of the 9,957 TRAIN images are the paper's 996. A grouped split sets the nearest
+    possible part aside: one of round(1 / fraction) folds. Raises `InvalidParameter` if the fraction
+    leaves a side without images, or the groups are not known.
     """
     from sklearn.model_selection import train_test_split
 
@@ -234,14 +214,9 @@ PARTS = ("train", "val", "test")
 def read_lists(folder: str | Path) -> pd.Series:
     """Read the lists of photographs that come with a data set, see `catalog.smears_folder`.
 
-    They give `PARTS` by photograph, in the order of names; those in no list are left out.
-
-    Raises
-    ------
-    DataNotFound
-        If there are no lists.
-    DataMismatch
-        If a list names a photograph that is not there, or two name the same one.
+    They give `PARTS` by photograph, in the order of names; those in no list are left out. Raises
+    `DataNotFound` if there are no lists, `DataMismatch` if one names a photograph that is not
+    there, or two name the same one.
     """
     root = smears_folder(folder)
     files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in PARTS}
@@ -289,27 +264,14 @@ def split_photographs(
 ) -> pd.Series:
     """Deal photographs to training, validation and test, overlapping ones together.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        See `overlaps.find_smear_pairs`.
-    fraction : float
-        Part for validation, and as much for the test: the nearest of 1/3, 1/4, 1/5, …
-    test : iterable of str
-        Photographs to test on, such as those that a classifier did not see; those that overlap
-        them are added, and the others dealt to training and validation. None deals all.
+    `pairs` are those of `overlaps.find_smear_pairs`. `fraction` is the part for validation, and as
+    much for the test: the nearest of 1/3, 1/4, 1/5, … `test` are photographs to test on, such as
+    those that a classifier did not see; those that overlap them are added, and the others dealt to
+    training and validation. None deals all.
 
-    Returns
-    -------
-    Series of str
-        `PARTS` by photograph, in the order of `annotations.photographs`: as alike in their
-        numbers of photographs and of cells of each kind as the groups allow.
-
-    Raises
-    ------
-    InvalidParameter
-        If the fraction is not usable, a test photograph is not annotated, or there are too few
-        groups.
+    Returns `PARTS` by photograph, in the order of `annotations.photographs`: as alike in their
+    numbers of photographs and of cells of each kind as the groups allow. Raises `InvalidParameter`
+    if the fraction is not usable, a test photograph is not annotated, or there are too few groups.
     """
     names = annotations.photographs["photograph"]
     test = set(test)
