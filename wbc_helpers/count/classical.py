@@ -36,17 +36,9 @@ _Cells = Iterator[tuple[str, _Places, float]]  # kind, pixels, score
 def find_cells(photograph: np.ndarray) -> pd.DataFrame:
     """Box the white cells, platelets and red cells of a photograph.
 
-    Parameters
-    ----------
-    photograph : ndarray, (height, width, 3) uint8
-        RGB, 640×480 pixels or thereabouts.
-
-    Returns
-    -------
-    DataFrame
-        One row a cell: `kind`, `cells.BOX`, and `score`, 0–1, to be compared within a kind
-        only: how well a red cell fills an ellipse, how strongly a platelet is stained, 1 for white
-        cells.
+    That is RGB, (height, width, 3) uint8, 640×480 pixels or thereabouts. One row a cell: `kind`,
+    `cells.BOX`, and `score`, 0–1, to be compared within a kind only: how well a red cell fills an
+    ellipse, how strongly a platelet is stained, 1 for white cells.
     """
     height, width = photograph.shape[:2]
     half = images.resample(photograph, 0.5)
@@ -76,17 +68,8 @@ def find_cells(photograph: np.ndarray) -> pd.DataFrame:
 def find_cells_in(photographs: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
     """Box the cells of many photographs, as `find_cells` does; `photograph` says which.
 
-    Parameters
-    ----------
-    photographs : DataFrame
-        `photograph` and `path`, see `annotations.Annotations`.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    UnreadableImage
-        If a file is not a complete image.
+    `photographs` has `photograph` and `path`, see `annotations.Annotations`. Raises
+    `UnreadableImage` if a file is not a complete image.
     """
     bar = tqdm(
         zip(photographs["photograph"], photographs["path"], strict=True),

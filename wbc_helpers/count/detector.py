@@ -131,16 +131,9 @@ class Detector:
             yield _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
 
     def maps(self, shown: np.ndarray) -> np.ndarray:
-        """Ask the network.
+        """Ask the network about (n, height, width, 3) uint8, see `show`.
 
-        Parameters
-        ----------
-        shown : ndarray, (n, height, width, 3) uint8
-            See `show`.
-
-        Returns
-        -------
-        ndarray, (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32
+        Returns (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32.
         """
         from wbc_helpers.runs.backend import keras
 
@@ -172,20 +165,10 @@ def _scaled(size: Sequence[int], red_cell: float) -> list[int]:
 
 
 def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
-    """Make of a photograph what the network is shown.
+    """Make of a photograph, RGB, (height, width, 3) uint8, what the network is shown.
 
-    Parameters
-    ----------
-    pixels : ndarray, (height, width, 3) uint8
-        RGB.
-    red_cell : float
-        Diameter of its red cells in pixels.
-
-    Returns
-    -------
-    ndarray, (height, width, 3) uint8
-        Balanced, red cells `RED_CELL` pixels wide, background added right and below until
-        `DEEPEST` divides both sides.
+    That is of the same kind: balanced, red cells, `red_cell` pixels wide before, `RED_CELL` wide,
+    background added right and below until `DEEPEST` divides both sides.
     """
     height, width = _scaled(pixels.shape[:2], red_cell)
     smaller = red_cell > RED_CELL
@@ -208,13 +191,7 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
 
 
 def load(name: str = "detector") -> Detector:
-    """Load a network whose weights ship with the package: `detector`.
-
-    Raises
-    ------
-    InvalidParameter
-        If no such weights ship.
-    """
+    """Load a network whose weights ship with the package; raise `InvalidParameter` if none do."""
     return Detector(*weights.load(name, "thresholds", _build))
 
 
@@ -227,18 +204,9 @@ def _build(about: dict[str, Any]) -> Any:
 def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
     """Make a detector of a complete run, see `training.train`.
 
-    Parameters
-    ----------
-    run : Run
-        Complete.
-    about : dict, optional
-        `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
-        `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3.
-
-    Raises
-    ------
-    BrokenRun
-        If the run has not finished, is no detector's, or its weights cannot be read.
+    `about` may hold `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
+    `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3. Raises
+    `BrokenRun` if the run has not finished, is no detector's, or its weights cannot be read.
     """
     training, path = run.settings["training"], run.of_training("model.weights.h5")
     if training["recipe"] != "detector":
@@ -338,16 +306,9 @@ class SmearReader:
 def load_reader(ways: int | None = None) -> SmearReader:
     """Load the detector and the classifier whose weights ship with the package.
 
-    Parameters
-    ----------
-    ways : int, optional
-        In how many ways the detector looks at each photograph: 1, 2 or 4, see `Detector`; fewer
-        are faster and a little less accurate. By default as was chosen for it.
-
-    Raises
-    ------
-    InvalidParameter
-        If `ways` is something else.
+    `ways`, 1, 2 or 4, is how often the detector looks at each photograph, see `Detector`; fewer are
+    faster and a little less accurate. By default as was chosen for it; of another,
+    `InvalidParameter` is raised.
     """
     if ways is not None:
         errors.check_choice("ways", ways, (1, 2, 4))

@@ -246,21 +246,10 @@ def cells_needed(
 ) -> int:
     """Find how many cells it would take for the interval to leave the reference range.
 
-    Parameters
-    ----------
-    count, n : int
-        Cells of a type, and white cells in all, at least 1.
-    reference_percent : (low, high)
-        The range, per cent.
-    confidence : float
-        Of the interval.
-
-    Returns
-    -------
-    int
-        The least number of white cells with which, the proportion unchanged, the interval lies
-        wholly outside; 0 if the proportion lies within the range, `MOST_CELLS` + 1 if not even so
-        many would do.
+    `count` of a type, among `n`, at least 1, white cells in all; the range is in per cent, low and
+    high. Returns the least number of white cells with which, the proportion unchanged, the interval
+    lies wholly outside; 0 if the proportion lies within the range, `MOST_CELLS` + 1 if not even so
+    many would do.
     """
     proportion = count / n
     low, high = (percent / 100 for percent in reference_percent)

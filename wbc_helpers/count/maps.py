@@ -37,24 +37,15 @@ def draw_maps(
 ) -> np.ndarray:
     """Draw the maps that a perfect detector would answer with.
 
-    Parameters
-    ----------
-    corners : ndarray, (n_boxes, 4) float
-        Columns `cells.BOX`, in pixels of what the network is shown.
-    kinds : ndarray, (n_boxes,) int
-        Index into `cells.KIND_NAMES`.
-    unsure : ndarray, (n_boxes,) bool
-        Cells so little of which shows that it is as well to find as to miss them.
-    size : (height, width)
-        Of what the network is shown, in pixels.
+    `corners`, (n_boxes, 4) float, have the columns `cells.BOX`, in pixels of what the network is
+    shown; `kinds`, (n_boxes,) int, index `cells.KIND_NAMES`; `unsure`, (n_boxes,) bool, are cells
+    so little of which shows that it is as well to find as to miss them; `size` is height and width
+    of what the network is shown, in pixels.
 
-    Returns
-    -------
-    ndarray, (height / STRIDE, width / STRIDE, N_KINDS + 5) float32
-        Of each kind a hill for each box, 1 at its centre, and -1 around unsure ones; then
-        the logarithms of width and height in red cells, see `scale.RED_CELL`; how many
-        places right and down of this one the centre lies; and how much this place counts for
-        the box, 1 in the sum over a box that no other covers.
+    Returns (height / STRIDE, width / STRIDE, N_KINDS + 5) float32: of each kind a hill for each
+    box, 1 at its centre, and -1 around unsure ones; then the logarithms of width and height in red
+    cells, see `scale.RED_CELL`; how many places right and down of this one the centre lies; and how
+    much this place counts for the box, 1 in the sum over a box that no other covers.
     """
     height, width = size[0] // STRIDE, size[1] // STRIDE
     maps = np.zeros((height, width, N_KINDS + 5), np.float32)
@@ -98,25 +89,12 @@ def find_boxes(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read boxes out of maps: at each summit, less those that stand for the cell of a surer one.
 
-    Parameters
-    ----------
-    maps : ndarray, (height, width, at least N_KINDS + 4) float32
-        As `draw_maps` draws and the network answers them.
-    iou : float
-        See `drop_doubles`.
-    lowest : float
-        Score below which nothing is read, 0–1.
-    most : int
-        Boxes of one kind, the surest; of more, COCO's score takes no notice either.
+    `maps`, (height, width, at least N_KINDS + 4) float32, are as `draw_maps` draws and the network
+    answers them. Below the score `lowest`, 0–1, nothing is read; of each kind the `most` surest
+    boxes are: of more, COCO's score takes no notice either. `iou` is that of `drop_doubles`.
 
-    Returns
-    -------
-    corners : ndarray, (n_boxes, 4) float64
-        Columns `cells.BOX`, in pixels of what the network was shown; not clipped.
-    kinds : ndarray, (n_boxes,) int
-        Index into `cells.KIND_NAMES`.
-    scores : ndarray, (n_boxes,) float64
-        Falling within each kind.
+    Returns corners, (n_boxes, 4) float64, not clipped, and kinds, (n_boxes,) int, as in
+    `draw_maps`; and scores, (n_boxes,) float64, falling within each kind.
     """
     of_kinds = []
     for kind in range(N_KINDS):

@@ -65,23 +65,14 @@ def _convolved(hidden: Any, filters: int, strides: int = 1, activate: bool = Tru
 
 
 def centre_loss(truth: Any, maps: Any) -> Any:
-    """How far a network's maps are from those drawn of the true boxes.
+    """How far a network's maps are from those drawn of the true boxes, (n,).
 
-    Centres by the focal loss of Law and Deng [1]_: places near a centre count little as
-    background, and what is surely right already counts little at all. Sides and offsets by
-    their distance as parts of the box's side, since that is what costs overlap.
+    Centres by the focal loss of Law and Deng [1]_: places near a centre count little as background,
+    and what is surely right already counts little at all. Sides and offsets by their distance as
+    parts of the box's side, since that is what costs overlap.
 
-    Parameters
-    ----------
-    truth : tensor, (n, height, width, N_KINDS + 5)
-        See `maps.draw_maps`.
-    maps : tensor, (n, height, width, N_KINDS + 4)
-        What the network answered.
-
-    Returns
-    -------
-    tensor, (n,)
-        Its mean is the loss per cell in the batch.
+    `truth`, (n, height, width, N_KINDS + 5), is that of `maps.draw_maps`; `maps`, with one less, is
+    what the network answered. The mean of what is returned is the loss per cell in the batch.
 
     References
     ----------

@@ -48,28 +48,12 @@ MARKERS = {
 
 
 def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = True) -> Path:
-    """Write the pages of counted smears.
+    """Write the pages of counted smears; the `index.html` to begin with.
 
-    Parameters
-    ----------
-    counted : FolderCounts
-        See `smears.count_folder`.
-    drawn : bool
-        Whether the smears are drawn: every page then says so.
-    progress : bool
-        Show a progress bar.
+    `counted` comes from `smears.count_folder`; where the smears are `drawn`, every page says so.
 
-    Returns
-    -------
-    Path
-        The `index.html` to begin with.
-
-    Raises
-    ------
-    PageExists
-        If a page of that name exists that was not written here.
-    ReadOnlyFolder, NoSpaceLeft
-        If a page cannot be written; those written before are complete.
+    Raises `PageExists` if a page of that name exists that was not written here; `ReadOnlyFolder` or
+    `NoSpaceLeft` if a page cannot be written; those written before are complete.
     """
     out = counted.out
     storage.make_folder(out / SMEARS)

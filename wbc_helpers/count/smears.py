@@ -120,16 +120,9 @@ def find_photographs(
 ) -> tuple[list[str], list[str]]:
     """Find the images of a folder and of those in it; leave hidden ones and those in `out` alone.
 
-    Returns
-    -------
-    images, others : list of str
-        Paths from the folder on, `/` between their parts, sorted; those with a suffix of
-        `catalog.IMAGE_SUFFIXES`, and the others.
-
-    Raises
-    ------
-    DataNotFound
-        If there is no such folder, or no image in it.
+    Returns images, with a suffix of `catalog.IMAGE_SUFFIXES`, and the other files: paths from the
+    folder on, `/` between their parts, sorted. Raises `DataNotFound` if there is no such folder, or
+    no image in it.
     """
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
@@ -158,10 +151,7 @@ def find_photographs(
 def read_list(path: str | Path) -> list[str]:
     """Read names of photographs from a UTF-8 file, a name a line, such as BCCD's own lists.
 
-    Raises
-    ------
-    DataNotFound
-        If there is no such file, or it is no text.
+    Raises `DataNotFound` if there is no such file, or it is no text.
     """
     path = Path(path).expanduser()
     try:
@@ -466,11 +456,8 @@ _DTYPES: dict[str, Any] = {
 def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Read what was counted in photographs, one after the other, in the order asked for.
 
-    Yields
-    ------
-    dict
-        `file`, `width` and `height` in pixels, and `boxes`, a DataFrame of
-        `detector.READ_COLUMNS`.
+    Yields `file`, `width` and `height` in pixels, and `boxes`, a DataFrame of
+    `detector.READ_COLUMNS`.
     """
     from wbc_helpers.count.detector import READ_COLUMNS
 

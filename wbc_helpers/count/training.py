@@ -108,28 +108,12 @@ def train_new(
 ) -> folders.Run:
     """Train a detector from a folder of boxed photographs, in one call.
 
-    Parameters
-    ----------
-    settings : DetectorSettings
-        What to train.
-    identity : Identity
-        The data set.
-    name : str
-        Name of the run; one that exists with the same settings is gone on with.
-    runs_dir : path
-        Folder of all runs; this one goes to its `folders.DETECTORS`.
-    parts : Series of str, optional
-        Part by photograph, see `data.splits`; by default the lists that come with the data, or
-        where there are none, a split that keeps overlapping photographs together.
-    verbose : int
-        See `recorder.fit`.
+    A run of that name with the same settings is gone on with; it is in `folders.DETECTORS` of
+    `runs_dir`, the folder of all runs. `parts`, by photograph, are by default those of `deal`: the
+    lists that come with the data, or where there are none, a split that keeps overlapping
+    photographs together; `verbose` is that of `recorder.fit`.
 
-    Raises
-    ------
-    DataNotFound, DataMismatch
-        See `annotations.read_annotations`.
-    InvalidParameter, BrokenRun, RunExists
-        See `train` and `folders.start`.
+    Raises as `annotations.read_annotations`, `train` and `folders.start`.
     """
     runtime = backend.choose()
     boxed = annotations.read_annotations(identity.folder)
@@ -156,31 +140,12 @@ def train(
 ) -> folders.Run:
     """Train the detector of a run, from the start or from where an interruption left it.
 
-    Parameters
-    ----------
-    boxed : Annotations
-        See `annotations.read_annotations`.
-    parts : Series of str
-        Part by photograph. What is in no part the run trains on, nor in `val`, is not looked at.
-    run : folders.Run
-        From `folders.start`.
-    n_devices, verbose : int
-        See `recorder.fit`.
+    `boxed` comes from `annotations.read_annotations`, `run` from `folders.start`; what is in no
+    part, by `parts`, that the run trains on, nor in `val`, is not looked at; `n_devices` and
+    `verbose` are those of `recorder.fit`. The run comes back complete, with `split.csv`.
 
-    Returns
-    -------
-    folders.Run
-        Complete, with `split.csv`, see `recorder.fit`.
-
-    Raises
-    ------
-    InvalidParameter
-        If there is nothing to train on, no red cell to take the scale from, or as in
-        `recorder.fit`.
-    BrokenRun
-        See `recorder.fit`.
-    UnreadableImage
-        If a photograph is not a complete image.
+    Raises `InvalidParameter` if there is nothing to train on, or no red cell to take the scale
+    from; `UnreadableImage` if a photograph is not a complete image; and as `recorder.fit`.
     """
     settings = run.settings["training"]
     if run.is_complete:
@@ -381,18 +346,10 @@ def judge_boxes(
     boxes: pd.DataFrame,
     counted: pd.DataFrame | None = None,
 ) -> Judged:
-    """Judge boxes, however they were found.
+    """Judge boxes, however they were found, against the truth, `boxed`.
 
-    Parameters
-    ----------
-    boxed : Annotations
-        The truth.
-    photographs : sequence of str
-        Names.
-    boxes : DataFrame
-        All boxes in these photographs, the unsure ones too, see `Detector.detect`.
-    counted : DataFrame, optional
-        Those that are sure enough to be counted; by default all.
+    `boxes` are all in these photographs, the unsure ones too, see `Detector.detect`; `counted`
+    those that are sure enough to be counted, by default all.
     """
     truth = _truth(boxed, photographs)
     counted = boxes if counted is None else counted
