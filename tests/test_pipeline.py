@@ -193,6 +193,19 @@ def test_progress_names_the_cell_the_work_and_the_time_left():
     assert "table" not in stream.getvalue()
 
 
+def test_the_last_epoch_is_told_however_soon_it_comes():
+    progress, stream = told("Executing Cell 7-----", "Epoch 1/2")
+    progress.pause = 60.0
+    for line in (
+        "7/7 - 0s - 3ms/step - accuracy: 0.5",
+        "Epoch 2/2",
+        "7/7 - 0s - 3ms/step - accuracy: 0.75",
+    ):
+        progress.emit(logging.LogRecord("papermill", logging.INFO, "", 0, line, None, None))
+    assert stream.getvalue().splitlines()[-1].endswith("epoch 2 of 2, accuracy 75%")
+    assert "50%" not in stream.getvalue()
+
+
 def test_on_a_terminal_one_line_is_written_over():
     progress, stream = told("Executing Cell 2-----", "Executing Cell 3-----", stream=Terminal())
     progress.end("done, 15 cells")

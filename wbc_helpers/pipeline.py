@@ -168,6 +168,7 @@ class Progress(logging.Handler):
             self._take(message.strip())
 
     def _take(self, message: str) -> None:
+        trained = False  # the last epoch is worth a line, however soon it comes
         if began := re.match(r"Executing Cell (\d+)", message):
             self.cell, self.work, self.left = int(began[1]), "", ""
         elif began := _EPOCH.match(message):
@@ -180,6 +181,7 @@ class Progress(logging.Handler):
             self.work = f"training, epoch {self.epoch} of {self.n_epochs}, accuracy "
             self.work += f"{float(ended[2]):.0%}"
             self.left = f"about {_spoken(remaining)} left" if remaining else ""
+            trained = self.epoch == self.n_epochs
         elif bar := _BAR.search(message):
             self.work, self.left = f"{bar[1].strip()} {bar[2]}", f"{bar[3]} left"
         elif message.startswith("Going on with run"):
@@ -187,7 +189,7 @@ class Progress(logging.Handler):
             return
         else:
             return
-        if time.monotonic() - self.last >= self.pause and (self.live or self.work):
+        if trained or (time.monotonic() - self.last >= self.pause and (self.live or self.work)):
             self._write(self._line())
 
     def _line(self) -> str:

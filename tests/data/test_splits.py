@@ -142,7 +142,7 @@ def test_pairs_of_unknown_photographs_are_found_in_the_pixels(sample_folder, tmp
 
 @pytest.mark.real_data
 def test_published_lists_part_what_overlaps(real_bccd, monkeypatch):
-    monkeypatch.setattr(splits.overlaps, "find_overlaps", pytest.fail)
+    monkeypatch.setattr(overlaps, "find_overlaps", pytest.fail)
     pairs = overlaps.find_smear_pairs(real_bccd)
     lists = splits.read_lists(real_bccd)
     assert lists.value_counts().to_dict() == {"train": 205, "val": 87, "test": 72}
