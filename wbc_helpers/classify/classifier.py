@@ -75,11 +75,7 @@ class Classifier:
         InvalidParameter
             If `red_cell` is no usable number, or too few red cells are seen to estimate it.
         """
-        if isinstance(images, str | Path | np.ndarray):
-            raise InvalidParameter(
-                f"One {type(images).__name__} was given. Expected several images: put a single one "
-                "into a list."
-            )
+        check_several(images)
         images = [image if isinstance(image, str | Path) else checked(image) for image in images]
         red_cell = scale.red_cell_of(images, red_cell)
         tables = []
@@ -162,6 +158,15 @@ class Classifier:
         unknown = ["cell_type", "probability", *PROBABILITIES, "answered"]
         table.loc[~has_cell, unknown] = pd.NA
         return table
+
+
+def check_several(images: object) -> None:
+    """Raise `InvalidParameter` where a single image, or its path, stands for several."""
+    if isinstance(images, str | Path | np.ndarray):
+        raise InvalidParameter(
+            f"One {type(images).__name__} was given. Expected several images: put a single one "
+            "into a list."
+        )
 
 
 def checked(image: Any) -> np.ndarray:

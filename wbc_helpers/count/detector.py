@@ -22,7 +22,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import Classifier
 from wbc_helpers.count.maps import N_KINDS, find_boxes
-from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.errors import BrokenRun
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
@@ -94,11 +94,7 @@ class Detector:
         InvalidParameter
             If `red_cell` is no usable number, or too few red cells are seen to estimate it.
         """
-        if isinstance(images, str | Path | np.ndarray):
-            raise InvalidParameter(
-                f"One {type(images).__name__} was given. Expected several images: put a single one "
-                "into a list."
-            )
+        classifier.check_several(images)
         if red_cell is None:
             # Of files, only the names are held.
             images = list(images)
