@@ -24,7 +24,7 @@ from wbc_helpers.count import detector
 from wbc_helpers.count import training as detector_training
 from wbc_helpers.data import annotations, sources, splits
 from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import abstention, calibration, classification, detection
+from wbc_helpers.evaluate import classification, confidence, detection
 from wbc_helpers.runs import folders, recipes
 
 WEIGHTS = ROOT / "wbc_helpers" / "weights"
@@ -43,9 +43,9 @@ def ship_classifier(options: argparse.Namespace) -> None:
     if other:
         sys.exit(f"{options.crossval} differs from {run.name} in {', '.join(other)}.")
     out_of_fold = classification.evaluate_table(answers)
-    fitted = calibration.fit_temperature(out_of_fold)
-    scaled = calibration.with_temperature(out_of_fold, fitted.temperature)
-    chosen = abstention.choose_threshold(scaled, options.wanted_error)
+    fitted = confidence.fit_temperature(out_of_fold)
+    scaled = confidence.with_temperature(out_of_fold, fitted.temperature)
+    chosen = confidence.choose_threshold(scaled, options.wanted_error)
     if not chosen.attainable:
         sys.exit(f"No threshold answers with an error rate of {options.wanted_error:.0%}.")
     about = {

@@ -71,7 +71,7 @@ from wbc_helpers import cells, errors, figures
 from wbc_helpers.classify import explain, inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import abstention, calibration, classification, uncertainty
+from wbc_helpers.evaluate import classification, confidence, uncertainty
 from wbc_helpers.runs import backend, folders, recipes, recorder
 
 runtime_in_use = backend.choose()
@@ -298,15 +298,15 @@ pd.DataFrame({name: classification.summary(each) for name, each in views.items()
 
 # %%
 validation_title = folders.validation_title(this_run.settings["training"])
-fitted = calibration.fit_temperature(validation, validation_title)
-scaled = calibration.with_temperature(test, fitted.temperature)
+fitted = confidence.fit_temperature(validation, validation_title)
+scaled = confidence.with_temperature(test, fitted.temperature)
 figures.reliability_diagram(
     {"TEST as it is": test, f"TEST at temperature {fitted.temperature:.2f}": scaled}
 );
 
 # %%
-calibrated = {"before": calibration.summary(test), "after": calibration.summary(scaled)}
-calibration.write_calibration(this_run.folder, fitted, test=calibrated)
+calibrated = {"before": confidence.summary(test), "after": confidence.summary(scaled)}
+confidence.write_calibration(this_run.folder, fitted, test=calibrated)
 pd.DataFrame(calibrated).round(3)
 
 # %% [markdown]
@@ -316,17 +316,17 @@ pd.DataFrame(calibrated).round(3)
 # are answered. The marks show a threshold chosen on validation images for `wanted_error`.
 
 # %%
-chosen = abstention.choose_threshold(validation, wanted_error)
+chosen = confidence.choose_threshold(validation, wanted_error)
 figures.risk_coverage(
     {
-        f"validation, {validation_title}": abstention.risk_coverage(validation),
-        "TEST": abstention.risk_coverage(test),
+        f"validation, {validation_title}": confidence.risk_coverage(validation),
+        "TEST": confidence.risk_coverage(test),
     },
     chosen,
 );
 
 # %%
-abstention.answer(test, chosen.threshold).round(3)
+confidence.answer(test, chosen.threshold).round(3)
 
 # %% [markdown]
 # ## Sets instead of answers
@@ -337,7 +337,7 @@ abstention.answer(test, chosen.threshold).round(3)
 
 # %%
 validation_photograph = rows["validation"].source_id.fillna(rows["validation"].file)
-coverage = abstention.coverage_by_rate(
+coverage = confidence.coverage_by_rate(
     validation, test, validation_photographs=validation_photograph, photographs=photograph
 )
 figures.conformal_coverage(coverage);

@@ -8,28 +8,26 @@ from PIL import Image
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.count.classical import find_cells, find_cells_in
-from wbc_helpers.data import drawing, splits
+from wbc_helpers.data import sample, splits
 from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import UnreadableImage
 from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.detection import match_boxes
 
 SPREAD = (
-    *[drawing.Cell("red", x, y, 50, seed) for seed, (x, y) in enumerate(
+    *[sample.Cell("red", x, y, 50, seed) for seed, (x, y) in enumerate(
         [(80, 80), (240, 90), (400, 80), (560, 100), (90, 400), (580, 390)]
     )],
-    drawing.Cell("platelet", 90, 240, 16, 20),
-    drawing.Cell("platelet", 330, 430, 16, 21),
-    drawing.Cell("neutrophil", 320, 280, 75, 22),
+    sample.Cell("platelet", 90, 240, 16, 20),
+    sample.Cell("platelet", 330, 430, 16, 21),
+    sample.Cell("neutrophil", 320, 280, 75, 22),
 )  # fmt: skip
 
 
 def draw(*drawn, seed=0):
     """A photograph of these cells, and their boxes as a table."""
     generator = np.random.default_rng(seed)
-    pixels, boxes = drawing.photograph(
-        drawing.Field(drawn, drawing.mix_stain(generator)), generator
-    )
+    pixels, boxes = sample.photograph(sample.Field(drawn, sample.mix_stain(generator)), generator)
     rows = [("a", box.name, box.xmin - 1, box.ymin - 1, box.xmax, box.ymax) for box in boxes]
     return pixels, pd.DataFrame(rows, columns=["photograph", "kind", *BOX])
 
@@ -52,7 +50,7 @@ def test_cells_that_lie_apart_are_all_found_where_they_are(seed):
 
 
 def test_red_cells_that_touch_are_parted():
-    pixels, truth = draw(*[drawing.Cell("red", 150 + 85 * i, 240, 50, i) for i in range(4)])
+    pixels, truth = draw(*[sample.Cell("red", 150 + 85 * i, 240, 50, i) for i in range(4)])
     found = find_cells(pixels).assign(photograph="a")
     assert match_boxes(truth, found).counts.loc["RBC", ["found", "false", "missed"]].tolist() == [
         4, 0, 0,
@@ -62,14 +60,14 @@ def test_red_cells_that_touch_are_parted():
 @pytest.mark.parametrize("cell_type", cells.NAMES)
 def test_every_type_of_white_cell_is_one_white_cell(cell_type):
     for seed in range(3):
-        pixels, truth = draw(drawing.Cell(cell_type, 300, 240, 70, seed), seed=seed)
+        pixels, truth = draw(sample.Cell(cell_type, 300, 240, 70, seed), seed=seed)
         found = find_cells(pixels).assign(photograph="a")
         assert match_boxes(truth, found).counts.loc["WBC"].tolist()[:3] == [1, 0, 0], seed
 
 
 def test_cells_cut_by_the_frame_count_where_they_show_for_the_most_part():
-    most = drawing.Cell("red", 30, 240, 50, 0), drawing.Cell("red", 400, 450, 50, 1)
-    little = drawing.Cell("red", 645, 240, 50, 2), drawing.Cell("red", 200, -10, 50, 3)
+    most = sample.Cell("red", 30, 240, 50, 0), sample.Cell("red", 400, 450, 50, 1)
+    little = sample.Cell("red", 645, 240, 50, 2), sample.Cell("red", 200, -10, 50, 3)
     found = find_cells(draw(*most, *little)[0]).sort_values("x_min")
     assert len(found) == 2
     assert found["x_min"].iloc[0] == 0 and found["y_max"].iloc[1] == 480

@@ -1,4 +1,4 @@
-"""The loss by hand, and the network before it has learned."""
+"""Boxes drawn as maps and read again; doubles told by overlaps worked out by hand."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,102 @@ from known_boxes import BOXES, answer, maps_of
 
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.maps import N_KINDS, STRIDE
+from wbc_helpers.count.network import MIDDLE, N_KINDS, STRIDE, drop_doubles, find_boxes
+from wbc_helpers.pixels.scale import RED_CELL
+
+RED, WHITE, PLATELET = range(N_KINDS)
+
+
+def test_boxes_come_back_where_they_were():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        centres = rng.uniform((20, 20), (108, 76), (3, 2))
+        sides = rng.uniform(12, 60, (3, 2))
+        corners = np.hstack([centres - sides / 2, centres + sides / 2])
+        found, kinds, scores = find_boxes(maps_of(corners, [RED, WHITE, PLATELET]), iou=0.5)
+        assert kinds.tolist() == [RED, WHITE, PLATELET] and scores.tolist() == [1, 1, 1]
+        # Where two centres share a place, the later box has it.
+        places = {tuple(place) for place in (centres // STRIDE).astype(int)}
+        if len(places) == 3:
+            np.testing.assert_allclose(found, corners, atol=1e-3)
+
+
+def test_a_map_tells_kind_size_and_offset_at_the_centre():
+    # Centre (41, 30) lies in column 20, line 15, a place whose own middle is (41, 31).
+    maps = maps_of([[41 - RED_CELL / 2, 30 - RED_CELL, 41 + RED_CELL / 2, 30 + RED_CELL]], [WHITE])
+    assert np.argwhere(maps[..., WHITE] == 1).tolist() == [[15, 20]]
+    assert maps[..., [RED, PLATELET]].max() == 0
+    np.testing.assert_allclose(
+        maps[15, 20, N_KINDS : N_KINDS + 4], [0, np.log(2), 0, -0.5], atol=1e-6
+    )
+    # The places that learn the size count as one cell together, and lie in its middle.
+    counts = maps[..., N_KINDS + 4]
+    assert counts.sum() == pytest.approx(1, abs=1e-5)
+    lines, columns = np.nonzero(counts)
+    assert (maps[lines, columns, WHITE] >= MIDDLE).all()
+    # Each of them tells the way to the same centre.
+    np.testing.assert_allclose(columns + 0.5 + maps[lines, columns, N_KINDS + 2], 20.5, atol=1e-5)
+    np.testing.assert_allclose(lines + 0.5 + maps[lines, columns, N_KINDS + 3], 15, atol=1e-5)
+
+
+def test_the_hill_is_as_wide_as_the_box_asks():
+    # A side of 100 pixels are 50 places; one standard deviation, 0.09 of it, is 4.5 places.
+    maps = maps_of([[14, -2, 114, 98]], [RED])
+    line, column = np.argwhere(maps[..., RED] == 1)[0]
+    across = maps[line, column + 9, RED]  # two standard deviations
+    assert across == pytest.approx(np.exp(-2), rel=1e-5)
+
+
+def test_an_unsure_cell_is_neither_found_nor_missed():
+    maps = maps_of([[40, 30, 80, 70], [46, 30, 86, 70]], [RED, RED], unsure=[True, False])
+    # What is sure stands although it is drawn on top of what is not.
+    assert (maps[..., RED] == 1).sum() == 1 and (maps[..., RED] == -1).any()
+    assert maps[..., N_KINDS + 4].sum() == pytest.approx(1, abs=1e-5)
+    alone = maps_of([[40, 30, 80, 70]], [RED], unsure=[True])
+    assert alone[..., RED].max() == 0 and alone[25, 30, RED] == -1
+    assert not find_boxes(alone, iou=0.5)[2].size
+
+
+def test_an_empty_field_has_empty_maps():
+    maps = maps_of([], [])
+    assert maps.shape == (48, 64, N_KINDS + 5) and not maps.any()
+    corners, kinds, scores = find_boxes(maps, iou=0.5)
+    assert corners.shape == (0, 4) and not len(kinds) and not len(scores)
+
+
+def test_a_cell_at_the_frame_keeps_its_centre_inside():
+    corners = [[100, 60, 128, 96]]
+    found, _, scores = find_boxes(maps_of(corners, [RED]), iou=0.5)
+    np.testing.assert_allclose(found, corners, atol=1e-3)
+    assert scores.tolist() == [1]
+
+
+def test_doubles_go_and_touching_cells_stay():
+    boxes = np.array(
+        [
+            [0, 0, 10, 10],
+            [1, 0, 11, 10],  # shares 9 of 11 columns with the first: 0.82
+            [4, 0, 14, 10],  # shares 6 of 14: 0.43; with the second 7 of 13: 0.54
+            [10, 0, 20, 10],  # touches the first
+        ],
+        float,
+    )
+    scores = np.array([0.7, 0.9, 0.8, 0.6])
+    # The second is surest and takes the first and, at 0.5, the third with it.
+    assert drop_doubles(boxes, scores, 0.5).tolist() == [1, 3]
+    # At 0.6 the third is a cell of its own, and the order is that of the scores.
+    assert drop_doubles(boxes, scores, 0.6).tolist() == [1, 2, 3]
+    assert drop_doubles(boxes, scores, 0.9).tolist() == [1, 2, 0, 3]
+    # A double that was dropped drops none itself: without the second, the third stays.
+    assert drop_doubles(boxes[[0, 2, 3]], scores[[0, 2, 3]], 0.5).tolist() == [1, 0, 2]
+    assert drop_doubles(np.empty((0, 4)), np.empty(0), 0.5).tolist() == []
+
+
+def test_only_the_surest_are_read_and_nothing_below_the_lowest():
+    maps = np.zeros((48, 64, N_KINDS + 4), np.float32)
+    maps[5, 5::10, PLATELET] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert find_boxes(maps, 0.5, lowest=0.35)[2] == pytest.approx([0.6, 0.5, 0.4])
+    assert find_boxes(maps, 0.5, most=2)[2] == pytest.approx([0.6, 0.5])
 
 
 def loss(truth, maps):

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
-from wbc_helpers.count.maps import N_KINDS, find_boxes
+from wbc_helpers.count.network import N_KINDS, find_boxes
 from wbc_helpers.count.training import DetectorSettings, SmearBatches
 from wbc_helpers.data import annotations
 from wbc_helpers.data.annotations import Annotations

@@ -7,7 +7,7 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import annotations, drawing, sample, sources
+from wbc_helpers.data import annotations, sample, sources
 from wbc_helpers.data.annotations import read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
@@ -61,14 +61,14 @@ def test_boxes_reach_from_edge_to_edge_of_their_pixels(write):
 
 
 def test_drawn_box_holds_the_pixels_that_were_drawn(tmp_path):
-    stain = drawing.mix_stain(np.random.default_rng(0))
-    field = drawing.Field((drawing.Cell("red", 300.5, 200.25, 50, seed=5),), stain)
-    pixels, boxes = drawing.photograph(field, np.random.default_rng(0))
+    stain = sample.mix_stain(np.random.default_rng(0))
+    field = sample.Field((sample.Cell("red", 300.5, 200.25, 50, seed=5),), stain)
+    pixels, boxes = sample.photograph(field, np.random.default_rng(0))
     for part in ("JPEGImages", "Annotations"):
         (tmp_path / part).mkdir()
     Image.fromarray(pixels).save(tmp_path / "JPEGImages" / "one.jpg")
     (tmp_path / "Annotations" / "one.xml").write_bytes(sample._annotation("one", boxes))
-    left, top, cover, _ = drawing.paint(field.cells[0], stain)
+    left, top, cover, _ = sample.paint(field.cells[0], stain)
     y, x = np.nonzero(cover > 0.5)
     box = read_annotations(tmp_path, kinds=["RBC"]).boxes.iloc[0]
     assert box[["x_min", "x_max"]].tolist() == [left + x.min(), left + x.max() + 1]

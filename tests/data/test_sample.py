@@ -20,7 +20,7 @@ from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
 
 from wbc_helpers import cells
-from wbc_helpers.data import drawing, sample
+from wbc_helpers.data import sample
 from wbc_helpers.errors import (
     DataMismatch,
     DataNotFound,
@@ -186,9 +186,9 @@ def test_nuclei_lie_in_white_boxes_and_nowhere_else(drawn):
 def test_a_lone_red_cell_fills_its_box_exactly():
     dyes = {"haemoglobin": (0.2, 0.4, 0.4), "azure": (1, 1.4, 0.2), "eosin": (0.2, 0.8, 0.6)}
     stain = {dye: np.array(absorbance, np.float32) for dye, absorbance in dyes.items()}
-    field = drawing.Field((drawing.Cell("red", 300.5, 200.25, 50, seed=5),), stain)
-    photograph, (box,) = drawing.photograph(field, np.random.default_rng(0))
-    left, top, cover, _ = drawing.paint(field.cells[0], stain)
+    field = sample.Field((sample.Cell("red", 300.5, 200.25, 50, seed=5),), stain)
+    photograph, (box,) = sample.photograph(field, np.random.default_rng(0))
+    left, top, cover, _ = sample.paint(field.cells[0], stain)
     y, x = np.nonzero(cover > 0.5)
     assert (box.name, box.truncated) == ("RBC", False)
     assert (box.xmin, box.xmax) == (left + x.min() + 1, left + x.max() + 1)
@@ -205,15 +205,15 @@ def test_a_lone_red_cell_fills_its_box_exactly():
 
 
 def test_the_stage_moves_a_cell_and_cuts_it_at_the_frame():
-    stain = drawing.mix_stain(np.random.default_rng(0))
-    field = drawing.Field((drawing.Cell("neutrophil", 320, 240, 60, seed=1),), stain)
-    _, (here,) = drawing.photograph(field, np.random.default_rng(0))
-    _, (there,) = drawing.photograph(field, np.random.default_rng(0), stage=(100, -30))
+    stain = sample.mix_stain(np.random.default_rng(0))
+    field = sample.Field((sample.Cell("neutrophil", 320, 240, 60, seed=1),), stain)
+    _, (here,) = sample.photograph(field, np.random.default_rng(0))
+    _, (there,) = sample.photograph(field, np.random.default_rng(0), stage=(100, -30))
     assert (there.xmin, there.ymin) == (here.xmin - 100, here.ymin + 30)
-    _, (cut,) = drawing.photograph(field, np.random.default_rng(0), stage=(320, 0))
+    _, (cut,) = sample.photograph(field, np.random.default_rng(0), stage=(320, 0))
     assert cut.truncated
     assert cut.xmin == 1
-    _, nothing = drawing.photograph(field, np.random.default_rng(0), stage=(600, 0))
+    _, nothing = sample.photograph(field, np.random.default_rng(0), stage=(600, 0))
     assert nothing == []
 
 
@@ -226,7 +226,7 @@ def test_nuclei_have_the_lobes_of_their_type(cell_type, numbers):
     z = x + 1j * x[:, None]
     found = []
     for seed in range(12):
-        nucleus = drawing.WHITE_CELLS[cell_type].nucleus(z, np.random.default_rng(seed)) < 0
+        nucleus = sample.WHITE_CELLS[cell_type].nucleus(z, np.random.default_rng(seed)) < 0
         assert ndimage.label(nucleus)[1] == 1, "strands hold the lobes together"
         # Lobes are where the nucleus is thick: maxima of the distance to its outline.
         depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(nucleus), 2)

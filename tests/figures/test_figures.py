@@ -19,7 +19,7 @@ from PIL import Image
 from wbc_helpers import cells, figures
 from wbc_helpers.count import differential
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
-from wbc_helpers.evaluate import abstention, calibration, uncertainty
+from wbc_helpers.evaluate import confidence, uncertainty
 from wbc_helpers.evaluate.classification import evaluate, most_confident_mistakes
 from wbc_helpers.evaluate.detection import score_detections
 from wbc_helpers.figures import style
@@ -257,29 +257,29 @@ DRAWINGS = {
     "reliability_diagram": lambda get: figures.reliability_diagram(
         {
             "as the network says": get("evaluation"),
-            "temperature 2.53": calibration.with_temperature(get("evaluation"), 2.53),
+            "temperature 2.53": confidence.with_temperature(get("evaluation"), 2.53),
         }
     ),
     "risk_coverage": lambda get: figures.risk_coverage(
         {
-            "validation by photograph": abstention.risk_coverage(get("evaluation")),
-            "TEST": abstention.risk_coverage(get("without_neutrophils")),
+            "validation by photograph": confidence.risk_coverage(get("evaluation")),
+            "TEST": confidence.risk_coverage(get("without_neutrophils")),
         },
-        abstention.choose_threshold(get("evaluation"), 0.3),
+        confidence.choose_threshold(get("evaluation"), 0.3),
     ),
     "risk_coverage, out of reach": lambda get: figures.risk_coverage(
-        abstention.risk_coverage(get("always_wrong")),
-        abstention.choose_threshold(get("always_wrong"), 0.05),
+        confidence.risk_coverage(get("always_wrong")),
+        confidence.choose_threshold(get("always_wrong"), 0.05),
     ),
     "score_intervals": lambda get: figures.score_intervals(get("intervals"), 24, 12),
     "score_intervals, one score": lambda get: figures.score_intervals(
         get("intervals").loc[["kappa"]], 2487, 71
     ),
     "conformal_coverage": lambda get: figures.conformal_coverage(
-        abstention.coverage_by_rate(get("evaluation"), get("evaluation"))
+        confidence.coverage_by_rate(get("evaluation"), get("evaluation"))
     ),
     "conformal_coverage, a type missing": lambda get: figures.conformal_coverage(
-        abstention.coverage_by_rate(get("evaluation"), get("without_neutrophils"))
+        confidence.coverage_by_rate(get("evaluation"), get("without_neutrophils"))
     ),
     "where_it_looks": lambda get: figures.where_it_looks(
         get("catalog")["path"][:10], *looks_of(5, 5)
@@ -367,7 +367,7 @@ def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
         figures.precision_recall_curves,
         figures.paper_beside_ours,
         figures.reliability_diagram,
-        lambda evaluation, ax: figures.risk_coverage(abstention.risk_coverage(evaluation), ax=ax),
+        lambda evaluation, ax: figures.risk_coverage(confidence.risk_coverage(evaluation), ax=ax),
         lambda evaluation, ax: figures.score_intervals(
             uncertainty.intervals(evaluation, range(evaluation.n_images), 10), 24, 24, ax=ax
         ),
@@ -745,12 +745,12 @@ def test_reliability_diagram_draws_the_bins_that_hold_images():
 
 
 def test_risk_coverage_marks_the_threshold_on_each_curve(evaluation, always_wrong):
-    chosen = abstention.choose_threshold(evaluation, 0.3)
-    figure = figures.risk_coverage(abstention.risk_coverage(evaluation), chosen)
+    chosen = confidence.choose_threshold(evaluation, 0.3)
+    figure = figures.risk_coverage(confidence.risk_coverage(evaluation), chosen)
     marks = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 1]
     assert (marks[0].get_xdata()[0], marks[0].get_ydata()[0]) == (chosen.coverage, chosen.error)
-    nothing = abstention.choose_threshold(always_wrong, 0.05)
-    figure = figures.risk_coverage(abstention.risk_coverage(always_wrong), nothing)
+    nothing = confidence.choose_threshold(always_wrong, 0.05)
+    figure = figures.risk_coverage(confidence.risk_coverage(always_wrong), nothing)
     assert "out of reach" in all_text(figure)
 
 
@@ -765,7 +765,7 @@ def test_score_intervals_are_those_of_the_table(intervals):
 
 
 def test_conformal_coverage_in_the_colours_of_the_types(evaluation):
-    measured = abstention.coverage_by_rate(evaluation, evaluation, [0.1, 0.4])
+    measured = confidence.coverage_by_rate(evaluation, evaluation, [0.1, 0.4])
     left, right = figures.conformal_coverage(measured).axes
     for line, cell_type in zip(left.lines, cells.CELL_TYPES, strict=False):
         assert same_color(line.get_color(), cell_type.color)

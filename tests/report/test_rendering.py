@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
-from wbc_helpers.report import notebooks, records, rendering
+from wbc_helpers.report import records, rendering
 
 BADGE = "[![Open In Colab](https://colab.example/badge.svg)](https://colab.example/open)"
 TABLE = (
@@ -629,11 +629,11 @@ def test_nothing_a_user_named_becomes_markup(tmp_path):
     ],
 )  # fmt: skip
 def test_foreign_html_neither_runs_nor_loads(hostile, left):
-    assert notebooks.self_contained(hostile, pages={"03_train"}) == left
+    assert rendering.self_contained(hostile, pages={"03_train"}) == left
 
 
 def test_columns_of_numbers_are_aligned_right():
-    table = BeautifulSoup(notebooks.self_contained(TABLE), "html.parser")
+    table = BeautifulSoup(rendering.self_contained(TABLE), "html.parser")
     assert not table.select("style, [border], tr[style]")
     assert table.div.div["class"] == ["scroll"]
     assert [cell.get_text() for cell in table.select("thead .number")] == ["n"]
@@ -653,7 +653,7 @@ def test_columns_of_numbers_are_aligned_right():
     ],
 )
 def test_progress_is_shown_as_it_ended(raw, final):
-    assert notebooks.terminal_text(raw) == final
+    assert rendering.terminal_text(raw) == final
 
 
 def test_progress_in_pieces_is_joined_and_coloured(run_folder):

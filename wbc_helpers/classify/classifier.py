@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from wbc_helpers import cells
 from wbc_helpers.errors import DataNotFound, InvalidParameter, UnreadableImage
-from wbc_helpers.evaluate import calibration
+from wbc_helpers.evaluate import confidence
 from wbc_helpers.evaluate.classification import PROBABILITIES
 from wbc_helpers.pixels import scale, stain, white_cells
 from wbc_helpers.pixels.images import read_image
-from wbc_helpers.runs import folders, weights
+from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES
 
 AT_A_TIME = 256
@@ -139,7 +139,7 @@ class Classifier:
 
         if not len(crops):
             return np.zeros((0, len(cells.NAMES)))
-        return calibration.apply_temperature(
+        return confidence.apply_temperature(
             networks.answer(self.about["recipe"], self.model, crops), self.about["temperature"]
         )
 
@@ -188,7 +188,7 @@ def load(name: str = "compact") -> Classifier:
 
     Raises `InvalidParameter` if no such weights ship.
     """
-    return Classifier(*weights.load(name, "recipe", _build))
+    return Classifier(*folders.load_shipped(name, "recipe", _build))
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -213,7 +213,7 @@ def of_run(run: folders.Run) -> Classifier:
             "whose recipe cuts the white cell out, such as compact."
         )
     try:
-        temperature = calibration.read_calibration(run.folder).temperature
+        temperature = confidence.read_calibration(run.folder).temperature
     except DataNotFound:
         temperature = 1.0
     facts = {key: training[key] for key in ("recipe", "image_size")}
@@ -222,5 +222,5 @@ def of_run(run: folders.Run) -> Classifier:
 
 
 def ship(classifier: Classifier, folder: Path, name: str = "compact") -> None:
-    """Write a classifier as it ships; `about` is what its JSON will hold. See `weights.ship`."""
-    weights.ship(classifier.model, classifier.about, _build, folder, name)
+    """Write a classifier as it ships; `about` is what its JSON will hold. See `folders.ship`."""
+    folders.ship(classifier.model, classifier.about, _build, folder, name)

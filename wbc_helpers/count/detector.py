@@ -21,12 +21,12 @@ from wbc_helpers import cells, errors
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import Classifier
-from wbc_helpers.count.maps import N_KINDS, find_boxes
+from wbc_helpers.count.network import N_KINDS, find_boxes
 from wbc_helpers.errors import BrokenRun
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.runs import folders, weights
+from wbc_helpers.runs import folders
 
 DEEPEST = 16
 """The network halves what it is shown up to four times: both sides have to be divisible by this."""
@@ -52,7 +52,7 @@ class Detector:
     about : dict
         What the network is: `filters`; `ways`, in how many it looks at each photograph (1; 2,
         mirrored, too; 4, upside down, too, and both), to answer with the mean; `iou`, see
-        `maps.drop_doubles`; `thresholds`, the score of each kind from which on a box is
+        `network.drop_doubles`; `thresholds`, the score of each kind from which on a box is
         counted; and where it comes from.
     """
 
@@ -188,7 +188,7 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
 
 def load(name: str = "detector") -> Detector:
     """Load a network whose weights ship with the package; raise `InvalidParameter` if none do."""
-    return Detector(*weights.load(name, "thresholds", _build))
+    return Detector(*folders.load_shipped(name, "thresholds", _build))
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -223,8 +223,8 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
 
 
 def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
-    """Write a detector as it ships; `about` is what its JSON will hold. See `weights.ship`."""
-    weights.ship(detector.model, detector.about, _build, folder, name)
+    """Write a detector as it ships; `about` is what its JSON will hold. See `folders.ship`."""
+    folders.ship(detector.model, detector.about, _build, folder, name)
 
 
 UNSURE = 0.05

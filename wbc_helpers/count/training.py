@@ -13,7 +13,7 @@ from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.maps import draw_maps
+from wbc_helpers.count.network import draw_maps
 from wbc_helpers.data import annotations, catalog, splits
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import Identity
@@ -294,7 +294,7 @@ def choose_reading(
     photographs : sequence of str
         Names of the validation photographs.
     ious : sequence of float
-        Overlaps to choose from, see `maps.drop_doubles`: that of the highest mAP@0.5 is
+        Overlaps to choose from, see `network.drop_doubles`: that of the highest mAP@0.5 is
         taken, looking in the first of `ways`.
     ways : sequence of int
         In how many ways to look at each photograph, see `Detector`: what to choose from, rising.

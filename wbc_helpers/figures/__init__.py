@@ -9,13 +9,6 @@ with `InvalidParameter`. It may import every room but `pipeline`.
 
 # ruff: noqa: F401 -- the names under which notebooks draw
 
-from wbc_helpers.figures.cells import (
-    MOST_DOUBTFUL,
-    doubtful_labels,
-    located_cells,
-    occlusion,
-    where_it_looks,
-)
 from wbc_helpers.figures.counting import (
     bland_altman,
     boxed_cells,
@@ -23,21 +16,26 @@ from wbc_helpers.figures.counting import (
     detector_loss,
     differential,
 )
-from wbc_helpers.figures.data import (
-    accuracy_by_seconds,
+from wbc_helpers.figures.images import (
+    MOST_DOUBTFUL,
     black_corners,
     brightness_and_colour,
     class_balance,
-    learning_curves,
+    doubtful_labels,
+    located_cells,
     mean_and_std,
     mean_and_std_by_type,
     montage,
     montage_by_type,
+    occlusion,
+    where_it_looks,
 )
 from wbc_helpers.figures.scores import (
+    accuracy_by_seconds,
     conformal_coverage,
     confusion,
     confusion_counts_and_rates,
+    learning_curves,
     mistakes,
     paper_beside_ours,
     per_class_scores,

@@ -1,6 +1,10 @@
-"""Figures of an evaluation: which types are told apart, and how far that can be relied on."""
+"""Figures of a network's learning and evaluation.
+
+Which types are told apart, how far that can be relied on, and how it came about.
+"""
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import TypeVar, cast
 
 import matplotlib.pyplot as plt
@@ -12,10 +16,10 @@ from matplotlib.ticker import PercentFormatter
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
-from wbc_helpers.evaluate import calibration
-from wbc_helpers.evaluate.abstention import Abstention, RiskCoverage
+from wbc_helpers.evaluate import confidence
 from wbc_helpers.evaluate.classification import Evaluation
-from wbc_helpers.figures.data import montage
+from wbc_helpers.evaluate.confidence import Abstention, RiskCoverage
+from wbc_helpers.figures.images import montage
 from wbc_helpers.figures.style import (
     GREY,
     UNDEFINED,
@@ -26,6 +30,7 @@ from wbc_helpers.figures.style import (
     readable_on,
     require,
     say,
+    training_and_validation,
     write_title,
 )
 
@@ -281,8 +286,8 @@ def reliability_diagram(
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
     for (name, evaluation), style in zip(by_name.items(), _SERIES, strict=False):
         color, marker, line = style
-        bins = calibration.reliability(evaluation, n_bins).dropna()
-        error = calibration.expected_calibration_error(evaluation, n_bins)
+        bins = confidence.reliability(evaluation, n_bins).dropna()
+        error = confidence.expected_calibration_error(evaluation, n_bins)
         label = f"{name}\nECE {error:.3f} (n = {evaluation.n_images:,})"
         ax.plot(bins["confidence"], bins["accuracy"], color=color, linestyle=line, linewidth=1.2)
         ax.scatter(
@@ -375,7 +380,7 @@ def score_intervals(
 def conformal_coverage(measured: pd.DataFrame) -> Figure:
     """Draw promised against measured coverage of conformal sets (left), and their size (right).
 
-    Below the dotted line a promise is broken. For the table see `abstention.coverage_by_rate`.
+    Below the dotted line a promise is broken. For the table see `confidence.coverage_by_rate`.
     """
     columns = ("wanted", "cell_type", "n_images", "coverage", "mean_size")
     require(measured, columns, "table of conformal sets")
@@ -414,3 +419,70 @@ def _by_name(results: Result | Mapping[str, Result], kind: type[Result]) -> dict
             f"{len(_SERIES)}."
         )
     return by_name
+
+
+# How a network learned
+
+
+@in_style
+def accuracy_by_seconds(
+    curves: Mapping[str, pd.Series], n_images: int, ax: Axes | None = None
+) -> Figure:
+    """Draw how fast recipes learn: accuracy on `n_images` validation images by seconds.
+
+    Parameters
+    ----------
+    curves : mapping of str to Series of float
+        By name of the recipe: accuracy (0–1) after each epoch, by seconds since the start.
+
+    Raises
+    ------
+    InvalidParameter
+        If there is no curve, or one is empty.
+    """
+    if not curves or any(curve.empty for curve in curves.values()):
+        raise InvalidParameter(
+            f"There are {len(curves)} curves to draw, and not every one has a point. Expected at "
+            "least one epoch of at least one recipe."
+        )
+    figure, ax = axes_of(ax, (WIDTH, 4))
+    styles = cycle(zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True))
+    for (name, curve), (color, marker) in zip(curves.items(), styles, strict=False):
+        ax.plot(curve.index, curve, color=color, marker=marker, markersize=4, label=name)
+    ax.set_title(f"How fast recipes learn (n = {n_images:,} images of other photographs)")
+    ax.set_xlabel("seconds of training")
+    ax.set_ylabel("accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_xlim(left=0)
+    ax.grid()
+    ax.legend(loc="lower right")
+    return figure
+
+
+@in_style
+def learning_curves(history: pd.DataFrame, validation_name: str = "validation") -> Figure:
+    """Loss and accuracy by epoch; a loss that diverged is left out.
+
+    Parameters
+    ----------
+    history : DataFrame
+        One row an epoch: `epoch` (from 1), `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+    validation_name : str
+        What the validation part is, for the legend.
+    """
+    require(history, ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), "history")
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    for ax, measure in zip(panels, ("loss", "accuracy"), strict=True):
+        training_and_validation(ax, history, measure, ("training", validation_name), 30)
+        ax.set_title(measure.capitalize())
+    # A loss that diverged is NaN or infinite, which is no limit for an axis.
+    losses = history[["loss", "val_loss"]].to_numpy(float)
+    panels[0].set_ylim(0, 1.08 * max(losses[np.isfinite(losses)], default=1.0))
+    panels[1].set_ylim(0, 1.02)
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[1].axhline(1 / len(cells.NAMES), color=GREY, linestyle=":", label="guessing")
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history):,} epochs"
+    last = history["val_accuracy"].iloc[-1]
+    write_title(figure, f"Learning curves (n = {epochs}; last validation accuracy {last:.1%})")
+    return figure
