@@ -24,6 +24,16 @@ replace = $(if $(REPLACE), --replace)
 python = $(call quoted,VENV)/bin/python
 pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfile
 
+# A variable that nothing here reads is misspelt, and is refused before any work.
+VARIABLES = SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS PYTHON VENV \
+  MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313
+misspelt = $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),\
+  $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+ifneq ($(strip $(misspelt)),)
+$(error There is no variable $(firstword $(misspelt)); did you mean \
+  $(shell awk -f .ci/nearest.awk $(firstword $(misspelt)) $(VARIABLES))? `make help` lists them)
+endif
+
 # The value of a variable as it was typed, as one word of the shell: `$(value …)` leaves a `$` in a
 # path alone, and the rest does so with spaces and quotes.
 quoted = '$(subst ','\'',$(value $(1)))'

@@ -24,7 +24,7 @@ COLAB = "https://colab.research.google.com/github/"
 # holding the present address.
 OWN_PLACES = (
     re.escape(COLAB),
-    r'REPOSITORY = \\?"https://github\.com/',
+    r"--no-deps https://github\.com/",
     r'(?m:^Repository = )"https://github\.com/',
     r'(?m:^repository-code:\s*)"?https://github\.com/',
 )

@@ -3,7 +3,9 @@
 Makes environments of the versions that Colab ships (tests/colab-requirements.txt), and executes
 every notebook from a folder that holds nothing else: its first cell has to bring the package,
 from an archive like the one that GitHub serves. Then 03, 04 and 06 once more on JAX without
-TensorFlow, as on Colab's TPU runtime. Environments and archive are made under build/colab-check/.
+TensorFlow, as on Colab's TPU runtime. Before, each notebook's parameters are read as Colab reads
+them, as a form, and a misspelt one has to be refused. Environments and archive are made under
+build/colab-check/.
 """
 
 import argparse
@@ -24,6 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "colab-check"
 REQUIREMENTS = ROOT / "tests" / "colab-requirements.txt"
 PYTHON = "3.13"
+
+# Stands in each notebook's first cell.
+ADDRESS = re.compile(r"https://github\.com/[^/]+/[^/]+/archive/refs/heads/main\.zip")
+DISTRIBUTION = "white-blood-cells"
 
 # Values that let a notebook finish in a minute; each notebook gets those that it has.
 PARAMETERS = {"source": "sample", "epochs": 2, "epochs_if_untrained": 1}
@@ -96,35 +102,73 @@ def make_archive() -> Path:
     return archive
 
 
-def prepare(notebook: Path, folder: Path) -> Path:
-    """Lay a copy with small parameters alone into an empty folder."""
-    folder.mkdir()
-    content = json.loads(notebook.read_text(encoding="utf-8"))
+def parameters_of(content: dict) -> tuple[int, str]:
+    """Place and text of the cell tagged `parameters`."""
     tagged = [
-        position
+        (position, "".join(cell["source"]))
         for position, cell in enumerate(content["cells"])
         if "parameters" in cell["metadata"].get("tags", [])
     ]
     if len(tagged) != 1:
-        sys.exit(f"{notebook.name} has {len(tagged)} cells tagged `parameters`, not one.")
-    statements = ast.parse("".join(content["cells"][tagged[0]]["source"])).body
-    names = {node.target.id for node in statements if isinstance(node, ast.AnnAssign)}
+        sys.exit(f"A notebook has {len(tagged)} cells tagged `parameters`, not one.")
+    return tagged[0]
+
+
+def read_form(cell: str) -> tuple[dict[str, object], list[str]]:
+    """Each parameter's field as Colab's form shows it, and what is wrong with the form."""
+    fields, wrong = {}, []
+    if not cell.startswith("# @title "):
+        wrong.append("no title")
+    lines = cell.splitlines()
+    for node in ast.parse(cell).body:
+        name, value = node.target.id, ast.literal_eval(node.value)
+        line = lines[node.lineno - 1]
+        form = re.search(r"# @param (\[.*?\])? ?(\{.*\})?$", line)
+        if not form or node.lineno != node.end_lineno:
+            wrong.append(f"{name} has no field")
+            continue
+        choices = ast.literal_eval(form[1] or "[]")
+        options = json.loads(re.sub(r"([\w-]+):", r'"\1":', form[2] or "{}").replace("true", "1"))
+        kind = options.get("type", "drop-down")
+        # A raw one stands in the code as it is.
+        if choices and (repr(value) if kind == "raw" else value) not in choices:
+            wrong.append(f"{name}={value!r} is none of its choices")
+        if kind == "slider" and not options["min"] <= value <= options["max"]:
+            wrong.append(f"{name}={value!r} lies beside its slider")
+        if value is None and f"# @markdown `{name}`" not in cell:
+            wrong.append(f"{name} does not say what None takes")
+        fields[name] = choices or kind
+    return fields, wrong
+
+
+def prepare(notebook: Path, folder: Path, archive: Path, misspelt: bool = False) -> Path:
+    """Lay a copy with small parameters into an empty folder; `archive` stands for GitHub's."""
+    folder.mkdir()
+    text = notebook.read_text(encoding="utf-8")
+    if len(ADDRESS.findall(text)) != 1:
+        sys.exit(f"{notebook.name} does not name the repository's archive once.")
+    content = json.loads(ADDRESS.sub(archive.as_uri(), text))
+    position, cell = parameters_of(content)
+    names = read_form(cell)[0]
     values = [f"{name} = {value!r}" for name, value in PARAMETERS.items() if name in names]
+    if misspelt:
+        values = [f"{list(names)[-1][:-1]} = 1"]
     injected = {
         "cell_type": "code",
         "id": "injected",
         "metadata": {},
         "outputs": [],
         "execution_count": None,
-        "source": "\n".join(values),
+        # As papermill writes it.
+        "source": "\n".join(["# Parameters", *values]),
     }
-    content["cells"].insert(tagged[0] + 1, injected)
+    content["cells"].insert(position + 1, injected)
     copy = folder / notebook.name
     copy.write_text(json.dumps(content), encoding="utf-8")
     return copy
 
 
-def execute(python: Path, copy: Path, archive: Path, backend: str) -> tuple[float, str]:
+def execute(python: Path, copy: Path, backend: str) -> tuple[float, str]:
     """Seconds it took, and what stopped it if anything did."""
     kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HTTPS_PROXY", "https_proxy", "PIP_")
     environment = {name: value for name, value in os.environ.items() if name.startswith(kept)}
@@ -134,7 +178,6 @@ def execute(python: Path, copy: Path, archive: Path, backend: str) -> tuple[floa
     environment |= {
         "HOME": str(home),
         "COLAB_RELEASE_TAG": "colab-check",
-        "WBC_ARCHIVE": archive.as_uri(),
         "PYTHONWARNINGS": "ignore",
     }
     if backend == "jax":
@@ -153,9 +196,15 @@ def execute(python: Path, copy: Path, archive: Path, backend: str) -> tuple[floa
         # IPython colours its tracebacks.
         failure = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr).strip()
         failure = failure or f"exit status {done.returncode}"
-    if not failure and not (copy.parent / "white-blood-cells" / "wbc_helpers").is_dir():
+    seconds = time.perf_counter() - started
+    removed = subprocess.run(
+        [str(python), "-m", "pip", "uninstall", "--yes", DISTRIBUTION],
+        capture_output=True,
+        text=True,
+    )
+    if not failure and "Successfully uninstalled" not in removed.stdout:
         failure = "the first cell did not bring the package"
-    return time.perf_counter() - started, failure
+    return seconds, failure
 
 
 def installed(python: Path) -> set[str]:
@@ -177,8 +226,8 @@ def check(
         print(f"Executing {notebook.name} on {backend} …", flush=True)
         # Outside of the repository, or the first cell would find it by walking up.
         with tempfile.TemporaryDirectory(prefix="colab-check-") as folder:
-            copy = prepare(notebook, Path(folder) / "content")
-            seconds, failure = execute(python, copy, archive, backend)
+            copy = prepare(notebook, Path(folder) / "content", archive)
+            seconds, failure = execute(python, copy, backend)
         if failure:
             print(failure[-3000:], file=sys.stderr, flush=True)
         rows.append((notebook.stem, backend, f"{seconds:.0f}", "failed" if failure else "passed"))
@@ -190,6 +239,30 @@ def check(
     return [*rows, ("versions unchanged", backend, "", unchanged)]
 
 
+def check_forms(notebooks: list[Path]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for notebook in notebooks:
+        fields, wrong = read_form(parameters_of(json.loads(notebook.read_text("utf-8")))[1])
+        print(f"{notebook.stem}: {fields}")
+        print("\n".join(wrong), file=sys.stderr)
+        rows.append((f"{notebook.stem} form", "", "", "failed" if wrong else "passed"))
+    return rows
+
+
+def check_misspelt(
+    python: Path, notebooks: list[Path], archive: Path
+) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for notebook in notebooks:
+        with tempfile.TemporaryDirectory(prefix="colab-check-") as folder:
+            copy = prepare(notebook, Path(folder) / "content", archive, misspelt=True)
+            seconds, failure = execute(python, copy, "tensorflow")
+        refused = "InvalidParameter: There is no parameter" in failure and "did you mean" in failure
+        result = "refused" if refused else "failed"
+        rows.append((f"{notebook.stem} misspelt", "tensorflow", f"{seconds:.0f}", result))
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Execute the notebooks as Colab would.")
     parser.add_argument("--only", default="", help="begin of a notebook's name, such as 03")
@@ -199,17 +272,18 @@ def main() -> int:
     chosen = [path for path in notebooks if path.name.startswith(options.only)]
     BUILD.mkdir(parents=True, exist_ok=True)
     archive = make_archive()
-    rows = []
+    rows = check_forms(chosen)
     if options.backend != "jax":
         python = make_environment("colab")
+        rows += check_misspelt(python, chosen, archive)
         rows += check("tensorflow", python, chosen, archive)
     if options.backend != "tensorflow":
         python = make_environment("colab-without-tensorflow", without="tensorflow")
         on_jax = [path for path in chosen if path.name.startswith(("03", "04", "06"))]
         rows += check("jax", python, on_jax, archive)
-    print(f"\n{'notebook':20} {'backend':11} {'seconds':>7}  result")
+    print(f"\n{'notebook':22} {'backend':11} {'seconds':>7}  result")
     for notebook, backend, seconds, result in rows:
-        print(f"{notebook:20} {backend:11} {seconds:>7}  {result}")
+        print(f"{notebook:22} {backend:11} {seconds:>7}  {result}")
     return 1 if not chosen or any(row[-1] == "failed" for row in rows) else 0
 
 

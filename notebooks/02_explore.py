@@ -4,7 +4,7 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,cellView,-all
 #     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -29,30 +29,13 @@
 # %% [markdown]
 # ## Set-up
 #
-# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
-# only what is missing.
+# Brings the helper package, unless it is installed or lies around this notebook, and in Colab
+# installs what else is missing there. It changes no version that is there.
 
-# %% tags=["set-up"]
-import os
-import sys
-import tempfile
-import urllib.request
-import zipfile
-from pathlib import Path
-
-REPOSITORY = "https://github.com/owner/white-blood-cells"
-around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
-root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
-if root is None:  # No clone around this notebook: bring the repository's archive.
-    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
-    with tempfile.TemporaryDirectory(dir=".") as unpacked:
-        archive, _ = urllib.request.urlretrieve(url, f"{unpacked}/main.zip")
-        zipfile.ZipFile(archive).extractall(unpacked)
-        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
-sys.path.insert(0, str(root))
-from wbc_helpers import colab
-
-colab.prepare(root)
+# %% cellView="form" tags=["set-up"]
+# @title Set-up
+import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
+from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
@@ -75,11 +58,13 @@ from wbc_helpers.pixels import images, scale, stain, white_cells
 # | `image_size` | height and width in pixels at which the images are looked at | `[48, 64]` |
 
 # %% tags=["parameters"]
-source: str = "auto"
-data_dir: str = "data"
-image_size: list = [48, 64]
+# @title Parameters
+source: str = "auto"  # @param ["auto", "kaggle", "sample"] {allow-input: true}
+data_dir: str = "data"  # @param {type: "string"}
+image_size: list = [48, 64]  # @param {type: "raw"}
 
 # %%
+colab.check_parameters()
 height, width = images.check_size(image_size)
 data_folder = errors.check_folder("data_dir", data_dir, root)
 

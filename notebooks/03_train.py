@@ -4,7 +4,7 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,cellView,-all
 #     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -31,30 +31,13 @@
 # %% [markdown]
 # ## Set-up
 #
-# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
-# only what is missing.
+# Brings the helper package, unless it is installed or lies around this notebook, and in Colab
+# installs what else is missing there. It changes no version that is there.
 
-# %% tags=["set-up"]
-import os
-import sys
-import tempfile
-import urllib.request
-import zipfile
-from pathlib import Path
-
-REPOSITORY = "https://github.com/owner/white-blood-cells"
-around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
-root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
-if root is None:  # No clone around this notebook: bring the repository's archive.
-    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
-    with tempfile.TemporaryDirectory(dir=".") as unpacked:
-        archive, _ = urllib.request.urlretrieve(url, f"{unpacked}/main.zip")
-        zipfile.ZipFile(archive).extractall(unpacked)
-        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
-sys.path.insert(0, str(root))
-from wbc_helpers import colab
-
-colab.prepare(root)
+# %% cellView="form" tags=["set-up"]
+# @title Set-up
+import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
+from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
@@ -100,20 +83,28 @@ pd.Series(recipes.versions(), name="version").to_frame()
 # | `seed` | of split, initial weights, image order and dropout | 0 |
 
 # %% tags=["parameters"]
-source: str = "auto"
-data_dir: str = "data"
-runs_dir: str = "runs"
-run: str = ""
-recipe: str = "paper"
-epochs: int = None
-image_size: list = None
-batch_size: int = None
-learning_rate: float = None
-validation: str = None
-validation_fraction: float = None
-seed: int = 0
+# @title Parameters
+source: str = "auto"  # @param ["auto", "kaggle", "sample"] {allow-input: true}
+data_dir: str = "data"  # @param {type: "string"}
+runs_dir: str = "runs"  # @param {type: "string"}
+run: str = ""  # @param {type: "string"}
+recipe: str = "paper"  # @param ["paper", "compact", "lenet", "pretrained"]
+# @markdown `epochs`: empty (`None`) for the recipe's own, paper 200, compact 15, lenet 16, pretrained 10
+epochs: int = None  # @param {type: "integer"}
+# @markdown `image_size`: `None` for paper [48, 64], compact [64, 64], lenet [120, 160], pretrained [128, 128]
+image_size: list = None  # @param {type: "raw"}
+# @markdown `batch_size`: empty for paper 128, compact 32, lenet 32, pretrained 32
+batch_size: int = None  # @param {type: "integer"}
+# @markdown `learning_rate`: empty for paper 0.001, compact 0.003, lenet 0.001, pretrained 0.0001
+learning_rate: float = None  # @param {type: "number"}
+# @markdown `validation`: `None` for paper random, compact grouped, lenet grouped, pretrained grouped
+validation: str = None  # @param ["None", "'random'", "'grouped'"] {type: "raw"}
+# @markdown `validation_fraction`: empty for paper 0.1, compact 0.1, lenet 0.2, pretrained 0.2
+validation_fraction: float = None  # @param {type: "number"}
+seed: int = 0  # @param {type: "integer"}
 
 # %%
+colab.check_parameters()
 pd.DataFrame([vars(each) for each in recipes.RECIPES.values()]).set_index("name").iloc[:, 1:7]
 
 # %%

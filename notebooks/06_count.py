@@ -4,7 +4,7 @@
 #   colab:
 #     gpuType: T4
 #   jupytext:
-#     cell_metadata_filter: tags,-all
+#     cell_metadata_filter: tags,cellView,-all
 #     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -32,30 +32,13 @@
 # %% [markdown]
 # ## Set-up
 #
-# Finds the project's helper package beside this notebook, or brings it (in Colab), and installs
-# only what is missing.
+# Brings the helper package, unless it is installed or lies around this notebook, and in Colab
+# installs what else is missing there. It changes no version that is there.
 
-# %% tags=["set-up"]
-import os
-import sys
-import tempfile
-import urllib.request
-import zipfile
-from pathlib import Path
-
-REPOSITORY = "https://github.com/owner/white-blood-cells"
-around = [Path.cwd(), *Path.cwd().parents, Path("white-blood-cells").resolve()]
-root = next((folder for folder in around if (folder / "wbc_helpers/__init__.py").is_file()), None)
-if root is None:  # No clone around this notebook: bring the repository's archive.
-    url = os.environ.get("WBC_ARCHIVE", f"{REPOSITORY}/archive/refs/heads/main.zip")
-    with tempfile.TemporaryDirectory(dir=".") as unpacked:
-        archive, _ = urllib.request.urlretrieve(url, f"{unpacked}/main.zip")
-        zipfile.ZipFile(archive).extractall(unpacked)
-        root = next(Path(unpacked).glob("*/wbc_helpers")).parent.rename(around[-1])
-sys.path.insert(0, str(root))
-from wbc_helpers import colab
-
-colab.prepare(root)
+# %% cellView="form" tags=["set-up"]
+# @title Set-up
+import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
+from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
@@ -63,6 +46,8 @@ colab.prepare(root)
 # The device is chosen first, because Keras asks for its backend when it is imported.
 
 # %%
+from pathlib import Path
+
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -98,18 +83,20 @@ pd.Series(recipes.versions(), name="version").to_frame()
 # | `red_cell` | diameter of a red cell in your photographs, pixels; 0: estimated | 0 |
 
 # %% tags=["parameters"]
-source: str = "auto"
-data_dir: str = "data"
-runs_dir: str = "runs"
-run: str = ""
-split: str = "lists"
-epochs: int = 80
-seed: int = 0
-photographs: str = ""
-upload: bool = False
-red_cell: float = 0
+# @title Parameters
+source: str = "auto"  # @param ["auto", "bccd", "sample"] {allow-input: true}
+data_dir: str = "data"  # @param {type: "string"}
+runs_dir: str = "runs"  # @param {type: "string"}
+run: str = ""  # @param {type: "string"}
+split: str = "lists"  # @param ["lists", "grouped"]
+epochs: int = 80  # @param {type: "slider", min: 0, max: 200, step: 1}
+seed: int = 0  # @param {type: "integer"}
+photographs: str = ""  # @param {type: "string"}
+upload: bool = False  # @param {type: "boolean"}
+red_cell: float = 0  # @param {type: "number"}
 
 # %%
+colab.check_parameters()
 errors.check_choice("split", split, ("lists", "grouped"))
 errors.check_whole("epochs", epochs, 0, 10_000)
 data_folder = errors.check_folder("data_dir", data_dir, root)
@@ -259,13 +246,13 @@ figures.bland_altman(judged.true_counts, judged.counts, "Platelets");
 # tell. What cannot be read is listed, and the rest counted; done again, it goes on where it was.
 
 # %%
-own = photographs
+own = Path(photographs) if photographs else None
 if upload:
     own = colab.upload_photographs(runs_folder / "uploaded")
 reader = detector.SmearReader(found, classifier.load())
 counted_folder = own or catalog.smears_folder(folder) / "JPEGImages"
 counts = smears.count_folder(
-    counted_folder, out / (f"counts-{Path(own).name}" if own else "counts"), reader,
+    counted_folder, out / (f"counts-{own.name}" if own else "counts"), reader,
     red_cell or None, None if own else part["test"], progress=False,
 )  # fmt: skip
 page = pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)

@@ -20,13 +20,11 @@ PLAIN = {"PATH": ""}
 
 
 @pytest.fixture
-def requirements(tmp_path) -> Path:
-    path = tmp_path / "requirements.txt"
-    path.write_text(
-        "# A comment.\n\nnumpy>=9999\ntensorflow>=2.20,<2.22\npapermill>=2.6\n"
-        "no-such-thing>=1,<2  # with a reason\nNo_Such.Other\n"
-    )
-    return path
+def requirements() -> list[str]:
+    return [
+        "# A comment.", "", "numpy>=9999", "tensorflow>=2.20,<2.22", "papermill>=2.6",
+        "no-such-thing>=1,<2  # with a reason", "No_Such.Other", 'no-such-tool; extra == "dev"',
+    ]  # fmt: skip
 
 
 @pytest.fixture
@@ -81,8 +79,7 @@ def test_tensorflow_under_another_name_is_there(tmp_path, monkeypatch, without_t
     left_behind = tmp_path / "site" / "uninstalled_thing" / "cache"
     left_behind.mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    requirements = tmp_path / "requirements.txt"
-    requirements.write_text("tensorflow-stand-in\nuninstalled-thing\n")
+    requirements = ["tensorflow-stand-in", "uninstalled-thing"]
     assert len(colab.install_missing(requirements, environment=PLAIN)) == 2
     (package / "__init__.py").touch()
     # Python remembers folders for a moment.
@@ -90,9 +87,13 @@ def test_tensorflow_under_another_name_is_there(tmp_path, monkeypatch, without_t
     assert colab.install_missing(requirements, environment=PLAIN) == ["uninstalled-thing"]
 
 
+def own_requirements() -> list[str]:
+    return (ROOT / "requirements.txt").read_text().splitlines()
+
+
 def test_our_own_requirements_are_all_here(monkeypatch):
     monkeypatch.setattr(colab, "_install", lambda missing, installed: None)
-    assert colab.install_missing(ROOT / "requirements.txt", skip=()) == []
+    assert colab.install_missing(own_requirements(), skip=()) == []
 
 
 def test_every_version_that_goes_into_constraints_is_one_to_pip():
@@ -154,7 +155,7 @@ def machine(tmp_path):
 INSTALL = """
 import sys
 from wbc_helpers import colab
-print(colab.install_missing(sys.argv[1]))
+print(colab.install_missing(open(sys.argv[1])))
 import stain
 print(stain.version)
 """
@@ -193,12 +194,54 @@ def test_colab_is_recognised(monkeypatch):
     assert colab.in_colab({})
 
 
-def test_elsewhere_nothing_is_prepared(monkeypatch, tmp_path):
+def test_only_on_colab_something_is_prepared(monkeypatch):
+    asked = []
+    monkeypatch.setattr(colab, "install_missing", lambda lines: asked.append(list(lines)))
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    colab.prepare(tmp_path / "nowhere")
+    assert colab.prepare() == ROOT and asked == []
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    with pytest.raises(FileNotFoundError):
-        colab.prepare(tmp_path / "nowhere")
+    assert colab.prepare() == ROOT and asked == [own_requirements()]
+
+
+def test_without_a_clone_work_is_done_in_the_working_folder(monkeypatch, tmp_path):
+    """As in Colab, where pip brought the package and knows what it requires."""
+    asked = []
+    monkeypatch.setattr(colab, "install_missing", lambda lines: asked.extend(lines))
+    monkeypatch.setattr(colab, "__file__", str(tmp_path / "site-packages/wbc_helpers/colab.py"))
+    monkeypatch.setattr(colab.importlib.metadata, "requires", lambda name: [f"{name} needs"])
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.chdir(tmp_path)
+    assert colab.prepare() == tmp_path
+    assert asked == [f"{colab.DISTRIBUTION} needs"]
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """Let IPython have executed these cells."""
+
+    def place(*cells):
+        shell = types.SimpleNamespace(user_ns={"In": ["", *cells]})
+        monkeypatch.setitem(
+            sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell)
+        )
+
+    return place
+
+
+OWN = '# @title Parameters\nsource: str = "auto"  # @param ["auto"]\nepochs: int = None'
+
+
+def test_a_misspelt_parameter_is_refused_with_the_nearest_name(executed):
+    executed("import this", OWN, "# Parameters\nepoch = 1\n")
+    message = "no parameter 'epoch'; did you mean 'epochs'.* source, epochs"
+    with pytest.raises(InvalidParameter, match=message):
+        colab.check_parameters()
+
+
+@pytest.mark.parametrize("cells", [(), (OWN,), (OWN, "# Parameters\nepochs = 1\nsource = 'x'")])
+def test_parameters_that_are_there_pass(executed, cells):
+    executed(*cells)
+    colab.check_parameters()
 
 
 class Vault(types.ModuleType):

@@ -1,6 +1,8 @@
 """The notebooks: pairs agree, the anatomy holds, outputs are stripped, and every one runs."""
 
 import ast
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from wbc_helpers import pipeline
+from wbc_helpers.runs.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
@@ -83,7 +86,9 @@ def test_the_set_up_cell_is_the_same_everywhere(notebook):
     assert [cell.source for cell in tagged(notebook, "set-up")] == [
         cell.source for cell in tagged(first, "set-up")
     ]
-    assert len(tagged(notebook, "set-up")) == 1
+    (cell,) = tagged(notebook, "set-up")
+    assert cell.source.startswith("# @title Set-up\n") and cell.metadata.cellView == "form"
+    assert len(cell.source.splitlines()) <= 3
 
 
 def test_parameters_are_typed_and_documented(notebook):
@@ -94,6 +99,32 @@ def test_parameters_are_typed_and_documented(notebook):
     for statement in statements:
         assert isinstance(statement, ast.AnnAssign), "a parameter without a type"
         assert f"`{statement.target.id}`" in table, f"{statement.target.id} is not explained"
+
+
+def test_parameters_are_forms(notebook):
+    """Each has a field; and where it is left empty, the form says what that stands for."""
+    (cell,) = tagged(notebook, "parameters")
+    title, *lines = cell.source.splitlines()
+    assert title == "# @title Parameters"
+    fields = {}
+    for before, line in zip([title, *lines], lines, strict=False):
+        if line.startswith("# @markdown"):
+            continue
+        name, value, form = re.fullmatch(r"(\w+): \w+ = (.+?)  # @param (.+)", line).groups()
+        fields[name] = form
+        if value == "None":
+            own = ", ".join(f"{recipe} {str(getattr(values, name)).translate(BRACKETS)}"
+                            for recipe, values in RECIPES.items())  # fmt: skip
+            assert before.startswith(f"# @markdown `{name}`") and before.endswith(f" {own}")
+    assert "allow-input" in fields["source"]
+    assert all(fields[name].startswith("[") for name in ("recipe", "split") if name in fields)
+    if "epochs" in fields:
+        assert json.loads(re.sub(r"(\w+):", r'"\1":', fields["epochs"]))["type"] in (
+            "slider", "integer",
+        )  # fmt: skip
+
+
+BRACKETS = str.maketrans("()", "[]")  # a size is a tuple here, and a list in a notebook
 
 
 def test_code_comes_in_small_announced_cells(notebook):
@@ -144,6 +175,7 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(prepared)],
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -156,6 +188,8 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
     ("name", "wrong"),
     [
         ("01_download", {"source": "flickr"}),
+        ("02_explore", {"sorce": "sample"}),
+        ("03_train", {"epoch": 1}),
         ("01_download", {"data_dir": 5}),
         ("02_explore", {"image_size": 3}),
         ("03_train", {"epochs": 0}),
@@ -182,7 +216,9 @@ def test_a_wrong_parameter_stops_it_by_name(name, wrong, sample_folder, tmp_path
             progress_bar=False,
         )
     assert stopped.value.ename in {"InvalidParameter", "DataNotFound", "RunNotFound"}
-    assert str(next(iter(wrong.values()))) in stopped.value.evalue
+    ((name, value),) = wrong.items()
+    misspelt = f"no parameter {name!r}; did you mean"
+    assert misspelt in stopped.value.evalue or str(value) in stopped.value.evalue
     # Checked before any work: nothing was fetched, decoded or begun.
     assert not (tmp_path / "data" / "cache").exists()
     assert not list((tmp_path / "runs").glob("*/settings.json")) if wrong.get("run") else True

@@ -35,6 +35,7 @@ def test_a_run_is_named_after_what_makes_it_differ():
         ["--validation", "none"],
         ["--source", "no-such-archive.zip"],
         ["--run", "../elsewhere"],
+        ["--epocs", "'--epochs'"],
     ],
 )
 def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):

@@ -79,6 +79,25 @@ def test_run_passes_only_what_was_given():
 
 @needs_make
 @pytest.mark.parametrize(
+    ("misspelt", "meant"), [("EPOCH", "EPOCHS"), ("SORUCE", "SOURCE"), ("RUNDIR", "RUNS_DIR")]
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(misspelt, meant):
+    done = make("-n", "run", f"{misspelt}=3")
+    assert done.returncode == 2 and not done.stdout
+    assert f"no variable {misspelt}; did you mean {meant}?" in done.stderr
+
+
+@needs_make
+def test_every_variable_that_is_read_can_be_given():
+    makefile = (ROOT / "Makefile").read_text()
+    given = re.search(r"^VARIABLES = ((?:.*\\\n)*.*)$", makefile, re.M)[1].replace("\\", "").split()
+    options = re.findall(r"\$\(call (?:option,[a-z-]+|quoted),(\w+)\)", makefile)
+    assert set(options) | set(RUN_VARIABLES) <= set(given)
+    assert make("-n", "help", *(f"{name}=1" for name in given)).returncode == 0
+
+
+@needs_make
+@pytest.mark.parametrize(
     "awkward", ["a b.zip", "it's", '"', "$HOME", "$(date)", "a$(b", "`date`", "a;b#c", "*", "-x"]
 )
 def test_run_takes_any_path_as_it_is_typed(awkward):
@@ -284,7 +303,7 @@ NOTEBOOK = """# %% [markdown]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/01_toy.ipynb)
 
 # %%
-REPOSITORY = "https://github.com/owner/white-blood-cells"
+run("install --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")
 """
 
 
@@ -343,7 +362,8 @@ def test_badges_writes_the_address_everywhere_and_nothing_else(small_repository)
     address = "https://github.com/Robert-Hooke/micro.graphia"
     assert settings["project"]["urls"] == {"Repository": address}
     cells = json.loads(after["notebooks/01_toy.ipynb"])["cells"]
-    assert cells[1]["source"] == [f'REPOSITORY = "{address}"\n']
+    archive = f"{address}/archive/refs/heads/main.zip"
+    assert cells[1]["source"] == [f'run("install --no-deps {archive}")\n']
     assert "github/Robert-Hooke/micro.graphia/blob/main/notebooks/01_toy" in cells[0]["source"]
     readme = after["README.md"]
     for text in (

@@ -1,11 +1,12 @@
 """The command line: `wbc run` and its like; `python -m wbc_helpers` is the same."""
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from wbc_helpers.errors import InvalidParameter, WbcError
+from wbc_helpers.errors import InvalidParameter, WbcError, check_names
 from wbc_helpers.runs.recipes import RECIPES
 
 
@@ -15,8 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
     Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused before
     any work.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    misspelt = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    if unknown and not misspelt:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
+        check_names("option", misspelt, options.known)
         return options.command(options)
     except WbcError as error:
         print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
@@ -88,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="render the pages of all runs again")
     report.add_argument("--runs-dir", default="runs", type=Path)
     report.set_defaults(command=_report)
+    for command in commands.choices.values():
+        command.set_defaults(known=re.findall(r"--[\w-]+", command.format_usage()))
     return parser
 
 

@@ -1,8 +1,9 @@
-"""What a notebook needs on Google Colab: missing packages, and the user's Kaggle secrets.
+"""What a notebook needs before its work: on Colab, packages, secrets, the user's Drive and uploads.
 
 This is the first module that a notebook imports there, so it needs nothing but Python itself.
 """
 
+import ast
 import contextlib
 import importlib.metadata
 import importlib.util
@@ -11,12 +12,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from wbc_helpers.errors import InstallationFailed, InvalidParameter
+from wbc_helpers.errors import InstallationFailed, InvalidParameter, check_names
 
-WORKSHOP = ("papermill", "nbconvert", "ipykernel")
+DISTRIBUTION = "white-blood-cells"
+"""Name under which pip knows this package."""
+
+WORKSHOP = ("papermill", "nbval", "nbconvert", "jupytext", "ipykernel")
 """Requirements that run notebooks from outside; no notebook imports them."""
 
 KAGGLE_SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
@@ -36,18 +40,53 @@ def in_colab(environment: Mapping[str, str] = os.environ) -> bool:
     return "COLAB_RELEASE_TAG" in environment or "google.colab" in sys.modules
 
 
-def prepare(root: Path) -> None:
-    """Do what a notebook needs before its first import, on Colab only, see `install_missing`.
+def prepare() -> Path:
+    """Do what a notebook needs before its other imports; give out where relative paths begin.
 
-    `root` is the folder of the repository, with `requirements.txt`.
+    That is the clone, or the unpacked archive, that this package lies in; else the working folder.
+    On Colab alone, missing packages are installed and secrets read, see `install_missing`.
     """
+    around = Path(__file__).resolve().parents[1]
+    in_clone = (around / "pyproject.toml").is_file()
+    if in_clone and str(around) not in sys.path:
+        sys.path.insert(0, str(around))  # the ".." of the first cell leads there no longer
     if in_colab():
-        install_missing(root / "requirements.txt")
+        install_missing(
+            (around / "requirements.txt").read_text(encoding="utf-8").splitlines()
+            if in_clone
+            else importlib.metadata.requires(DISTRIBUTION) or ()
+        )
         kaggle_secrets()
+    return around if in_clone else Path.cwd()
+
+
+def check_parameters() -> None:
+    """Refuse a parameter that papermill was given, and the notebook that runs here does not have.
+
+    Papermill itself lets it pass with a warning, and the notebook would do its work without. Raises
+    `InvalidParameter` with the nearest name.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    executed = [cell for cell in shell.user_ns["In"] if cell] if shell else []
+    own = [cell for cell in executed if cell.startswith("# @title Parameters\n")]
+    injected = [cell for cell in executed if cell.startswith("# Parameters\n")]
+    if own and injected:
+        check_names("parameter", _assigned(injected[-1]), _assigned(own[-1]))
+
+
+def _assigned(cell: str) -> list[str]:
+    """Names that a cell gives values to, with or without a type."""
+    targets: list[ast.expr] = []
+    for statement in ast.parse(cell).body:
+        if isinstance(statement, ast.Assign):
+            targets += statement.targets
+        elif isinstance(statement, ast.AnnAssign):
+            targets.append(statement.target)
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def install_missing(
-    requirements_file: str | Path,
+    requirements: Iterable[str],
     skip: tuple[str, ...] = WORKSHOP,
     environment: Mapping[str, str] = os.environ,
 ) -> list[str]:
@@ -58,8 +97,8 @@ def install_missing(
     TPU runtime, and wherever another backend than TensorFlow was chosen, TensorFlow is not
     installed, since Keras does without it.
 
-    `requirements_file` is in pip's format, one requirement a line; those named in `skip` are not
-    needed here. Returns the lines that were installed, often none. Raises `InstallationFailed`,
+    `requirements` are lines in pip's format, those of extras left out; those named in `skip` are
+    not needed here. Returns the lines that were installed, often none. Raises `InstallationFailed`,
     with pip's words, without network or where they do not fit to what is there.
     """
     skipped = {_canonical(name) for name in skip}
@@ -68,7 +107,7 @@ def install_missing(
     installed = _installed_versions()
     missing = [
         requirement
-        for name, requirement in _requirements(Path(requirements_file))
+        for name, requirement in _requirements(requirements)
         if name not in skipped and name not in installed and not _importable(name)
     ]
     if missing:
@@ -83,11 +122,11 @@ def _needs_tensorflow(environment: Mapping[str, str]) -> bool:
     return not on_tpu
 
 
-def _requirements(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the canonical name and the whole of each requirement."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _requirements(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the canonical name and the whole of each requirement, but for those of an extra."""
+    for line in lines:
         requirement = line.partition("#")[0].strip()
-        if name := _NAME.match(requirement):
+        if (name := _NAME.match(requirement)) and "extra ==" not in requirement:
             yield _canonical(name[0]), requirement
 
 

@@ -4,8 +4,9 @@ Each message says what was found, what was expected and what to do about it. All
 `WbcError`, so that one `except` catches what this package refuses and nothing else.
 """
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,21 @@ def check_choice(name: str, value: object, choices: Sequence[Any]) -> None:
     if value not in choices:
         raise InvalidParameter(
             f"{name}={value!r} is not usable. Expected one of {', '.join(map(str, choices))}."
+        )
+
+
+def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `InvalidParameter` unless all names given are known; the message names the nearest.
+
+    `what` they are, such as `parameter`, is for the message.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        question = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise InvalidParameter(
+            f"There is no {what} {unknown[0]!r}{question} Expected any of {', '.join(known)}. "
+            "Nothing was begun."
         )
 
 
