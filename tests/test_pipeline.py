@@ -46,6 +46,14 @@ def test_a_wrong_argument_is_refused_before_any_work(wrong, tmp_path, capsys):
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("folds", ["1", "five"])
+def test_a_wrong_number_of_folds_is_refused_before_any_work(folds, tmp_path, capsys):
+    folders = ["--data-dir", str(tmp_path / "data"), "--runs-dir", str(tmp_path / "runs")]
+    assert __main__.main(["crossval", "--source", "sample", *folders, "--folds", folds]) == 2
+    assert "folds=" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_tilde_stands_for_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()

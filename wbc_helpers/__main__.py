@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wbc_helpers.errors import InvalidParameter, WbcError, check_names
+from wbc_helpers.errors import InvalidParameter, WbcError, check_names, check_whole
 from wbc_helpers.runs.recipes import RECIPES
 
 
@@ -137,6 +137,7 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
 
 def _crossval(options: argparse.Namespace) -> int:
     settings = _training_settings(options, "grouped")
+    n_folds = check_whole("folds", _whole("folds", options.folds), 2)
     from wbc_helpers import pipeline
     from wbc_helpers.classify import training
     from wbc_helpers.data import sources
@@ -152,7 +153,7 @@ def _crossval(options: argparse.Namespace) -> int:
     )
     table = training.cross_validate(
         settings, identity, name, options.data_dir, options.runs_dir,
-        n_folds=_whole("folds", options.folds) or 0,
+        n_folds=n_folds,
         splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
     )  # fmt: skip
     print(training.report(table))

@@ -134,8 +134,9 @@ def _execute_notebooks(
                 cwd=ROOT,
                 log_output=True,
                 progress_bar=False,
-                # The kernel's word about local sockets is none that a newcomer can act on.
-                extra_arguments=["--log-level=ERROR"],
+                # The kernel's word about local sockets is none that a newcomer can act on, nor is
+                # the traceback that it writes when Ctrl-C takes them away.
+                extra_arguments=["--log-level=CRITICAL"],
             )
         except PapermillExecutionError as error:
             shown.end("stopped")

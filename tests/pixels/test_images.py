@@ -55,9 +55,11 @@ def bad_files(folder):
     yield save(folder / "grey.jpeg", 128, mode="L"), "greyscale"
     yield save(folder / "print.jpeg", (0, 0, 0, 0), mode="CMYK"), "CMYK"
     yield folder / "missing.jpeg", "does not exist"
+    (folder / "folder.jpeg").mkdir()
+    yield folder / "folder.jpeg", "is a folder"
 
 
-@pytest.mark.parametrize("index", range(8))
+@pytest.mark.parametrize("index", range(9))
 def test_a_bad_file_is_named_with_its_reason(tmp_path, index):
     path, words = list(bad_files(tmp_path))[index]
     for size in (None, (16, 16)):

@@ -493,7 +493,7 @@ def test_state_and_epochs(tmp_path, epochs, planned, evaluated, state, stated):
 
 
 def test_an_empty_folder_of_runs_says_how_to_make_one(tmp_path):
-    assert "There are no runs yet. make run makes one." in text_of(
+    assert "There are no runs yet. wbc run makes one." in text_of(
         rendering.render_overview(tmp_path)
     )
 

@@ -117,6 +117,8 @@ def _check_header(path: Path, image: Image.Image, expected: str | None) -> None:
 
 def _describe(path: Path, error: Exception) -> str:
     """Say in plain words why a file could not be decoded."""
+    if path.is_dir():
+        return "is a folder"
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
     if isinstance(error, Image.UnidentifiedImageError):

@@ -210,7 +210,7 @@ def read_run(folder: str | Path) -> RunRecord:
     """
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir():
-        raise RunNotFound(f"There is no run folder {folder}. `make run` makes one.")
+        raise RunNotFound(f"There is no run folder {folder}. `wbc run` makes one.")
     problems: list[str] = []
     settings = _read_json(folder / "settings.json", problems)
     evaluation = _read_json(folder / "evaluation.json", problems)

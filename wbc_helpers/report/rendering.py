@@ -101,7 +101,7 @@ def render_overview(runs_dir: str | Path) -> Path:
     """
     runs_dir = Path(runs_dir).expanduser().absolute()
     if not runs_dir.is_dir():
-        raise RunNotFound(f"There is no folder of runs {runs_dir}. `make run` makes one.")
+        raise RunNotFound(f"There is no folder of runs {runs_dir}. `wbc run` makes one.")
     target = runs_dir / "index.html"
     refuse_foreign([target])
     runs: list[RunRecord] = []
