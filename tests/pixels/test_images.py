@@ -1,5 +1,8 @@
 import io
+import struct
+import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,9 +54,9 @@ def bad_files(folder):
     for name, (content, words) in files.items():
         (folder / f"{name}.jpeg").write_bytes(content)
         yield folder / f"{name}.jpeg", words
-    yield save(folder / "picture.jpeg", kind="PNG"), "PNG"
+    yield save(folder / "slide.jpeg", (50, 0, 0), mode="LAB", kind="TIFF"), "of mode LAB"
     yield save(folder / "grey.jpeg", 128, mode="L"), "greyscale"
-    yield save(folder / "print.jpeg", (0, 0, 0, 0), mode="CMYK"), "CMYK"
+    yield save(folder / "grey16.png", 128, mode="I;16", kind="PNG"), "greyscale"
     yield folder / "missing.jpeg", "does not exist"
     (folder / "folder.jpeg").mkdir()
     yield folder / "folder.jpeg", "is a folder"
@@ -66,7 +69,197 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path, index):
         with pytest.raises(UnreadableImage) as refusal:
             images.read_image(path, size)
         assert str(path) in str(refusal.value) and words in str(refusal.value)
-        assert "Expected a complete colour JPEG" in str(refusal.value)
+        assert "Expected a complete colour photograph" in str(refusal.value)
+
+
+# What people bring: a picture whose every corner has another colour
+
+CORNERS = np.array([[(200, 40, 90), (30, 180, 60)], [(40, 60, 210), (230, 220, 120)]], np.uint8)
+PICTURE = CORNERS.repeat(24, 0).repeat(36, 1)
+
+
+def assert_shows_the_picture(photograph, tolerance=0):
+    assert photograph.pixels.shape == PICTURE.shape and photograph.pixels.dtype == np.uint8
+    # JPEG smears colours along the edges, so the middles of the corners are compared.
+    differences = photograph.pixels.astype(int) - PICTURE
+    assert np.abs(differences[12::24, 18::36]).max() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "note", "tolerance"),
+    [
+        ("JPEG", "a.JPG", "", 4),
+        ("JPEG", "no suffix", "", 4),
+        ("PNG", "a.png", "", 0),
+        ("PNG", "a.jpg", "PNG by content", 0),
+        ("BMP", "a.bmp", "", 0),
+        ("BMP", "a.jpeg", "BMP by content", 0),
+        ("WEBP", "a.webp", "", 8),
+        ("WEBP", "a.jpg", "WEBP by content", 8),
+        ("GIF", "a.gif", "", 8),
+        ("TIFF", "a.tif", "", 0),
+        ("TIFF", "a.b.TIFF", "", 0),
+        ("JPEG2000", "a.jp2", "", 8),
+    ],
+)
+def test_a_file_is_what_its_content_says(tmp_path, kind, name, note, tolerance):
+    Image.fromarray(PICTURE).save(tmp_path / name, kind, quality=95)
+    photograph = images.read_photograph(tmp_path / name)
+    assert_shows_the_picture(photograph, tolerance)
+    assert photograph.note == note
+    assert images.is_photograph(tmp_path / name) or kind == "BMP"
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed_tiff_is_read(tmp_path, compression):
+    Image.fromarray(PICTURE).save(tmp_path / "a.tif", compression=compression)
+    assert_shows_the_picture(images.read_photograph(tmp_path / "a.tif"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("TIFF", "a.tif"), ("MPO", "a.jpg"), ("WEBP", "a.webp")]
+)
+def test_of_several_pictures_the_first_is_read_and_said(tmp_path, kind, name):
+    other = Image.new("RGB", (72, 48), "black")
+    Image.fromarray(PICTURE).save(
+        tmp_path / name, kind, save_all=True, append_images=[other], quality=95
+    )
+    photograph = images.read_photograph(tmp_path / name)
+    assert_shows_the_picture(photograph, 8)
+    assert photograph.note == "the first of 2 pictures"
+
+
+LYING = {  # by EXIF's number, what a camera stores of an upright picture
+    1: lambda picture: picture,
+    2: lambda picture: picture[:, ::-1],
+    3: lambda picture: picture[::-1, ::-1],
+    4: lambda picture: picture[::-1],
+    5: lambda picture: picture.transpose(1, 0, 2),
+    6: lambda picture: picture.transpose(1, 0, 2)[::-1],
+    7: lambda picture: picture.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda picture: picture.transpose(1, 0, 2)[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", LYING)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_a_photograph_is_read_upright(tmp_path, orientation, name):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(LYING[orientation](PICTURE))
+    Image.fromarray(stored).save(tmp_path / name, exif=exif, quality=95)
+    assert_shows_the_picture(images.read_photograph(tmp_path / name), 8)
+    small = images.read_image(tmp_path / name, (12, 18))
+    assert small.shape == (12, 18, 3)
+    assert np.abs(small[3::6, 4::9].astype(int) - CORNERS).max() <= 8
+
+
+def write_deep(path, pixels, orientation=1):
+    """Write RGB or RGBA of uint16, as OpenCV does; a TIFF with the tag of its orientation."""
+    code = cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    assert cv2.imwrite(str(path), cv2.cvtColor(pixels, code))
+    if path.suffix != ".tif" or orientation == 1:
+        return
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (n_tags,) = struct.unpack_from("<H", content, start)
+    places = [start + 2 + 12 * place for place in range(n_tags)]
+    tags = [bytes(content[place : place + 12]) for place in places]
+    # In the place of SampleFormat, which says what is the default.
+    tags = [tag for tag in tags if tag[:2] != struct.pack("<H", 339)]
+    tags.append(struct.pack("<HHII", 0x0112, 3, 1, orientation))
+    tags.sort(key=lambda tag: struct.unpack_from("<H", tag))
+    for place, tag in zip(places, tags, strict=True):
+        content[place : place + 12] = tag
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("n_bits", [10, 12, 14, 16])
+def test_what_a_camera_stores_in_16_bits_is_read_by_its_real_range(tmp_path, name, n_bits):
+    # A background near the end of the range, as any bright field has it.
+    bright = np.where(PICTURE < 225, PICTURE, 254)
+    write_deep(tmp_path / name, np.rint(bright * (((1 << n_bits) - 1) / 255)).astype(np.uint16))
+    photograph = images.read_photograph(tmp_path / name)
+    np.testing.assert_array_equal(photograph.pixels, bright)
+    assert photograph.note == f"{n_bits} bits a channel brought to 8"
+
+
+def test_16_bits_are_read_upright_on_white_and_whole(tmp_path):
+    stored = np.ascontiguousarray(LYING[6](PICTURE)).astype(np.uint16) * 257
+    write_deep(tmp_path / "a.tif", stored, orientation=6)
+    assert_shows_the_picture(images.read_photograph(tmp_path / "a.tif"))
+    clear = np.dstack([PICTURE, np.zeros(PICTURE.shape[:2])]).astype(np.uint16) * 257
+    write_deep(tmp_path / "clear.png", clear)
+    assert (images.read_image(tmp_path / "clear.png") == 255).all()
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (48, 72, 3), np.uint16)
+    write_deep(tmp_path / "noise.png", noise)
+    whole = (tmp_path / "noise.png").read_bytes()
+    (tmp_path / "noise.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableImage, match=r"noise\.png is damaged or cut off"):
+        images.read_image(tmp_path / "noise.png")
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    layered = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 255, np.uint8)])
+    Image.fromarray(layered).save(tmp_path / "opaque.png")
+    photograph = images.read_photograph(tmp_path / "opaque.png")
+    assert_shows_the_picture(photograph)
+    assert photograph.note == ""
+    layered[:24, 36:, 3] = 0
+    Image.fromarray(layered).save(tmp_path / "clear.png")
+    photograph = images.read_photograph(tmp_path / "clear.png")
+    assert (photograph.pixels[:24, 36:] == 255).all() and "white" in photograph.note
+    np.testing.assert_array_equal(photograph.pixels[24:], PICTURE[24:])
+
+
+def test_palettes_and_inks_become_rgb(tmp_path):
+    Image.fromarray(PICTURE).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    assert_shows_the_picture(images.read_photograph(tmp_path / "p.png"), 8)
+    Image.fromarray(PICTURE).convert("CMYK").save(tmp_path / "inks.jpg", quality=95)
+    photograph = images.read_photograph(tmp_path / "inks.jpg")
+    assert_shows_the_picture(photograph, 8)
+    assert photograph.note == "CMYK brought to RGB"
+
+
+def heic(path):
+    """Write the first bytes of what an iPhone saves; no decoder is needed to name it."""
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    return path
+
+
+def test_heic_without_its_package_is_named_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("a.heic", "a.jpg", "a"):
+        with pytest.raises(UnreadableImage, match=rf"{name} is in HEIC.*pip install pillow-heif"):
+            images.read_image(heic(tmp_path / name))
+        assert images.is_photograph(tmp_path / name)
+
+
+def test_heic_is_read_where_its_package_is(tmp_path, monkeypatch):
+    class Plugin:
+        @staticmethod
+        def register_heif_opener():
+            def open_drawn(file, name):
+                image = Image.fromarray(PICTURE)
+                image.format, image._exclusive_fp = "HEIF", False
+                return image
+
+            Image.register_open("HEIF", open_drawn, lambda head: head[4:8] == b"ftyp")
+
+    monkeypatch.setitem(sys.modules, "pillow_heif", Plugin)
+    try:
+        assert_shows_the_picture(images.read_photograph(heic(tmp_path / "a.heic")))
+    finally:
+        Image.OPEN.pop("HEIF", None)
+        Image.ID.remove("HEIF")
+
+
+def test_files_of_any_name_are_told_by_their_first_bytes(tmp_path):
+    (tmp_path / "notes.txt").write_text("slide 2 is blurred")
+    assert not images.is_photograph(tmp_path / "notes.txt")
+    assert not images.is_photograph(tmp_path)
+    assert images.is_photograph(tmp_path / "nowhere.HEIF")
 
 
 def test_a_huge_image_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
@@ -161,6 +354,14 @@ def test_sizes_are_counted(tmp_path):
 def test_a_wrong_size_is_refused(size):
     with pytest.raises(InvalidParameter, match="image_size"):
         images.check_size(size)
+
+
+@pytest.mark.parametrize("head", [b"P6\n255\x7f\0\0\0\0\0\0 4\n255\n", b"II*\0\xff\xff\xff\x7f"])
+def test_a_damaged_header_is_named(tmp_path, head):
+    (tmp_path / "a.jpg").write_bytes(head)
+    for read in (images.read_image, lambda path: images.count_sizes([path])):
+        with pytest.raises(UnreadableImage, match=r"a\.jpg is"):
+            read(tmp_path / "a.jpg")
 
 
 def test_a_right_size_comes_back_as_a_tuple():

@@ -2,15 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from wbc_helpers import storage
@@ -24,8 +26,25 @@ claims hundreds is a decompression bomb or a mistake, and would fill the memory.
 SMALLEST_SIDE, LARGEST_SIDE = 16, 1024
 """Pixels. Recipes halve an image up to four times; larger ones fit no memory by the thousand."""
 
-_FORMAT_OF_SUFFIX = {".jpeg": "JPEG", ".jpg": "JPEG", ".png": "PNG"}
-_WHAT_TO_DO = "Expected a complete colour JPEG or PNG; restore the file or take it out of the data."
+_FORMAT_OF_SUFFIX = {
+    ".jpeg": "JPEG", ".jpg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG",
+    ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP",
+    ".gif": "GIF", ".jp2": "JPEG2000", ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF",
+}  # fmt: skip
+PHOTOGRAPH_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+"""In lower case, of the formats that `read_photograph` reads."""
+
+_FORMATS = ["JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "AVIF"]
+"""By Pillow's names, the most frequent first. Others are not opened: some of them run programs."""
+
+_FIRST_BYTES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  "
+)  # fmt: skip
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_WHAT_TO_DO = (
+    "Expected a complete colour photograph (JPEG, PNG, TIFF, BMP or WebP); restore the file or "
+    "take it out of the data."
+)
 _AT_A_TIME = 64  # that a thread takes; handing out single images costs as much as decoding them
 
 
@@ -42,37 +61,161 @@ class PixelStatistics:
     n_images: int
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Read one colour image, whole or not at all: RGB, (height, width, 3) uint8.
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """What was read of an image file.
 
-    The file is a JPEG or PNG whose content is what its name says. With `size`, (height, width), it
-    is resampled, averaging over areas. For JPEG files the decoder's own 1/2, 1/4 or 1/8 scaling
-    does most of that, which saves most of the decoding.
+    Attributes
+    ----------
+    pixels : ndarray, (height, width, 3) uint8
+        RGB, upright, as a viewer shows it.
+    note : str
+        What was adapted to read it, such as "12 bits a channel brought to 8"; mostly empty.
+    """
+
+    pixels: np.ndarray
+    note: str
+
+
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read one colour image, whole or not at all: the pixels of `read_photograph`."""
+    return read_photograph(path, size).pixels
+
+
+def read_photograph(path: str | Path, size: tuple[int, int] | None = None) -> Photograph:
+    """Read one colour image, whole or not at all, upright, whatever its name.
+
+    A file is what its content says: JPEG (phones' MPO, too), PNG, TIFF, BMP, WebP, GIF, JPEG 2000
+    or AVIF; HEIC where the package pillow-heif is installed. Of several pages the first is read;
+    what is transparent becomes white; of more than 8 bits a channel, those in use are brought to 8;
+    inks and palettes become RGB.
+
+    With `size`, (height, width), it is resampled, averaging over areas. For JPEG files the
+    decoder's own 1/2, 1/4 or 1/8 scaling does most of that, which saves most of the decoding.
 
     Raises
     ------
     UnreadableImage
-        If the file is missing, empty, truncated, not what its suffix says, not in colour, or
-        larger than `MAX_PIXELS`.
+        If the file is missing, empty, truncated, of no such format, not in colour, or larger than
+        `MAX_PIXELS`.
     """
     path = Path(path)
-    expected = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    with _opened(path) as opened:
+        _check_header(path, opened)
+        notes = _remarks(path, opened)
+        is_turned = opened.format not in ("JPEG", "PNG") or "exif" in opened.info
+        if size is not None:
+            lies = is_turned and opened.getexif().get(_ORIENTATION, 1) > 4
+            # Pillow knows sizes as (width, height). Formats without a scale of their own stay.
+            opened.draft("RGB", size if lies else (size[1], size[0]))
+        image: Image.Image = opened
+        if _is_deep(opened):
+            image, note = _read_deep(path, opened)
+            notes.append(note)
+        if is_turned:
+            image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            if np.asarray(image)[..., 3].min() < 255:
+                notes.append("transparent parts read as white")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        pixels = image.convert("RGB")
+        if size is not None and pixels.size != (size[1], size[0]):
+            pixels = pixels.resize((size[1], size[0]), Image.Resampling.BOX)
+    return Photograph(np.asarray(pixels), "; ".join(notes))
+
+
+def is_photograph(path: Path) -> bool:
+    """Tell by its name, or else by its first bytes, whether a file may be a photograph."""
+    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES or _begins_as_image(path)
+
+
+def _begins_as_image(path: Path) -> bool:
+    """Tell by its first bytes whether a file is in a format that is read."""
     try:
-        with Image.open(path) as image:
-            _check_header(path, image, expected)
-            if size is not None:
-                # Pillow knows sizes as (width, height).
-                image.draft("RGB", (size[1], size[0]))
-            pixels = image.convert("RGB")
-            if size is not None and pixels.size != (size[1], size[0]):
-                pixels = pixels.resize((size[1], size[0]), Image.Resampling.BOX)
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(_FIRST_BYTES) or (head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file; whatever goes wrong with it in the block bears its name."""
+    try:
+        with _open(path) as image:
+            yield image
+    except UnreadableImage:
+        raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{path} is too large: {error}. {_WHAT_TO_DO}") from error
+        raise UnreadableImage(f"{path} is too large: {error} {_WHAT_TO_DO}") from error
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} does not exist. {_WHAT_TO_DO}") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # there is none that no decoder raises on damaged bytes
         raise UnreadableImage(f"{path} {_describe(path, error)}. {_WHAT_TO_DO}") from error
-    return np.asarray(pixels)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open an image file of `_FORMATS`, or a phone's HEIC."""
+    try:
+        return Image.open(path, formats=_FORMATS)
+    except Image.UnidentifiedImageError:
+        with path.open("rb") as file:
+            head = file.read(12)
+        if head[4:8] != b"ftyp" or head[8:] not in _HEIF_BRANDS:
+            raise
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise UnreadableImage(
+            f"{path} is in HEIC, which the package pillow-heif reads. Install it (pip install "
+            "pillow-heif), or have the phone save JPEG (iPhone: Settings, Camera, Formats, Most "
+            "Compatible)."
+        ) from error
+    pillow_heif.register_heif_opener()
+    return Image.open(path, formats=["HEIF"])
+
+
+_ORIENTATION = 0x0112  # EXIF's tag
+
+
+def _remarks(path: Path, image: Image.Image) -> list[str]:
+    """Say what has to be adapted to read an opened file, as far as its header tells."""
+    remarks = []
+    content = "JPEG" if image.format == "MPO" else image.format
+    if content != _FORMAT_OF_SUFFIX.get(path.suffix.lower(), content):
+        remarks.append(f"{content} by content")
+    if (n_pages := getattr(image, "n_frames", 1)) > 1:
+        remarks.append(f"the first of {n_pages} pictures")
+    if image.mode not in ("RGB", "RGBA", "P"):
+        remarks.append(f"{image.mode} brought to RGB")
+    return remarks
+
+
+def _is_deep(image: Any) -> bool:
+    """Tell of an opened file in colour whether it has more than 8 bits a channel."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (8,))) > 8
+    return image.format == "PNG" and "16" in str(image.tile[0][3])
+
+
+def _read_deep(path: Path, opened: Image.Image) -> tuple[Image.Image, str]:
+    """Read a file of more than 8 bits a channel; a camera's 10, 12 or 14 bits come in 16."""
+    opened.load()  # it refuses what is cut off, which OpenCV fills up
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise ValueError("its kind of numbers is not read")
+    most = int(pixels[..., :3].max())
+    n_bits = next(bits for bits in (8, 10, 12, 14, 16) if most < 1 << bits)
+    levels = np.rint(np.arange(1 << 16) * (255 / ((1 << n_bits) - 1))).clip(0, 255)
+    pixels = levels.astype(np.uint8)[pixels]
+    code = cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB
+    image = Image.fromarray(cv2.cvtColor(pixels, code))
+    # Both decoders turn a TIFF, neither a PNG.
+    image.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
+    return image, f"{n_bits} bits a channel brought to 8"
 
 
 def check_size(size: object) -> tuple[int, int]:
@@ -95,21 +238,17 @@ def check_size(size: object) -> tuple[int, int]:
     )
 
 
-def _check_header(path: Path, image: Image.Image, expected: str | None) -> None:
-    """Refuse, before any pixel is decoded, what is not a colour image of the expected kind."""
+def _check_header(path: Path, image: Image.Image) -> None:
+    """Refuse, before any pixel is decoded, what is too large or not in colour."""
     width, height = image.size
-    if image.format not in ("JPEG", "PNG") or (expected and image.format != expected):
-        raise UnreadableImage(
-            f"{path} is a {image.format} file by content, not the {expected or 'JPEG'} that its "
-            f"name says. {_WHAT_TO_DO}"
-        )
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
             f"{path} claims {width:,} × {height:,} pixels, more than the {MAX_PIXELS:,} that "
             f"are read. {_WHAT_TO_DO}"
         )
-    if image.mode not in ("RGB", "RGBA", "P"):
-        kind = {"L": "greyscale", "CMYK": "CMYK"}.get(image.mode, f"of mode {image.mode}")
+    if image.mode not in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr"):
+        is_grey = image.mode.startswith(("1", "L", "I", "F")) and image.mode != "LAB"
+        kind = "greyscale" if is_grey else f"of mode {image.mode}"
         raise UnreadableImage(
             f"{path} is {kind}; the stain's colours cannot be told from it. {_WHAT_TO_DO}"
         )
@@ -119,10 +258,14 @@ def _describe(path: Path, error: Exception) -> str:
     """Say in plain words why a file could not be decoded."""
     if path.is_dir():
         return "is a folder"
-    if path.stat().st_size == 0:
-        return "is empty (0 bytes)"
+    try:
+        if path.stat().st_size == 0:
+            return "is empty (0 bytes)"
+    except OSError:
+        return f"cannot be read ({error})"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "is not an image"
+        is_image = _begins_as_image(path)
+        return "is not an image" + (" of a kind that is read" if is_image else "")
     return f"is damaged or cut off ({error})"
 
 
@@ -302,13 +445,8 @@ def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:
     """
     sizes = []
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                sizes.append((*image.size, image.mode))
-        except OSError as error:
-            raise UnreadableImage(
-                f"{path} {_describe(Path(path), error)}. {_WHAT_TO_DO}"
-            ) from error
+        with _opened(Path(path)) as image:
+            sizes.append((*image.size, image.mode))
     return (
         pd.DataFrame(sizes, columns=["width", "height", "mode"])
         .value_counts()
