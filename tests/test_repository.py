@@ -477,8 +477,8 @@ def test_our_ranges_hold_what_colab_ships():
 
 def test_everything_imported_is_required():
     """Also by way of another requirement, as SciPy by scikit-learn."""
-    # Other backends, and Colab's own package: used where they are.
-    optional = {"google", "jax", "torch"}
+    # Other backends, Colab's own package, the reader of HEIC: used where they are.
+    optional = {"google", "jax", "pillow_heif", "torch"}
     reached, waiting = set(), [item.name for item in requirements(ROOT / "requirements.txt")]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()

@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
     count = commands.add_parser(
         "count",
-        help="count the cells of every photograph in a folder, name the white ones",
+        help="count the cells of photographs, name the white ones",
     )
-    count.add_argument("folder", type=Path, help="of photographs of one magnification")
+    count.add_argument("path", type=Path, help="a photograph, or a folder of them")
     count.add_argument(
         "--out", default="report", type=Path,
         help="folder for cells.csv, counts.csv and index.html (default: report)",
@@ -182,10 +182,10 @@ def _count(options: argparse.Namespace) -> int:
             f"red_cell={options.red_cell!r} is not usable. Expected a number of pixels."
         ) from None
     # Before the networks are loaded, which takes seconds.
-    smears.find_photographs(options.folder, options.out)
+    smears.find_photographs(options.path, options.out)
     reader = detector.load_reader(_whole("ways", options.ways))
     only = None if options.list is None else smears.read_list(options.list)
-    counted = smears.count_folder(options.folder, options.out, reader, red_cell, only)
+    counted = smears.count_folder(options.path, options.out, reader, red_cell, only)
     drawn = sample.enclosing(counted.folder) is not None
     page = pages.render_counts(counted, drawn)
     summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv\nPage:    {page}"

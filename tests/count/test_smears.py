@@ -156,9 +156,19 @@ def test_photographs_are_found_in_folders_of_folders(folder, out):
     (folder / "slide 2" / "left" / "_hidden.png").rename(folder / "slide 2" / ".hidden.png")
     (folder / "c.png").rename(folder / "c.JPEG")
     (folder / "notes.txt").write_text("slide 2 is blurred")
-    images, others = find_photographs(folder)
+    root, images, others = find_photographs(folder)
+    assert root == folder
     assert images == ["a.png", "b.png", "c.JPEG", "slide 2/left/a.png"]
     assert others == ["notes.txt"]
+
+
+def test_a_single_photograph_is_counted_alone(folder, out, reader):
+    (folder / "c.png").rename(folder / "c")
+    for name in ("a.png", "c"):
+        found = count(folder / name, out / name, reader)
+        assert (found.folder, found.counts["file"].tolist()) == (folder, [name])
+        assert found.passed_over == []
+    assert reader.detector.greys == [10, 30]
 
 
 def test_results_inside_of_the_folder_are_no_photographs(folder, reader):
@@ -173,9 +183,9 @@ def test_a_folder_with_nothing_to_count_is_named(tmp_path, out, reader):
     with pytest.raises(DataNotFound, match=r"nowhere does not exist"):
         count(tmp_path / "nowhere", out, reader)
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(DataNotFound, match=r"notes\.txt is a file"):
+    with pytest.raises(DataNotFound, match=r"notes\.txt is no photograph"):
         count(tmp_path / "notes.txt", out, reader)
-    with pytest.raises(DataNotFound, match="no image among 1 files"):
+    with pytest.raises(DataNotFound, match="no photograph among 1 files"):
         count(tmp_path, out, reader)
     assert not out.exists()
 
@@ -190,12 +200,12 @@ def spoil(folder):
     (folder / "text.txt").write_text("no picture")
     Image.fromarray(photograph(10, (1, 1))).save(folder / "pixel.png")
     Image.fromarray(photograph(10)[..., 0]).save(folder / "grey.png")
-    Image.fromarray(photograph(10)).save(folder / "named.png", "jpeg")
+    Image.fromarray(photograph(10)[..., 0]).save(folder / "named.png", "jpeg")
     return {
         "cut off.jpg": "damaged or cut off",
         "empty.jpg": "is empty (0 bytes)",
         "grey.png": "is greyscale",
-        "named.png": "is a JPEG file by content",
+        "named.png": "is greyscale",
         "pixel.png": "1×1 pixels are less than a red cell",
         "text.jpg": "is not an image",
     }
@@ -583,7 +593,7 @@ def test_the_command_refuses_a_foreign_folder_with_2(command, folder, out, capsy
     for image in folder.iterdir():
         image.unlink()
     assert command() == 2
-    assert "holds no image" in capsys.readouterr().err
+    assert "holds no photograph" in capsys.readouterr().err
 
 
 def test_the_command_refuses_a_foreign_page_with_2_and_keeps_the_counts(command, out, capsys):

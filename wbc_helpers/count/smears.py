@@ -25,9 +25,8 @@ from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import differential
 from wbc_helpers.count.differential import Differential
-from wbc_helpers.data.catalog import IMAGE_SUFFIXES
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.images import PHOTOGRAPH_SUFFIXES, is_photograph, read_image
 from wbc_helpers.pixels.scale import check_photograph, check_red_cell, estimate_scale
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ class FolderCounts:
         if self.passed_over:
             n_files = _number(len(self.passed_over), "file", "files")
             names = ", ".join(self.passed_over[:10]) + (", …" if self.passed_over[10:] else "")
-            lines += ["", f"{n_files} passed over (only {', '.join(IMAGE_SUFFIXES)} are read): "
-                      f"{names}"]  # fmt: skip
+            lines += ["", f"{n_files} passed over, no images by name and content: {names}"]
         if self.failures:
             lines += ["", f"{_number(len(self.failures), 'file', 'files')} could not be counted:"]
             lines += [f"- {file}: {why}" for file, why in self.failures[:20]]
@@ -116,36 +114,38 @@ def _number(n: float, one: str, more: str) -> str:
 
 
 def find_photographs(
-    folder: str | Path, out: str | Path | None = None
-) -> tuple[list[str], list[str]]:
-    """Find the images of a folder and of those in it; leave hidden ones and those in `out` alone.
+    path: str | Path, out: str | Path | None = None
+) -> tuple[Path, list[str], list[str]]:
+    """Find the photographs of a folder and of those in it, or take the one that is given.
 
-    Returns images, with a suffix of `catalog.IMAGE_SUFFIXES`, and the other files: paths from the
-    folder on, `/` between their parts, sorted. Raises `DataNotFound` if there is no such folder, or
-    no image in it.
+    Hidden files and those in `out` are left alone. Returns the folder, its photographs, see
+    `images.is_photograph`, and its other files: paths from the folder on, `/` between their parts,
+    sorted. Raises `DataNotFound` if there is no such folder or file, or no photograph in it.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(path).expanduser().absolute()
+    if folder.is_file() and is_photograph(folder):
+        return folder.parent, [folder.name], []
     if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise DataNotFound(f"{folder} {what}. Expected a folder with photographs of smears.")
+        what = "is no photograph, by its name and content" if folder.exists() else "does not exist"
+        raise DataNotFound(f"{folder} {what}. Expected a photograph of a smear, or their folder.")
     results = None if out is None else Path(out).expanduser().absolute()
     if results is not None and folder not in results.parents:
         results = None
     images: list[str] = []
     others: list[str] = []
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
         is_hidden = any(part.startswith(".") for part in parts)
         # A link to nowhere is a file that is missing, and shall be listed as such.
-        is_file = path.is_file() or (path.is_symlink() and not path.exists())
-        if is_file and not is_hidden and results not in [path, *path.parents]:
-            (images if path.suffix.lower() in IMAGE_SUFFIXES else others).append("/".join(parts))
+        is_file = file.is_file() or (file.is_symlink() and not file.exists())
+        if is_file and not is_hidden and results not in [file, *file.parents]:
+            (images if is_photograph(file) else others).append("/".join(parts))
     if not images:
         raise DataNotFound(
-            f"{folder} holds no image among {len(others)} files. Expected photographs of smears "
-            f"as {', '.join(sorted(IMAGE_SUFFIXES))}."
+            f"{folder} holds no photograph among {len(others)} files. Expected photographs of "
+            f"smears as {', '.join(PHOTOGRAPH_SUFFIXES)}, or whose content is such."
         )
-    return sorted(images), sorted(others)
+    return folder, sorted(images), sorted(others)
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -181,22 +181,22 @@ def _choose(images: Sequence[str], only: Iterable[str]) -> list[str]:
 
 
 def count_folder(
-    folder: str | Path,
+    path: str | Path,
     out: str | Path,
     reader: "SmearReader",
     red_cell: float | None = None,
     only: Iterable[str] | None = None,
     progress: bool = True,
 ) -> FolderCounts:
-    """Count the cells of every photograph in a folder, and write tables.
+    """Count the cells of a photograph, or of every one in a folder, and write tables.
 
     A file that cannot be read is left out and listed; it is tried again the next time. What was
     counted before into the same folder is not counted again, unless the file has changed.
 
     Parameters
     ----------
-    folder : path
-        See `find_photographs`; of one microscope and magnification.
+    path : path
+        See `find_photographs`.
     out : path
         Folder for `cells.csv`, `counts.csv`, `failures.csv` and what it takes to go on; made if
         needed.
@@ -221,8 +221,7 @@ def count_folder(
     """
     if red_cell is not None:
         check_red_cell(red_cell)
-    folder = Path(folder).expanduser().absolute()
-    images, passed_over = find_photographs(folder, out)
+    folder, images, passed_over = find_photographs(path, out)
     if only is not None:
         images, passed_over = _choose(images, only), []
     out = Path(out).expanduser().absolute()
