@@ -32,12 +32,11 @@ from wbc_helpers.errors import (
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = "dataset-master/dataset-master"
 IMAGES = "dataset2-master/dataset2-master/images"
-SEED = 3
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory) -> Path:
-    return sample.draw_sample(tmp_path_factory.mktemp("drawn") / "smears", seed=SEED)
+def drawn(sample_folder) -> Path:
+    return sample_folder
 
 
 @pytest.fixture
@@ -244,7 +243,7 @@ def test_the_recorded_map_makes_every_image_from_its_photograph(drawn):
     assert list(truth.columns) == ["file", "source_id", "m00", "m01", "m02", "m10", "m11", "m12"]
     files = sorted(p.relative_to(drawn / IMAGES).as_posix() for p in drawn.rglob("*.jpeg"))
     assert sorted(truth.file) == files
-    for row in truth.iloc[::7].itertuples():
+    for row in truth.iloc[::14].itertuples():
         linear = np.array([[row.m00, row.m01], [row.m10, row.m11]])
         shift = np.array([row.m02, row.m12])
         y, x = np.mgrid[:240, :320]
@@ -283,7 +282,9 @@ def test_the_map_is_exact():
         source_x, source_y, _ = np.tensordot(back, np.stack([x, y, np.ones_like(x)]), 1)
         inside = (source_x > 1) & (source_x < 318) & (source_y > 1) & (source_y < 238)
         # Between pixels a ramp is interpolated without error.
-        assert image[inside] == pytest.approx((0.6 * source_x + 0.2 * source_y)[inside], abs=0.01)
+        np.testing.assert_allclose(
+            image[inside], (0.6 * source_x + 0.2 * source_y)[inside], atol=0.01, rtol=0
+        )
 
 
 def test_maps_stay_in_the_range_of_the_real_augmentation():
@@ -429,13 +430,10 @@ def test_stain_and_light_vary_between_photographs(drawn):
 # Drawing again, elsewhere, or not at all
 
 
-def test_the_same_seed_draws_the_same_bytes(drawn, tmp_path):
-    again = sample.draw_sample(tmp_path / "again", seed=SEED)
-    assert digests(again) == digests(drawn)
-
-
-def test_another_seed_draws_other_pixels(few, tmp_path):
-    one, two = (sample.draw_sample(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+def test_a_seed_draws_the_same_bytes_and_another_other_pixels(few, tmp_path):
+    one, again = (sample.draw_sample(tmp_path / name, seed=3) for name in ("one", "again"))
+    assert digests(again) == digests(one)
+    two = sample.draw_sample(tmp_path / "two", seed=4)
     name = f"{PHOTOGRAPHS}/JPEGImages/BloodImage_00000.jpg"
     difference = pixels(one / name).astype(int) - pixels(two / name)
     assert np.abs(difference).mean() > 5
@@ -444,7 +442,7 @@ def test_another_seed_draws_other_pixels(few, tmp_path):
 def test_a_complete_sample_is_left_as_it_is(drawn):
     before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
     start = time.perf_counter()
-    assert sample.draw_sample(str(drawn), seed=np.int64(SEED)) == drawn
+    assert sample.draw_sample(str(drawn), seed=np.int64(0)) == drawn
     assert time.perf_counter() - start < 1
     assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
@@ -483,12 +481,12 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 def test_a_sample_of_another_seed_or_version_is_refused(drawn, monkeypatch):
     before = digests(drawn)
     with pytest.raises(
-        DataMismatch, match=r"version 1 and seed 3; asked for was version 1, seed 4"
+        DataMismatch, match=r"version 1 and seed 0; asked for was version 1, seed 4"
     ):
         sample.draw_sample(drawn, seed=4)
     monkeypatch.setattr(sample, "VERSION", 2)
     with pytest.raises(DataMismatch, match="asked for was version 2"):
-        sample.draw_sample(drawn, seed=SEED)
+        sample.draw_sample(drawn, seed=0)
     assert digests(drawn) == before
 
 

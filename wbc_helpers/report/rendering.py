@@ -332,19 +332,26 @@ def notebook_body(notebook: ExecutedNotebook, run: RunRecord) -> Markup:
     """Cells of a notebook as HTML; empty if the file is no notebook."""
     if notebook.content is None:
         return Markup("")
+    exporter = _exporter()
+    linked = {other.name for other in run.notebooks}
+    exporter.register_filter("self_contained", lambda markup: self_contained(markup, linked))
+    resources = {"metadata": {"name": notebook.name, "path": str(run.folder)}}
+    markup, _ = exporter.from_notebook_node(_annotated(notebook, notebook.content), resources)
+    return Markup(markup)
+
+
+@functools.cache
+def _exporter() -> HTMLExporter:
+    """Make the exporter of all notebooks: compiling its templates takes half of a page's time."""
     exporter = HTMLExporter(
         template_name="notebook",
         extra_template_basedirs=[str(TEMPLATES)],
         config=Config(NbConvertBase={"display_data_priority": _SHOWN}),
         embed_images=True,
     )
-    linked = {other.name for other in run.notebooks}
-    exporter.register_filter("self_contained", lambda markup: self_contained(markup, linked))
     exporter.register_filter("terminal_text", terminal_text)
     exporter.register_filter("duration", duration)
-    resources = {"metadata": {"name": notebook.name, "path": str(run.folder)}}
-    markup, _ = exporter.from_notebook_node(_annotated(notebook, notebook.content), resources)
-    return Markup(markup)
+    return exporter
 
 
 def _annotated(notebook: ExecutedNotebook, content: nbformat.NotebookNode) -> nbformat.NotebookNode:
