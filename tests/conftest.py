@@ -90,7 +90,7 @@ def tiny_folder(tmp_path) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def noise() -> tuple[pd.DataFrame, np.ndarray]:
     """Forty 16x16 images of noise with a catalog: nothing to learn, everything to count."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)

@@ -1,4 +1,7 @@
+"""Training: what a run leaves, how it goes on, what it is shown, and how it is judged."""
+
 import dataclasses
+import json
 import os
 import platform
 import subprocess
@@ -9,11 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from written_files import below
 
+from wbc_helpers import cells
 from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog
-from wbc_helpers.errors import BrokenRun, InvalidParameter, RunExists
+from wbc_helpers.data.identity import identify
+from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, InvalidParameter, RunExists
+from wbc_helpers.evaluate import classification
 from wbc_helpers.pixels import images
+from wbc_helpers.pixels.views import Views
 from wbc_helpers.runs import backend, folders, recipes, recorder
 
 LONG = recipes.TrainingSettings(epochs=60, image_size=(16, 16), batch_size=8)
@@ -39,6 +47,12 @@ def scores(run):
     return run.history.drop(columns=["seconds", "peak_memory_bytes"])
 
 
+@pytest.fixture(scope="module")
+def whole(noise, tmp_path_factory):
+    """A run that nothing disturbed; tests only read it."""
+    return train(noise, "whole", tmp_path_factory.mktemp("runs"))
+
+
 @pytest.fixture
 def cut_off(monkeypatch):
     """Make training stop, as by Ctrl-C, when the given epoch begins or just after it ended."""
@@ -59,42 +73,37 @@ def cut_off(monkeypatch):
     yield make
 
 
-def test_a_run_folder_holds_all_that_evaluation_needs(noise, tmp_path):
-    run = train(noise, "whole", tmp_path)
-    assert run.is_complete
-    names = {entry.name for entry in run.folder.iterdir()}
+def test_a_run_folder_holds_all_that_evaluation_needs(noise, whole):
+    assert whole.is_complete
+    names = {entry.name for entry in whole.folder.iterdir()}
     assert names == {
         "settings.json", "history.csv", "split.csv", "model.keras", "model.weights.h5"
     }  # fmt: skip
-    assert run.history.epoch.tolist() == [1, 2, 3]
-    assert (run.history.seconds > 0).all() and (run.history.peak_memory_bytes > 10**8).all()
-    assert run.split.value_counts().to_dict() == {"train": 36, "validation": 4}
-    assert networks.predict(networks.load(run), noise[1]).shape == (40, 4)
-
-
-def test_the_statistics_in_the_model_are_those_of_the_training_part_alone(noise, tmp_path):
+    assert whole.history.epoch.tolist() == [1, 2, 3]
+    assert (whole.history.seconds > 0).all() and (whole.history.peak_memory_bytes > 10**8).all()
+    assert whole.split.value_counts().to_dict() == {"train": 36, "validation": 4}
     table, pixels = noise
-    run = train(noise, "statistics", tmp_path)
-    layer = networks.load(run).get_layer("mean_and_std_image")
-    in_training = (run.split[table.file] == "train").to_numpy()
+    model = networks.load(whole)
+    assert networks.predict(model, pixels).shape == (40, 4)
+    # The statistics in the model are those of the training part alone.
+    layer = model.get_layer("mean_and_std_image")
+    in_training = (whole.split[table.file] == "train").to_numpy()
     np.testing.assert_allclose(layer.get_weights()[0], pixels[in_training].mean(axis=0), rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, tmp_path):
-    first, second = train(noise, "a", tmp_path), train(noise, "b", tmp_path)
-    assert scores(first).equals(scores(second))
-    other = recipes.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8, seed=1)
-    assert not scores(first).equals(scores(train(noise, "c", tmp_path, other)))
+def test_the_same_seed_gives_the_same_history_and_another_does_not(noise, whole, tmp_path):
+    assert scores(whole).equals(scores(train(noise, "b", tmp_path)))
+    other = dataclasses.replace(CHOSEN, seed=1)
+    assert not scores(whole).equals(scores(train(noise, "c", tmp_path, other)))
 
 
 @pytest.mark.parametrize(
     "where", ["on_epoch_begin", pytest.param("on_epoch_end", marks=pytest.mark.slow)]
 )
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    noise, tmp_path, cut_off, monkeypatch, where
+    noise, whole, tmp_path, cut_off, monkeypatch, where
 ):
-    undisturbed = train(noise, "undisturbed", tmp_path)
     with monkeypatch.context():
         cut_off(1, where)
         with pytest.raises(KeyboardInterrupt):
@@ -105,13 +114,13 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert len(halfway.history) == (1 if where == "on_epoch_begin" else 2)
     resumed = train(noise, "disturbed", tmp_path)
     assert resumed.is_complete
-    assert scores(resumed).equals(scores(undisturbed))
+    assert scores(resumed).equals(scores(whole))
 
 
 @pytest.mark.slow
-def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_path, monkeypatch):
-    undisturbed = train(noise, "undisturbed", tmp_path)
-
+def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(
+    noise, whole, tmp_path, monkeypatch
+):
     def no_history(run, history):
         if len(history) == 2:
             raise KeyboardInterrupt
@@ -122,22 +131,19 @@ def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(noise, tmp_p
     with pytest.raises(KeyboardInterrupt):
         train(noise, "disturbed", tmp_path)
     monkeypatch.undo()
-    assert scores(train(noise, "disturbed", tmp_path)).equals(scores(undisturbed))
+    assert scores(train(noise, "disturbed", tmp_path)).equals(scores(whole))
 
 
-def test_several_threads_give_out_the_batches_that_one_gives_out(noise, tmp_path, monkeypatch):
-    several = train(noise, "several", tmp_path)
+def test_several_threads_give_out_the_batches_that_one_gives_out(
+    noise, whole, tmp_path, monkeypatch
+):
     monkeypatch.setattr(recorder, "n_workers", lambda: 1)
-    pd.testing.assert_frame_equal(scores(several), scores(train(noise, "one", tmp_path)))
-
-
-@pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="no GNU C library, whose allocator this is about"
-)
-def test_training_leaves_the_allocator_keeping_memory(noise, tmp_path):
+    pd.testing.assert_frame_equal(scores(whole), scores(train(noise, "one", tmp_path)))
+    if platform.libc_ver()[0] != "glibc":
+        return
+    # Training leaves the GNU C library's allocator keeping memory.
     import resource
 
-    train(noise, "whole", tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(40):
         _ = [np.ones(1_250_000, np.float32) for _ in range(6)]
@@ -145,20 +151,13 @@ def test_training_leaves_the_allocator_keeping_memory(noise, tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2 * 7_300
 
 
-def test_a_finished_run_is_not_trained_again(noise, tmp_path, monkeypatch):
-    run = train(noise, "done", tmp_path)
-    before = (run.folder / "model.keras").read_bytes()
+def test_a_finished_run_is_not_trained_again_nor_replaced_by_another(noise, whole, monkeypatch):
+    before = below(whole.folder)
     monkeypatch.setattr(training, "compiled_model", None)
-    assert train(noise, "done", tmp_path).is_complete
-    assert (run.folder / "model.keras").read_bytes() == before
-
-
-def test_another_run_of_the_name_is_refused_and_nothing_lost(noise, tmp_path):
-    run = train(noise, "mine", tmp_path)
-    before = {entry.name: entry.read_bytes() for entry in run.folder.iterdir()}
+    assert train(noise, "whole", whole.folder.parent).is_complete
     with pytest.raises(RunExists, match="epochs"):
-        train(noise, "mine", tmp_path, recipes.TrainingSettings(epochs=9, image_size=(16, 16)))
-    assert {entry.name: entry.read_bytes() for entry in run.folder.iterdir()} == before
+        train(noise, "whole", whole.folder.parent, dataclasses.replace(CHOSEN, epochs=9))
+    assert below(whole.folder) == before
 
 
 @pytest.mark.slow
@@ -190,9 +189,7 @@ def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
     pixels = images.decode(table.path, (16, 16), tmp_path / "cache", progress=False)
     for path in table.path:
         Path(path).unlink()
-    chosen = recipes.TrainingSettings(
-        epochs=2, image_size=(16, 16), batch_size=8, validation_fraction=0.2
-    )
+    chosen = dataclasses.replace(CHOSEN, epochs=1, validation_fraction=0.2)
     assert train((table, pixels), "x", tmp_path, chosen).is_complete
 
 
@@ -325,3 +322,171 @@ def test_a_run_of_drawn_views_goes_on_as_if_never_interrupted(
             go("parts")
         monkeypatch.undo()
     assert scores(go("parts")).equals(scores(whole))
+
+
+# Batches: every image once, views of training photographs alone, no chance but the seed's
+
+
+def test_batches_give_every_image_once_an_epoch_in_a_new_order(noise):
+    _, pixels = noise
+    given = training.Batches(pixels, np.arange(40), np.arange(40), 16, seed=5)
+
+    def order():
+        return np.concatenate([given[index][1] for index in range(len(given))])
+
+    first = order()
+    assert sorted(first) == list(range(40)) and first.tolist() != list(range(40))
+    assert np.array_equal(order(), first)
+    given.epoch = 1
+    assert sorted(order()) == list(range(40)) and not np.array_equal(order(), first)
+
+
+def test_batches_divide_evenly_among_devices(noise):
+    _, pixels = noise
+    given = training.Batches(pixels, np.arange(40), np.arange(39), 16, n_devices=4)
+    assert [len(given[index][1]) for index in range(len(given))] == [16, 16, 4]
+
+
+def views_of(drawn_from, rows, epoch=0):
+    views = training.DrawnViews(drawn_from[0], rows, VIEWED.to_dict())
+    views.epoch = epoch
+    return views
+
+
+@pytest.fixture
+def plain_views(monkeypatch):
+    """Views that only turn: the grey level of the middle tells the photograph."""
+    still = Views(zoom=0, shear=0, shift=0, cut=0, stain=0, blur=0, noise=0)
+    recipe = dataclasses.replace(recipes.RECIPES["compact"], views=still, images_per_epoch=800)
+    monkeypatch.setitem(recipes.RECIPES, "compact", recipe)
+
+
+def test_views_come_from_training_photographs_alone_and_all_types_alike(drawn_from, plain_views):
+    rows = drawn_from[1]
+    allowed = rows.drop(index=5)  # one of two lymphocytes is held out
+    views = views_of(drawn_from, allowed)
+    assert len(views) == 100
+    shown = [views[index] for index in range(len(views))]
+    levels = np.concatenate([pixels[:, 8, 8, 0] for pixels, _ in shown])
+    types = np.concatenate([told for _, told in shown])
+    photograph = (levels.astype(int) - 40) // 20
+    assert set(photograph) == set(allowed.index)
+    # The label is that of the photograph.
+    assert (types.argmax(axis=1) == photograph % 4).all()
+    # 200 of each type expected, standard deviation 12; of a photograph 100 or, the one left, 200.
+    assert types.sum(axis=0) == pytest.approx([200] * 4, abs=50)
+    counts = np.bincount(photograph, minlength=8)
+    assert counts[1] == pytest.approx(200, abs=50) and counts[0] == pytest.approx(100, abs=40)
+
+
+def test_the_same_epoch_shows_the_same_views_and_another_others(drawn_from):
+    first, again = (views_of(drawn_from, drawn_from[1])[3] for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    other = views_of(drawn_from, drawn_from[1], epoch=1)[3]
+    assert (other[0] != first[0]).any()
+
+
+def test_an_image_that_stands_for_its_photograph_must_be_a_training_image(drawn_from, plain_views):
+    patches, rows = drawn_from
+    stand_ins = patches.table.assign(source_id="one photograph", file=rows["file"])
+    views = views_of((inputs.Patches(patches.pixels, stand_ins), rows), rows.assign(
+        source_id="one photograph"
+    )[:4])  # fmt: skip
+    assert views.rows.tolist() == [0, 1, 2, 3]
+
+
+# Cross-validation on the drawn sample, and its summary on answers known by hand
+
+
+def table_of(rows):
+    """Answers of certainty: (photograph, true type, told type) for each image."""
+    source, true, told = zip(*rows, strict=True)
+    images = pd.DataFrame(
+        {"file": [f"{i}.jpeg" for i in range(len(rows))], "split": "TRAIN", "cell_type": true,
+         "source_id": source, "group_id": source}
+    )  # fmt: skip
+    certain = np.eye(4)[[cells.NAMES.index(name) for name in told]]
+    return classification.tabulate(images, certain)
+
+
+def test_photographs_are_judged_by_the_mean_of_their_images():
+    table = table_of(
+        [
+            ("a", "monocyte", "monocyte"), ("a", "monocyte", "monocyte"),
+            ("a", "monocyte", "neutrophil"), ("b", "neutrophil", "eosinophil"),
+        ]
+    )  # fmt: skip
+    summary = training.summarise(table)
+    assert summary["images"]["accuracy"] == 0.5 and summary["images"]["n_images"] == 4
+    # Two of three images carry photograph a; b is lost.
+    assert summary["photographs"]["accuracy"] == 0.5
+    assert summary["photographs"]["n_images"] == 2
+    assert summary["photographs"]["balanced_accuracy"] == 0.5
+
+
+def test_the_report_gives_scores_with_their_intervals():
+    rows = [(f"m{i}", "monocyte", "monocyte" if i else "neutrophil") for i in range(4)]
+    rows += [(f"n{i}", "neutrophil", "eosinophil" if i else "neutrophil") for i in range(4)]
+    scores = training.summarise(table_of(rows))["photographs"]
+    low, high = scores["intervals"]["accuracy"]
+    assert scores["accuracy"] == 0.5 and 0 <= low < 0.5 < high <= 1
+    told = training.report(table_of(rows))
+    assert f"photographs (n = 8): accuracy 50.0% ({low:.1%}–{high:.1%})" in told
+    assert "monocyte 75%, neutrophil 25%" in told
+
+
+@pytest.mark.slow
+def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
+    sample_folder, tmp_path, monkeypatch
+):
+    identity = identify(sample_folder)
+    chosen = recipes.TrainingSettings(recipe="compact", epochs=1, image_size=(16, 16))
+    trained = []
+    through = training.train
+
+    def watched(prepared, *arguments):
+        trained.append(set(prepared.catalog.loc[prepared.part == "train", "group_id"]))
+        return through(prepared, *arguments)
+
+    monkeypatch.setattr(training, "train", watched)
+    arguments = (chosen, identity, "cv", tmp_path, tmp_path)
+    table = training.cross_validate(*arguments, n_folds=2)
+    assert not table["file"].duplicated().any() and (table["split"] == "TRAIN").all()
+    for number, groups in enumerate(trained):
+        split = pd.read_csv(tmp_path / "cv" / f"fold-{number}" / "split.csv", index_col="file")
+        judged = table.set_index("file")["group_id"][split.index[split["part"] == "validation"]]
+        assert not groups & set(judged)
+    assert len(training.read("cv", tmp_path, identity.to_dict())) == len(table)
+    with pytest.raises(DataMismatch):
+        training.read("cv", tmp_path, {**identity.to_dict(), "digest": "other"})
+
+    # Started again, nothing is trained twice, and the answers are the same.
+    before = (tmp_path / "cv" / "fold-0" / "model.keras").stat().st_mtime_ns
+    again = training.cross_validate(*arguments, n_folds=2)
+    assert (tmp_path / "cv" / "fold-0" / "model.keras").stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(again, table)
+    scores = json.loads((tmp_path / "cv" / "crossval.json").read_text())
+    assert scores["photographs"]["n_images"] == table["source_id"].nunique()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.json").write_text("{}")
+    with pytest.raises(RunExists, match=r"settings\.json"):
+        training.cross_validate(
+            recipes.TrainingSettings(recipe="compact"), None, "run", tmp_path, tmp_path
+        )
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["settings.json"]
+
+
+def test_a_damaged_cross_validation_is_named(tmp_path):
+    (tmp_path / "cv").mkdir()
+    (tmp_path / "cv" / "crossval.json").write_text("{")
+    with pytest.raises(BrokenRun, match=r"crossval\.json is damaged"):
+        training.read("cv", tmp_path)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataNotFound, match="make crossval RUN=none"):
+        training.read("none", tmp_path)
