@@ -345,7 +345,9 @@ figures.paper_beside_ours(named);
 
 # %%
 summary = folders.summarise(this_run, answers, networks.count_trainable(model), seconds)
-summary["test"]["interval_by_photograph"] = intervals.loc["accuracy", ["low", "high"]].tolist()
+by_score = intervals[["low", "high"]].T.to_dict("list")
+summary["test"]["interval_by_photograph"] = by_score["accuracy"]
+summary["test"]["intervals_by_photograph"] = by_score
 if rows["TEST"].source_id.notna().all():
     summary["test"]["photographs"] = classification.summary(views["photographs"])
 summary["peak_memory_bytes"] = max(summary["peak_memory_bytes"], recorder.peak_memory_bytes())

@@ -9,13 +9,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from wbc_helpers import cells
+from wbc_helpers.data import catalog, splits
 from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
-from wbc_helpers.report import records, rendering
+from wbc_helpers.evaluate import classification
+from wbc_helpers.report import examples, records, rendering
 
 BADGE = "[![Open In Colab](https://colab.example/badge.svg)](https://colab.example/open)"
 TABLE = (
@@ -269,7 +273,9 @@ def test_code_is_folded_but_there_and_pictures_are_described(run_folder):
     (image,) = page.find_all("img")
     assert image["src"].startswith("data:image/png;base64,")
     assert image["alt"] == "Figure 1: What do the cells look like?"
-    assert page.figure.figcaption.get_text() == "Figure 1 · What do the cells look like?"
+    caption = page.figure.figcaption
+    assert caption.get_text().startswith("Figure 1 · What do the cells look like?")
+    assert caption.a["href"] == f"#{page.figure['id']}"
 
 
 def test_injected_parameters_are_a_table(run_folder):
@@ -327,6 +333,189 @@ def test_scores_by_photograph_stand_below_those_by_image(run_folder):
         "71",
         "75.0\N{NARROW NO-BREAK SPACE}%",
     ]
+
+
+def prepared(name="04_evaluate"):
+    """A notebook with the sections that every one begins with, and a score in the next."""
+    notebook = executed(name)
+    sections = [
+        cell
+        for heading in ("Set-up", "Imports", "Parameters", "Data", "The run")
+        for cell in (
+            new_markdown_cell(f"## {heading}\n\nA sentence."),
+            new_code_cell("prepare()", execution_count=1, outputs=[shown({"text/html": TABLE})]),
+        )
+    ]
+    notebook.cells[1:2] = sections
+    return notebook
+
+
+def test_what_prepares_the_work_is_folded_together(run_folder):
+    write_notebook(run_folder, "04_evaluate", prepared())
+    rendering.render_run(run_folder)
+    page = page_of(run_folder / "04_evaluate.html")
+    (fold,) = page.select("details.preparation")
+    assert fold.summary.get_text() == "Set-up · Imports · Parameters · Data · The run"
+    assert len(fold.select("section.cell")) == 10 and not fold.has_attr("open")
+    assert "What do the cells look like?" not in fold.get_text()
+    after = fold.find_next_sibling("section")
+    assert after.h2.get_text(strip=True).startswith("What do the cells look like?")
+
+
+def test_a_fold_in_which_a_cell_failed_is_open(run_folder):
+    notebook = prepared()
+    error = new_output("error", ename="DataNotFound", evalue="no data", traceback=[])
+    notebook.cells[8].outputs = [error]
+    write_notebook(run_folder, "04_evaluate", notebook)
+    rendering.render_run(run_folder)
+    (fold,) = page_of(run_folder / "04_evaluate.html").select("details.preparation")
+    assert fold.has_attr("open")
+
+
+def test_a_fold_ends_with_a_notebook_that_has_nothing_else():
+    cells = [new_markdown_cell("## Set-up"), new_code_cell("prepare()")]
+    assert rendering._preparation(new_notebook(cells=cells)) == (range(0, 2), ["Set-up"])
+
+
+def test_the_answer_stands_above_the_evaluation(run_folder):
+    path = run_folder / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["test"]["interval_by_photograph"] = [0.7, 0.95]
+    evaluation["test"]["intervals_by_photograph"] = {"macro_f1": [0.6, 0.9], "accuracy": None}
+    evaluation["test"]["confusion"][2][3] = 155
+    path.write_text(json.dumps(evaluation))
+    rendering.render_run(run_folder)
+    for name in ("index", "04_evaluate"):
+        page = page_of(run_folder / f"{name}.html")
+        stated = page.select_one(".answer").get_text(" ", strip=True).replace("\u202f", " ")
+        assert stated == (
+            "TEST accuracy 87.3 % 70.0 % – 95.0 % Balanced accuracy 86.3 % "
+            "Macro-F1 85.3 % 60.0 % – 90.0 %"
+        )
+        assert "155 of 769 monocytes were called neutrophils" in page.get_text()
+    assert not page_of(run_folder / "03_train.html").select(".answer")
+
+
+@pytest.mark.parametrize("stated", [None, 3, [0.1], ["a", "b"], [None, 0.3], [float("nan"), 1.0]])
+def test_intervals_of_wrong_types_do_no_harm(run_folder, stated):
+    path = run_folder / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["test"]["interval_by_photograph"] = stated
+    path.write_text(json.dumps(evaluation))
+    assert records.read_run(run_folder).interval("test", "accuracy") is None
+
+
+def test_all_files_of_a_run_are_named(run_folder):
+    for name in ("predictions.csv", "calibration.json"):
+        (run_folder / name).write_text("")
+    page = page_of(rendering.render_run(run_folder))
+    links = {link["href"] for link in page.find_all("a", href=True)}
+    assert {"settings.json", "evaluation.json", "predictions.csv", "calibration.json"} <= links
+
+
+def write_answers(run_folder, sample_folder, wrong):
+    """Say that a run answered for the drawn TEST images; of `wrong` ones, by a wrong type."""
+    images = splits.add_provenance(catalog.find_images(sample_folder))
+    images = images[images.split == "TEST"]
+    codes = images.cell_type.map({name: i for i, name in enumerate(cells.NAMES)}).to_numpy(int)
+    codes[:wrong] = (codes[:wrong] + 1) % 4
+    sure = np.linspace(0.5, 0.9, len(images))[:, np.newaxis]
+    probabilities = np.where(np.eye(4)[codes] == 1, sure, (1 - sure) / 3)
+    classification.write_predictions(run_folder, classification.tabulate(images, probabilities))
+    settings = json.loads((run_folder / "settings.json").read_text())
+    settings["data"]["folder"] = str(sample_folder)
+    (run_folder / "settings.json").write_text(json.dumps(settings))
+    return images
+
+
+def test_cells_right_wrong_and_unsure_are_shown(run_folder, sample_folder):
+    images = write_answers(run_folder, sample_folder, wrong=5)
+    shown = examples.read_examples(records.read_run(run_folder))
+    assert list(shown) == ["right", "wrong", "unsure"]
+    right, wrong, unsure = shown.values()
+    assert {cell.cell_type for cell in right} == set(cells.NAMES)
+    assert all(cell.cell_type == cell.predicted for cell in right)
+    assert wrong and all(cell.cell_type != cell.predicted for cell in wrong)
+    assert {cell.file for cell in wrong} <= set(images.file[:5])
+    probable = [cell.probability for cell in unsure]
+    assert probable == sorted(probable) and probable[0] == pytest.approx(0.5)
+    photographs = images.set_index("file").source_id
+    for cell_sort in shown.values():
+        assert len(cell_sort) <= 6
+        assert len({photographs[cell.file] for cell in cell_sort}) == len(cell_sort)
+    page = page_of(rendering.render_run(run_folder))
+    pictures = page.select(".examples img")
+    assert len(pictures) == sum(map(len, shown.values()))
+    assert all(picture["src"].startswith("data:image/jpeg") for picture in pictures)
+    assert rendering.render_run(run_folder).stat().st_size < 400_000
+
+
+def test_cells_that_are_gone_are_not_shown(run_folder, sample_folder, tmp_path):
+    write_answers(run_folder, sample_folder, wrong=0)
+    settings = json.loads((run_folder / "settings.json").read_text())
+    settings["data"]["folder"] = str(tmp_path / "moved")
+    (run_folder / "settings.json").write_text(json.dumps(settings))
+    page = page_of(rendering.render_run(run_folder))
+    assert not page.select(".examples") and str(tmp_path / "moved") in page.get_text()
+
+
+def test_audit_and_count_are_linked_from_the_run_and_the_overview(run_folder):
+    runs_dir = run_folder.parent
+    other = make_run(runs_dir, "other 1", notebooks=("05_audit",))
+    counts = runs_dir / "detectors" / "mine" / "counts"
+    counts.mkdir(parents=True)
+    (counts / "index.html").write_text("counted")
+    rendering.render_run(other)
+    for page, up in (
+        (rendering.render_run(run_folder), "../"),
+        (rendering.render_overview(runs_dir), ""),
+    ):
+        links = {link["href"] for link in page_of(page).find_all("a", href=True)}
+        assert {up + "other%201/05_audit.html", up + "detectors/mine/counts/index.html"} <= links
+        assert "06 count" in text_of(page) and "not executed here" in text_of(page)
+
+
+def test_an_audit_in_its_own_run_is_named_once(run_folder):
+    write_notebook(run_folder, "05_audit", executed("05_audit"))
+    titles = page_of(rendering.render_run(run_folder)).select(".cards .name")
+    assert [title.get_text() for title in titles] == [
+        "01 download", "02 explore", "03 train", "04 evaluate", "05 audit", "06 count",
+    ]  # fmt: skip
+
+
+def test_notebooks_that_were_not_executed_lead_to_colab(run_folder):
+    badge = "[![Colab](https://x.example/b.svg)](https://colab.example.com/github/a/b/notebooks/"
+    notebook = executed("01_download")
+    notebook.cells[0].source = f"# Download\n\n{badge}01_download.ipynb)"
+    write_notebook(run_folder, "01_download", notebook)
+    page = page_of(rendering.render_run(run_folder))
+    assert page.find("a", href="https://colab.example.com/github/a/b/notebooks/05_audit.ipynb")
+
+
+def test_of_long_output_the_last_lines_stay_in_sight(run_folder):
+    printed_lines = printed("\n".join(f"Epoch {n}/200" for n in range(1, 201)))
+    cell = new_code_cell("train()", execution_count=3, outputs=[printed_lines])
+    write_notebook(run_folder, "03_train", executed("03_train", [cell]))
+    rendering.render_run(run_folder)
+    output = page_of(run_folder / "03_train.html").find(id="cell-4").select_one(".output")
+    earlier, last = output.find_all("pre")
+    assert earlier.find_parent("details") and not last.find_parent("details")
+    assert output.summary.get_text() == "188 lines before"
+    assert last.get_text().splitlines()[-1] == "Epoch 200/200"
+    assert earlier.get_text().splitlines()[0] == "Epoch 1/200"
+
+
+def test_no_two_figures_share_a_caption(run_folder):
+    pictures = [shown({"image/png": picture()}) for _ in range(2)]
+    described = shown({"image/png": picture()})
+    described.metadata["image/png"] = {"alt": "Twelve cells, two of them blue"}
+    cell = new_code_cell("draw()", execution_count=3, outputs=[*pictures, described])
+    write_notebook(run_folder, "03_train", executed("03_train", [cell]))
+    rendering.render_run(run_folder)
+    captions = [c.get_text() for c in page_of(run_folder / "03_train.html").select("figcaption")]
+    stated = [caption.partition(" · ")[2] for caption in captions]
+    assert len(captions) == 4 and len(set(stated)) == 4
+    assert stated[3].startswith("Twelve cells, two of them blue")
 
 
 def test_no_such_run_and_no_run_at_all(tmp_path):
@@ -874,4 +1063,32 @@ def test_pages_print(site, chromium):
         assert tab.pdf(format="A4").startswith(b"%PDF")
     tab.emulate_media(media="print")
     assert not tab.locator("details.code").first.is_visible()
+    tab.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_first_score_stands_on_the_first_screen(run_folder, chromium, size):
+    write_notebook(run_folder, "04_evaluate", prepared())
+    rendering.render_run(run_folder)
+    tab = chromium.new_page(viewport=size)
+    for name in ("index", "04_evaluate"):
+        tab.goto((run_folder / f"{name}.html").as_uri())
+        box = tab.locator(".answer dd").first.bounding_box()
+        assert box["y"] + box["height"] < size["height"], name
+    tab.close()
+
+
+@pytest.mark.browser
+def test_a_figure_opens_in_full_size_and_closes_without_a_script(site, chromium):
+    tab = chromium.new_page(viewport=PHONE)
+    tab.goto((site / "paper-20" / "01_download.html").as_uri())
+    image = tab.locator("figure img").first
+    small = image.bounding_box()["width"]
+    assert small <= PHONE["width"]
+    tab.get_by_role("link", name="Full size").first.focus()
+    tab.keyboard.press("Enter")
+    assert image.bounding_box()["width"] > 2 * small
+    tab.get_by_role("link", name="Back to the page").click()
+    assert image.bounding_box()["width"] == small
     tab.close()

@@ -5,7 +5,6 @@ has a page of its own with its cells drawn on the photograph. A page holds its p
 other file, and carries no script.
 """
 
-import base64
 import functools
 import hashlib
 import itertools
@@ -15,9 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from tqdm import tqdm
@@ -26,7 +23,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.count import differential
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
-from wbc_helpers.pixels.images import read_image, resize, scaled_size
+from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
 
 PER_PAGE = 48
@@ -116,7 +113,6 @@ def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, A
 
 
 _LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
-_QUALITY = 85
 
 
 def _pictures(path: Path) -> tuple[str | None, str | None]:
@@ -125,18 +121,7 @@ def _pictures(path: Path) -> tuple[str | None, str | None]:
         photograph = read_image(path)
     except UnreadableImage:
         return None, None
-    return _encode(photograph, _LONGEST), _encode(photograph, _THUMB)
-
-
-def _encode(photograph: np.ndarray, longest: int) -> str:
-    scale = longest / max(photograph.shape[:2])
-    if scale < 1:
-        photograph = resize(photograph, scaled_size(photograph.shape, scale))
-    # Written anew, it carries nothing of what a camera notes beside the pixels.
-    _, encoded = cv2.imencode(
-        ".jpg", cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
+    return pages.embedded(photograph, _LONGEST), pages.embedded(photograph, _THUMB)
 
 
 def _groups(boxes: pd.DataFrame) -> list[dict[str, Any]]:

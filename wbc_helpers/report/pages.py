@@ -1,21 +1,27 @@
 """What all pages share: templates, the mark of a page of ours, and numbers for people."""
 
+import base64
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cv2
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from wbc_helpers.cells import NAMES
 from wbc_helpers.errors import PageExists
+from wbc_helpers.pixels.images import resize, scaled_size
 from wbc_helpers.storage import write_text
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 GENERATOR = '<meta name="generator" content="wbc_helpers">'
 """Marks a page as ours; a page without it is never replaced."""
+
+_QUALITY = 85  # of embedded JPEGs
 
 ABSENT = "\N{EN DASH}"
 """Stands where a number was not recorded."""
@@ -79,6 +85,21 @@ def setting(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def embedded(image: np.ndarray, longest: int) -> str:
+    """Encode an image, (height, width, 3) uint8 RGB, as a JPEG in a data address.
+
+    It is made smaller where its longer side has more than `longest` pixels.
+    """
+    scale = longest / max(image.shape[:2])
+    if scale < 1:
+        image = resize(image, scaled_size(image.shape, scale))
+    # Written anew, it carries nothing of what a camera notes beside the pixels.
+    _, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def refuse_foreign(targets: Iterable[Path]) -> None:

@@ -19,9 +19,16 @@ import nbformat
 
 from wbc_helpers.cells import NAMES
 from wbc_helpers.errors import BrokenRun, RunNotFound
+from wbc_helpers.runs.folders import DETECTORS
 
 NOTEBOOKS = ("01_download", "02_explore", "03_train", "04_evaluate")
 """The notebooks of a run, in order."""
+
+FURTHER = {
+    "05_audit": "Can the data, and the score, be believed?",
+    "06_count": "How many cells of each kind does a smear show?",
+}
+"""Notebooks that ask more than a run answers; executed into a run's folder, they get pages, too."""
 
 _PAPERMILL_ERROR_TAG = "papermill-error-cell-tag"
 
@@ -174,6 +181,39 @@ class RunRecord:
             for row in counts
         )
         return counts if sound else []
+
+    @property
+    def worst_confusion(self) -> tuple[str, str, int, int] | None:
+        """Type most often mistaken on TEST, for which, how often, of how many; None if for none."""
+        mistakes = [
+            (count, sum(row), true, predicted)
+            for true, row in zip(NAMES, self.confusion, strict=bool(self.confusion))
+            for predicted, count in zip(NAMES, row, strict=True)
+            if count and true != predicted
+        ]
+        if not mistakes:
+            return None
+        count, n_images, true, predicted = max(mistakes)
+        return true, predicted, count, n_images
+
+    def interval(self, part: str, score: str) -> tuple[float, float] | None:
+        """Interval of a score by photograph, at 95 %; None if it was not recorded."""
+        stated = look_up(self.evaluation, part, "intervals_by_photograph", score)
+        if stated is None and score == "accuracy":
+            stated = look_up(self.evaluation, part, "interval_by_photograph")
+        if not isinstance(stated, list) or len(stated) != 2:
+            return None
+        low, high = (number({"end": end}, "end") for end in stated)
+        return None if low is None or high is None else (low, high)
+
+    @property
+    def colab(self) -> str:
+        """Address of the notebooks' folder in Colab, as their badges state it; else empty."""
+        sources = [
+            n.content.cells[0].source for n in self.notebooks if n.content and n.content.cells
+        ]
+        found = re.search(r"https://colab\.[^\s()]+/notebooks/", " ".join(sources))
+        return found[0] if found else ""
 
     @property
     def epochs(self) -> str:
@@ -332,3 +372,21 @@ def readable_date(stated: Any) -> datetime | None:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def further_pages(runs_dir: Path, name: str) -> list[tuple[str, str]]:
+    """Pages of a notebook in the folders of runs: the run's name, and the address below."""
+    pages = sorted(runs_dir.glob(f"*/{name}.html"))
+    return [(page.parent.name, quote(page.relative_to(runs_dir).as_posix())) for page in pages]
+
+
+def counted_pages(runs_dir: Path) -> list[tuple[str, str]]:
+    """Pages of counted smears below a folder of runs: what to call each, and its address below."""
+    pages = sorted((runs_dir / DETECTORS).glob("*/counts*/index.html"))
+    return [
+        (
+            f"{page.parents[1].name}, {page.parent.name}",
+            quote(page.relative_to(runs_dir).as_posix()),
+        )
+        for page in pages
+    ]

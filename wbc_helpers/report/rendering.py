@@ -9,6 +9,7 @@ import functools
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -29,10 +30,14 @@ from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
 from wbc_helpers.errors import BrokenRun, RunNotFound
+from wbc_helpers.report.examples import read_examples
 from wbc_helpers.report.pages import TEMPLATES, duration, environment, refuse_foreign, write_page
 from wbc_helpers.report.records import (
+    FURTHER,
     ExecutedNotebook,
     RunRecord,
+    counted_pages,
+    further_pages,
     headings,
     look_up,
     number,
@@ -40,7 +45,15 @@ from wbc_helpers.report.records import (
 )
 from wbc_helpers.runs.folders import DETECTORS
 
-_FILES = ("settings.json", "history.csv", "split.csv", "evaluation.json", "model.keras")
+_FILES = (
+    "settings.json",
+    "history.csv",
+    "split.csv",
+    "evaluation.json",
+    "predictions.csv",
+    "calibration.json",
+    "model.keras",
+)
 _KINDS = {False: "real", True: "drawn", None: "unknown"}
 _MEASURES = ("accuracy", "loss")
 
@@ -89,7 +102,15 @@ def render_run(run_folder: str | Path) -> Path:
         write_page(target, page)
     files = [name for name in _FILES if (run.folder / name).is_file()]
     template = _environment().get_template("run.html.j2")
-    return write_page(index, template.render(run=run, panels=_run_panels(run), files=files))
+    page = template.render(
+        run=run,
+        panels=_run_panels(run),
+        files=files,
+        examples=read_examples(run),
+        further=_further(run.folder.parent),
+        counted=counted_pages(run.folder.parent),
+    )
+    return write_page(index, page)
 
 
 def render_overview(runs_dir: str | Path) -> Path:
@@ -129,8 +150,16 @@ def render_overview(runs_dir: str | Path) -> Path:
         n_runs=len(runs),
         n_drawn=sum(run.drawn is True for run in runs),
         others=others,
+        further=_further(runs_dir),
+        counted=counted_pages(runs_dir),
+        colab=next((run.colab for run in runs if run.colab), ""),
     )
     return write_page(target, page)
+
+
+def _further(runs_dir: Path) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Name, question and pages of each notebook that asks more than a run answers."""
+    return [(name, title, further_pages(runs_dir, name)) for name, title in FURTHER.items()]
 
 
 def _group(drawn: bool | None, runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -317,7 +346,7 @@ def _draw(axes: Axes, lines: Sequence[Line], percent: bool) -> None:
     if percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     if lines:
-        axes.legend(ncols=math.ceil(len(lines) / 4), fontsize=9, framealpha=0, handlelength=3)
+        axes.legend(ncols=math.ceil(len(lines) / 4), fontsize=10, framealpha=0, handlelength=3)
 
 
 # The cells of an executed notebook, as HTML that loads nothing and runs nothing
@@ -326,6 +355,10 @@ def _draw(axes: Axes, lines: Sequence[Line], percent: bool) -> None:
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 _SHOWN = ["text/html", "text/markdown", *_PICTURES, "text/latex", "text/plain"]
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_PREPARATION = ("Set-up", "Imports", "Runtime", "Parameters", "Data", "The run")
+"""Sections that a notebook begins with, in this order or without some; pages fold them together."""
+
+_LAST_LINES = 12  # of what was printed stay in sight; those before are folded
 
 
 def notebook_body(notebook: ExecutedNotebook, run: RunRecord) -> Markup:
@@ -350,6 +383,7 @@ def _exporter() -> HTMLExporter:
         embed_images=True,
     )
     exporter.register_filter("terminal_text", terminal_text)
+    exporter.register_filter("last_lines", last_lines)
     exporter.register_filter("duration", duration)
     return exporter
 
@@ -358,12 +392,17 @@ def _annotated(notebook: ExecutedNotebook, content: nbformat.NotebookNode) -> nb
     """Copy of a notebook with what the template needs in each cell's `report` metadata."""
     content = copy.deepcopy(content)
     content.metadata.pop("widgets", None)
-    heading, n_pictures = "", 0
+    folded, folded_sections = _preparation(content)
+    heading, n_pictures, captions = "", 0, Counter[str]()
     for index, cell in enumerate(content.cells):
         report: dict[str, Any] = {
             "anchor": f"cell-{index}",
             "stopped": index == notebook.stopped_at,
         }
+        if folded and index == folded.start:
+            report["folds"] = " · ".join(folded_sections)
+            report["unfolded"] = notebook.stopped_at in folded
+        report["folded_until_here"] = bool(folded) and index == folded[-1]
         if cell.cell_type == "markdown":
             heading = next(iter([*headings(cell.source)][::-1]), heading)
         if cell.cell_type == "code":
@@ -377,13 +416,31 @@ def _annotated(notebook: ExecutedNotebook, content: nbformat.NotebookNode) -> nb
                 if pictured and not {"text/html", "text/markdown"} & set(output.data):
                     n_pictures += 1
                     description = look_up(output.metadata, pictured[0], "alt")
+                    caption = str(description or heading)
+                    captions[caption] += 1
+                    if captions[caption] > 1:
+                        caption = f"{caption} ({captions[caption]})"
                     output.metadata["report"] = {
                         "number": n_pictures,
-                        "caption": heading,
-                        "alt": description or f"Figure {n_pictures}" + (heading and f": {heading}"),
+                        "caption": caption,
+                        "anchor": report["anchor"],
+                        "alt": f"Figure {n_pictures}" + (caption and f": {caption}"),
                     }
         cell.metadata["report"] = report
     return content
+
+
+def _preparation(content: nbformat.NotebookNode) -> tuple[range, list[str]]:
+    """Cells that prepare a notebook's work, which pages fold together, and their headings."""
+    start, names = None, []
+    for index, cell in enumerate(content.cells):
+        titles = [*headings(cell.source)] if cell.cell_type == "markdown" else []
+        if titles and titles[0] in _PREPARATION and titles[0] not in names:
+            start = index if start is None else start
+            names.append(titles[0])
+        elif titles and start is not None:
+            return range(start, index), names
+    return range(len(content.cells) if start is None else start, len(content.cells)), names
 
 
 def _merged_streams(outputs: Iterable[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
@@ -435,6 +492,21 @@ def terminal_text(text: str) -> str:
                 rows[row] = ("" if overwrite else rows[row]) + piece
                 overwrite = False
     return "\n".join(line.rstrip() for line in rows).strip("\n")
+
+
+def last_lines(text: str) -> tuple[str, str]:
+    r"""Part what was printed: lines that may be folded away, often none, and the last ones.
+
+    Examples
+    --------
+    >>> earlier, last = last_lines("\n".join(f"Epoch {n}" for n in range(1, 201)))
+    >>> len(earlier.splitlines()), last.splitlines()[-1]
+    (188, 'Epoch 200')
+    """
+    lines = text.splitlines()
+    # A fold for a line or two would take their place.
+    place = max(len(lines) - _LAST_LINES, 0) if len(lines) > _LAST_LINES + 4 else 0
+    return "\n".join(lines[:place]), "\n".join(lines[place:])
 
 
 def _words(text: str) -> set[str]:
