@@ -45,11 +45,12 @@ def read_examples(run: RunRecord) -> dict[str, list[Example]]:
         pictures = dict(zip(files, crop_white_cells(paths, _SIDE), strict=True))
     except (WbcError, OSError, ValueError):
         return {}
-    columns = ["file", "cell_type", "predicted", "probability"]
     return {
         sort: [
-            Example(*row, embedded(pictures[row[0]], _SIDE))
-            for row in zip(*(rows[name] for name in columns), strict=True)
+            Example(file, cell_type, predicted, probability, embedded(pictures[file], _SIDE))
+            for file, cell_type, predicted, probability in zip(
+                rows["file"], rows["cell_type"], rows["predicted"], rows["probability"], strict=True
+            )
         ]
         for sort, rows in chosen.items()
     }
