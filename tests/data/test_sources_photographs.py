@@ -171,7 +171,7 @@ def test_folder_of_a_user_is_not_overwritten(archive, data_dir):
 
 @pytest.mark.parametrize("source", [None, 3, "", "  ", "kaggle", "BCCD"])
 def test_unknown_source(source, data_dir):
-    with pytest.raises(InvalidParameter, match="Expected 'auto', 'bccd', 'sample'"):
+    with pytest.raises(InvalidParameter, match="Expected 'auto', 'bccd', 'txl', 'sample'"):
         fetch(source, data_dir)
     assert not data_dir.exists()
 

@@ -127,6 +127,7 @@ def read_annotations(
     folder: str | Path,
     kinds: Sequence[str] = cells.KIND_NAMES,
     classes: Sequence[str] | None = None,
+    must_occur: bool = True,
 ) -> Annotations:
     """Read the boxes of all photographs of a data set, in whichever of `catalog.BOX_FORMATS`.
 
@@ -136,11 +137,11 @@ def read_annotations(
     twice), boxes in that of their file. Of YOLO's outlines, the box around each is taken.
 
     `classes` are the names of YOLO's numbers, in order; by default those of `data.yaml`,
-    `classes.txt` or `notes.json` beside them.
+    `classes.txt` or `notes.json` beside them. Unless `must_occur=False`, each of `kinds`, the names
+    of the boxes to read, has to: a detector would learn that its cells are background.
 
     Raises `DataNotFound` if there is no photograph with an annotation, or YOLO's numbers have no
-    names; `DataMismatch` if one of `kinds`, the names of the boxes to read, never occurs (a
-    detector would learn that its cells are background), if a number stands for none of them, or if
+    names; `DataMismatch` if one of `kinds` never occurs, if a number stands for none of them, or if
     the file of names or COCO's is malformed.
     """
     root = smears_folder(folder)
@@ -167,7 +168,8 @@ def read_annotations(
         )
     table = pd.DataFrame(boxes, columns=_BOX_COLUMNS)
     counts = table["kind"].value_counts()
-    if absent := [kind for kind in kinds if kind not in counts]:
+    absent = [kind for kind in kinds if kind not in counts]
+    if absent and must_occur:
         others = [row[3] for row in problems if row[2] == "unknown kind"]
         raise DataMismatch(
             f"The {len(photographs)} annotations in {root} box no {', '.join(absent)} (found: "
@@ -240,7 +242,9 @@ def _read_xml(file: Path) -> _Boxed:
     for element in root.findall("object"):
         texts = [element.findtext(f"bndbox/{edge}") for edge in _VOC_EDGES]
         corners = [_number(text) for text in texts]
-        boxes.append(((element.findtext("name") or "").strip(), corners, ", ".join(map(str, texts))))
+        boxes.append(
+            ((element.findtext("name") or "").strip(), corners, ", ".join(map(str, texts)))
+        )
     width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     return _Boxed((width, height), boxes)
 
@@ -278,7 +282,8 @@ def _read_one(
     boxes: list[tuple] = []
     for number, (called, corners, text) in enumerate(boxed.boxes, start=1):
         if boxed.in_parts:
-            corners = np.multiply(corners, [*size, *size])
+            # Six decimals of a part are a hundredth of a pixel at best.
+            corners = np.multiply(corners, [*size, *size]).round(2).tolist()
         for mended in _mend(called, corners, text, boxed.first, size, kinds, boxes):
             problems.append((name, number, *mended))
     return size, boxes

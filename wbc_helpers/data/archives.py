@@ -315,7 +315,7 @@ def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., Any]]]:
         is_zipped = start[:2] == b"\x1f\x8b"
         if is_zipped or start[257:262] == _TAR:
             with (gzip.open if is_zipped else open)(archive, "rb") as unzipped:
-                bounded = _BoundedStream(unzipped, archive)
+                bounded = _BoundedStream(cast(BinaryIO, unzipped), archive)
                 with tarfile.TarFile(fileobj=cast(BinaryIO, bounded)) as tar:
                     members = [_tar_member(archive, info) for info in _bounded_list(archive, tar)]
                     # At a damaged header tarfile ends in silence, as at the block of zeros.

@@ -126,8 +126,8 @@ def photographs_folder(folder: str | Path) -> Path | None:
 
 
 BOX_FORMATS = {
-    "VOC": "an XML file for each photograph, in Annotations beside JPEGImages or beside the image",
-    "YOLO": "a .txt file for each photograph, in labels beside images or beside the image",
+    "VOC": "folders JPEGImages and Annotations with an XML file each, or XML beside the images",
+    "YOLO": "folders images and labels with a .txt file each, or .txt beside the images",
     "COCO": "one JSON file with images, annotations and categories",
 }
 """How boxes are written, and where their files lie."""
@@ -142,7 +142,7 @@ SMEARS = (
 _DEEPEST = 3
 """Folders above the data that people and archives wrap them in, at most."""
 
-_PART_FOLDERS = ("train", "valid", "val", "test")
+PART_FOLDERS = ("train", "valid", "val", "test")
 _LARGEST_JSON = 2**28
 
 
@@ -188,7 +188,7 @@ def _only_place(
 def box_format(root: str | Path) -> str:
     """Tell in which of `BOX_FORMATS` the photographs of this very folder are boxed, or nothing."""
     root = Path(root)
-    parts = [root, *(root / part for part in _PART_FOLDERS)]
+    parts = [root, *(root / part for part in PART_FOLDERS)]
     if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
         return "VOC"
     if coco_files(root):
@@ -209,7 +209,7 @@ def box_format(root: str | Path) -> str:
 def coco_files(root: str | Path) -> list[Path]:
     """List the files in a folder, its `annotations` and its parts that are COCO's JSON."""
     root = Path(root)
-    places = [root, root / "annotations", *(root / part for part in _PART_FOLDERS)]
+    places = [root, root / "annotations", *(root / part for part in PART_FOLDERS)]
     files = [
         file
         for place in filter(Path.is_dir, places)
@@ -249,11 +249,12 @@ CELL_FOLDERS = {
 }
 """Class folders of labelled cells, and the cell type of what is in them."""
 
-_CELLS = (
+CELLS = (
     "labelled cells. Expected a folder for each class "
     f"({', '.join(CELL_FOLDERS)}), such as https://doi.org/10.17632/snkd93bnjr.1, or fields with "
     "boxes (train/images, train/labels), such as https://github.com/singgihbekti/WBC_Dataset"
 )
+"""What to say of data without them."""
 
 
 def cells_folder(folder: str | Path) -> Path:
@@ -261,7 +262,9 @@ def cells_folder(folder: str | Path) -> Path:
 
     It is the one given, or up to three levels below. Raises as `smears_folder`.
     """
-    return _only_place(folder, _holds_cells, f"There must be {_CELLS}.", f"no {_CELLS}", "sets of cells")
+    return _only_place(
+        folder, _holds_cells, f"There must be {CELLS}.", f"no {CELLS}", "sets of cells"
+    )
 
 
 def class_folders(root: str | Path) -> list[Path]:
@@ -274,7 +277,7 @@ def class_folders(root: str | Path) -> list[Path]:
 
 
 def _holds_cells(root: Path) -> bool:
-    parts = [root / part for part in _PART_FOLDERS]
+    parts = [root / part for part in PART_FOLDERS]
     is_boxed = any((part / "images").is_dir() and (part / "labels").is_dir() for part in parts)
     return is_boxed or len(class_folders(root)) > 1
 
