@@ -19,7 +19,6 @@ from PIL import Image
 from wbc_helpers import cells, storage
 from wbc_helpers.data import catalog
 from wbc_helpers.data.sources import LAYOUTS, Holds, Source, recognise
-from wbc_helpers.errors import DataMismatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,31 +241,6 @@ def name_differences(published: Mapping[str, str], digests: Mapping[str, str]) -
         for what, files in groups.items()
         if files
     )
-
-
-def verify(
-    folder: str | Path, strict: bool = True, progress: bool = False, holds: Holds = "images"
-) -> Identity:
-    """Identify a folder, and refuse a copy of published data that is not as published.
-
-    Raises as `identify`; unless `strict=False`, also `DataMismatch` if files of a published data
-    set are missing, changed or extra, naming them.
-    """
-    identity = identify(folder, progress, holds)
-    if strict and identity.deviations:
-        source = identity.source
-        n_images = sum(sum(row.values()) for row in (source.counts or {}).values())
-        expected = (
-            f"{n_images:,} images"
-            if holds == "images"
-            else f"{source.n_photographs:,} photographs with an annotation each"
-        )
-        raise DataMismatch(
-            f"{identity.folder} is not {source.title} as published: "
-            f"{' '.join(identity.deviations)} Expected {expected}. Move the folder away and fetch "
-            "it again, or put those files right."
-        )
-    return identity
 
 
 def write_manifest(folder: str | Path, target: str | Path, holds: Holds = "images") -> None:
