@@ -76,8 +76,9 @@ def balance(image: np.ndarray, gain: bool = True) -> np.ndarray:
     # Transmitted light, as a part of what the background transmits.
     light = np.outer(np.arange(256) + 1, 1 / (background(image) + 1))
     levels = _levels(light)
-    shown = cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels) if gain else None
-    red_cells = () if shown is None else _red_cells(shown)
+    red_cells = np.empty((0, 3), np.uint8)
+    if gain:
+        red_cells = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
     if len(red_cells):
         # To the bit: gains move grey levels.
         strength = np.median(absorbance(red_cells.astype(float)), axis=0) - absorbance(WHITE)
