@@ -32,7 +32,7 @@ ADDRESS = re.compile(r"https://github\.com/[^/]+/[^/]+/archive/refs/heads/main\.
 DISTRIBUTION = "white-blood-cells"
 
 # Values that let a notebook finish in a minute; each notebook gets those that it has.
-PARAMETERS = {"source": "sample", "epochs": 2, "epochs_if_untrained": 1}
+PARAMETERS = {"source": "sample", "epochs": 2}
 
 # By the packages of the environment alone, so this cannot be a module of ours.
 EXECUTE = """

@@ -1,8 +1,5 @@
 # ---
 # jupyter:
-#   accelerator: GPU
-#   colab:
-#     gpuType: T4
 #   jupytext:
 #     cell_metadata_filter: tags,cellView,-all
 #     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
@@ -25,6 +22,8 @@
 # by file, with what the data set's author published.
 #
 # **Time and hardware:** about a minute on any machine, most of it download (116 MB).
+#
+# **Runtime:** a CPU is enough; a GPU would stand idle.
 
 # %% [markdown]
 # ## Set-up
@@ -35,17 +34,16 @@
 # %% cellView="form" tags=["set-up"]
 # @title Set-up
 import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
-from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
+from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
 
 # %%
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
-from wbc_helpers import errors, figures
-from wbc_helpers.data import catalog, sources
-from wbc_helpers.data.identity import identify
+from wbc_helpers import figures
+from wbc_helpers.data import catalog, identity
 
 # %% [markdown]
 # ## Parameters
@@ -62,7 +60,7 @@ data_dir: str = "data"  # @param {type: "string"}
 
 # %%
 colab.check_parameters()
-data_folder = errors.check_folder("data_dir", data_dir, root)
+data_folder, _ = colab.folders(data_dir)
 
 # %% [markdown]
 # ## Fetch
@@ -70,30 +68,27 @@ data_folder = errors.check_folder("data_dir", data_dir, root)
 # Downloads and unpacks, or finds what an earlier call brought: calling it twice does no harm.
 
 # %%
-folder = sources.fetch(source, data_folder)
-images_folder = catalog.images_folder(folder)
-print(images_folder)
+data = identity.bring(source, data_folder)
+data
 
 # %% [markdown]
 # ## Is it complete, and is it the published data?
 #
-# Every file is hashed, and the list compared with the one that ships with this project.
+# Every file was hashed, and the list compared with the one that ships with this project.
 
 # %%
-identity = identify(folder)
-display(Markdown(sources.banner(identity.source, markdown=True)))
-print(f"{identity.source.title}: {identity.n_images:,} images, digest {identity.digest[:16]}…")
-print("\n".join(identity.deviations) or "No deviation: every file is what was published.")
+print(f"Digest {data.digest[:16]}…")
+print("\n".join(data.deviations) or "No deviation: every file is what was published.")
 
 # %% [markdown]
 # ## Whose data are these?
 
 # %%
-display(Markdown(
-    f"- **Where:** {identity.source.address}\n"
-    f"- **Licence:** {identity.source.licence}\n"
-    f"- **Please cite:** {identity.source.citation}"
-))  # fmt: skip
+Markdown(
+    f"- **Where:** {data.source.address}\n"
+    f"- **Licence:** {data.source.licence}\n"
+    f"- **Please cite:** {data.source.citation}"
+)
 
 # %% [markdown]
 # ## How many images of each type?
@@ -102,7 +97,7 @@ display(Markdown(
 # photographs. `TEST_SIMPLE` holds the test photographs themselves.
 
 # %%
-images = catalog.find_images(folder)
+images = catalog.find_images(data.folder)
 catalog.count_images(images)
 
 # %%

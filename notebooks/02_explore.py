@@ -1,8 +1,5 @@
 # ---
 # jupyter:
-#   accelerator: GPU
-#   colab:
-#     gpuType: T4
 #   jupytext:
 #     cell_metadata_filter: tags,cellView,-all
 #     notebook_metadata_filter: kernelspec,jupytext,accelerator,colab,-jupytext.text_representation.jupytext_version
@@ -25,6 +22,8 @@
 # the paper (figure 5) feeds its network with, and what in these images is not blood at all.
 #
 # **Time and hardware:** a minute on two CPU cores.
+#
+# **Runtime:** a CPU is enough; a GPU would stand idle.
 
 # %% [markdown]
 # ## Set-up
@@ -35,17 +34,14 @@
 # %% cellView="form" tags=["set-up"]
 # @title Set-up
 import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
-from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
+from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
 
 # %%
-from IPython.display import Markdown, display
-
-from wbc_helpers import cells, errors, figures
-from wbc_helpers.data import catalog, sources
-from wbc_helpers.data.identity import identify
+from wbc_helpers import cells, figures
+from wbc_helpers.data import catalog, identity
 from wbc_helpers.pixels import images, scale, stain, white_cells
 
 # %% [markdown]
@@ -66,18 +62,19 @@ image_size: list = [48, 64]  # @param {type: "raw"}
 # %%
 colab.check_parameters()
 height, width = images.check_size(image_size)
-data_folder = errors.check_folder("data_dir", data_dir, root)
+data_folder, _ = colab.folders(data_dir)
 
 # %% [markdown]
 # ## The images
 #
-# `fetch` finds the data or brings them, so this notebook runs by itself.
+# `bring` finds the data or fetches them, so this notebook runs by itself.
 
 # %%
-folder = sources.fetch(source, data_folder)
-identity = identify(folder)
-display(Markdown(sources.banner(identity.source, markdown=True)))
-all_images = catalog.find_images(folder)
+data = identity.bring(source, data_folder)
+data
+
+# %%
+all_images = catalog.find_images(data.folder)
 training_images = all_images[all_images.split == "TRAIN"]
 
 # %% [markdown]
@@ -108,22 +105,19 @@ figures.montage_by_type(training_images, n_each=6, seed=0);
 # %%
 red_cell = scale.red_cell_diameter_of(training_images.path)
 shuffled = training_images.sample(frac=1, random_state=1)
-some = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type")
-pictures = [images.read_image(path) for path in some.path]
-found = [white_cells.locate(picture, red_cell) for picture in pictures]
+examples = shuffled.groupby("cell_type", observed=True).head(3).sort_values("cell_type")
+pictures = [images.read_image(path) for path in examples.path]
+located = [white_cells.locate(picture, red_cell) for picture in pictures]
 print(f"A red cell is about {red_cell:.0f} pixels wide")
-figures.located_cells(pictures, found);
+figures.located_cells(pictures, located);
 
 # %% [markdown]
 # Cut out at the scale of the red cells, and with the background made white, the cells of many
 # slides are alike in everything but what tells their type. This is what the `compact` recipe sees.
 
 # %%
-cut = [
-    white_cells.cut_out(stain.balance(picture), white_cells.locate_one(picture, red_cell)[0], 96, red_cell)
-    for picture in pictures
-]  # fmt: skip
-figures.montage(cut, list(some.cell_type), n_columns=6);
+crops = [white_cells.read_crop(path, (96, 96), red_cell) for path in examples.path]
+figures.montage(crops, list(examples.cell_type), n_columns=6);
 
 # %% [markdown]
 # ## The mean and the standard-deviation image
@@ -197,4 +191,5 @@ figures.black_corners(fill, n_images=len(pixels));
 #
 # **What was learned:** the cells differ in their nuclei, the images also in stain, light and
 # augmentation. **Limits:** this looks at images; how few photographs stand behind them, no
-# histogram shows. **Next:** [03_train](03_train.ipynb) trains the paper's network.
+# histogram shows. **Next:** [03_train](03_train.ipynb) trains a network by the recipe that you choose:
+# `paper` and `lenet` are shown the whole image, `compact` and `pretrained` the cell cut out of it.

@@ -27,6 +27,9 @@
 #
 # **Time and hardware:** two trainings of `epochs` epochs, up to 20 minutes each on two CPU cores; 3
 # more with `recompute`.
+#
+# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you begin, which
+# saves most of those minutes. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
 
 # %% [markdown]
 # ## Set-up
@@ -37,7 +40,7 @@
 # %% cellView="form" tags=["set-up"]
 # @title Set-up
 import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
-from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
+from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
@@ -46,15 +49,13 @@ from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
 
 # %%
 import pandas as pd
-from IPython.display import Markdown, display
 
-from wbc_helpers import errors, figures
+from wbc_helpers import figures
 from wbc_helpers.audit import labels, origins
-from wbc_helpers.classify import inputs, networks, training
-from wbc_helpers.data import catalog, sources, splits
-from wbc_helpers.data.identity import identify
-from wbc_helpers.evaluate import classification, uncertainty
-from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers.classify import inputs, judging, training
+from wbc_helpers.data import catalog, identity, splits
+from wbc_helpers.evaluate import uncertainty
+from wbc_helpers.runs import backend, recipes
 
 print(backend.choose())
 
@@ -68,7 +69,8 @@ pd.Series(recipes.versions(), name="version").to_frame()
 # |---|---|---|
 # | `source` | `auto` (data already here, else Kaggle, else drawn cells), `kaggle`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
-# | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
+# | `runs_dir` | folder of all runs | `runs` |
+# | `drive` | in Colab: keep the runs on your Google Drive | `False` |
 # | `recipe` | which network, see the README; `lenet` is a plain one of three convolutions | `lenet` |
 # | `epochs` | of each of the two trainings | 16 |
 # | `crossval_run` | name of a cross-validation by which labels are judged, see `make crossval`; empty: none | empty |
@@ -80,6 +82,7 @@ pd.Series(recipes.versions(), name="version").to_frame()
 source: str = "auto"  # @param ["auto", "kaggle", "sample"] {allow-input: true}
 data_dir: str = "data"  # @param {type: "string"}
 runs_dir: str = "runs"  # @param {type: "string"}
+drive: bool = False  # @param {type: "boolean"}
 recipe: str = "lenet"  # @param ["paper", "compact", "lenet", "pretrained"]
 epochs: int = 16  # @param {type: "slider", min: 1, max: 200, step: 1}
 crossval_run: str = ""  # @param {type: "string"}
@@ -94,8 +97,7 @@ chosen = {
     )
     for split in ("random", "grouped")
 }
-data_folder = errors.check_folder("data_dir", data_dir, root)
-runs_folder = errors.check_folder("runs_dir", runs_dir, root)
+data_folder, runs_folder = colab.folders(data_dir, runs_dir, drive)
 if crossval_run:
     training.read(crossval_run, runs_folder)
 
@@ -107,10 +109,11 @@ if crossval_run:
 # again. For drawn cells it is known by construction.
 
 # %%
-folder = sources.fetch(source, data_folder)
-identity = identify(folder)
-display(Markdown(sources.banner(identity.source, markdown=True)))
-all_images = splits.add_provenance(catalog.find_images(folder))
+data = identity.bring(source, data_folder)
+data
+
+# %%
+all_images = splits.add_provenance(catalog.find_images(data.folder))
 origins.require_photographs(all_images)
 
 # %% [markdown]
@@ -135,10 +138,10 @@ all_images.groupby(["split", "source_id"], observed=True).size().groupby(
 # %%
 trained = {
     split: training.train_new(
-        each, identity, f"audit-{recipe}-{identity.source.name}-{split}-{epochs}-{seed}",
+        settings, data, f"audit-{recipe}-{data.source.name}-{split}-{epochs}-{seed}",
         data_folder, runs_folder, verbose=0,
     )
-    for split, each in chosen.items()
+    for split, settings in chosen.items()
 }  # fmt: skip
 figures.learning_curves(trained["random"].history, "validation, random (leaky)");
 
@@ -148,17 +151,9 @@ figures.learning_curves(trained["random"].history, "validation, random (leaky)")
 # Nothing is trained again; only the images are others.
 
 # %%
-test_images = all_images[all_images.split == "TEST"]
-pixels = inputs.decode(
-    recipe, test_images.path, chosen["random"].image_size, inputs.red_cell_of(all_images),
-    data_folder / "cache",
-)  # fmt: skip
-on_test = {
-    split: classification.evaluate(
-        test_images.cell_type, networks.answer(recipe, networks.load(run), pixels)
-    )
-    for split, run in trained.items()
-}
+answers = {split: judging.judge(run, data, data_folder) for split, run in trained.items()}
+on_test = {split: of_run.test for split, of_run in answers.items()}
+test_images = answers["random"].images["TEST"]
 promised = trained["random"].history.val_accuracy.iloc[-1]
 print(f"validation {promised:.1%}, TEST {on_test['random'].accuracy:.1%}")
 
@@ -169,7 +164,7 @@ print(f"validation {promised:.1%}, TEST {on_test['random'].accuracy:.1%}")
 
 # %%
 training_images = all_images[all_images.split == "TRAIN"].reset_index(drop=True)
-part = inputs.split(training_images, chosen["random"])
+part = training_images.file.map(trained["random"].split)
 seen = training_images.source_id[part == "train"].unique()
 leaked = training_images.source_id[part == "validation"].isin(seen)
 print(f"{leaked.mean():.1%} of {len(leaked):,} validation images")
@@ -196,9 +191,9 @@ figures.montage([*above.path, *below.path], titles, n_columns=4);
 results = pd.DataFrame(
     {
         "recipe": recipe, "epochs": epochs, "seed": seed, "n": len(test_images),
-        "split": [folders.validation_title(run.settings["training"]) for run in trained.values()],
+        "split": [run.validation_title for run in trained.values()],
         "validation": [run.history.val_accuracy.iloc[-1] for run in trained.values()],
-        "accuracy": [each.accuracy for each in on_test.values()],
+        "accuracy": [evaluation.accuracy for evaluation in on_test.values()],
     }
 )  # fmt: skip
 figures.validation_beside_test(results);
@@ -221,10 +216,10 @@ compared.loc[["accuracy", "balanced_accuracy", "macro_f1"]].round(3)
 # TEST, the test shows a cell that was trained on.
 
 # %%
-if identity.source.name == "kaggle" and not recompute:
+if data.source.name == "kaggle" and not recompute:
     overlaps = splits.shipped_overlaps()
 else:
-    report = origins.audit(folder)
+    report = origins.audit(data.folder)
     overlaps = report.overlaps
     print(report)
 across = overlaps[overlaps.across]
@@ -252,7 +247,7 @@ print(f"{affected.sum():,} of {len(test_images):,} TEST images show a cell that 
 
 # %%
 if crossval_run:
-    out_of_fold = training.read(crossval_run, runs_folder, identity.to_dict())
+    out_of_fold = training.read(crossval_run, runs_folder, data.to_dict())
     judged = labels.judge(out_of_fold)
     print(f"The labels of {judged.doubtful.sum()} of {len(judged):,} photographs are doubtful")
 else:
@@ -277,7 +272,7 @@ if crossval_run:
 # %%
 if crossval_run:
     shown = judged.source_id[judged.doubtful].head(figures.MOST_DOUBTFUL)
-    photographs = inputs.photographs_of(folder, all_images).reindex(shown)
+    photographs = inputs.photographs_of(data.folder, all_images).reindex(shown)
     figures.doubtful_labels(judged, labels.crop_white_cells(photographs))
 
 # %% [markdown]
@@ -298,7 +293,7 @@ if crossval_run:
 # The interval that draws photographs, beside the one that takes every image for a cell of its own.
 
 # %%
-intervals = uncertainty.intervals(on_test["grouped"], test_images.source_id)
+intervals = answers["grouped"].intervals["TEST"]
 figures.score_intervals(intervals, len(test_images), test_images.source_id.nunique());
 
 # %%

@@ -28,6 +28,9 @@
 # **Time and hardware:** training takes most of it, about 20 minutes on two CPU cores that have
 # nothing else to do; one that was cut off goes on. With `epochs = 0` nothing is trained: the weights
 # that come with the project answer within a minute.
+#
+# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you begin, which
+# saves most of those minutes. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
 
 # %% [markdown]
 # ## Set-up
@@ -38,7 +41,7 @@
 # %% cellView="form" tags=["set-up"]
 # @title Set-up
 import importlib.util, sys; sys.path.append(".."); importlib.util.find_spec("wbc_helpers") or get_ipython().run_line_magic("pip", "install -q --no-deps https://github.com/owner/white-blood-cells/archive/refs/heads/main.zip")  # fmt: skip  # noqa
-from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
+from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
@@ -49,15 +52,13 @@ from wbc_helpers import colab; root = colab.prepare()  # fmt: skip  # noqa
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import Markdown, display
 
 from wbc_helpers import errors, figures
 from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier
 from wbc_helpers.count import detector, pages, smears, training
 from wbc_helpers.count.classical import find_cells_in
-from wbc_helpers.data import annotations, catalog, sources, splits
-from wbc_helpers.data.identity import identify
+from wbc_helpers.data import annotations, catalog, identity, splits
 from wbc_helpers.evaluate import detection
 from wbc_helpers.runs import backend, folders, recipes
 
@@ -73,7 +74,8 @@ pd.Series(recipes.versions(), name="version").to_frame()
 # |---|---|---|
 # | `source` | `auto` (data already here, else downloaded from GitHub, else drawn smears), `bccd`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
-# | `runs_dir` | folder of all runs, which may be on a mounted drive | `runs` |
+# | `runs_dir` | folder of all runs | `runs` |
+# | `drive` | in Colab: keep the runs on your Google Drive | `False` |
 # | `run` | name of the run; empty: data, split, epochs and seed | empty |
 # | `split` | `lists` (those that come with the data) or `grouped` (photographs that overlap stay together) | `lists` |
 # | `epochs` | passes over the training photographs; 0: train nothing, take the weights that ship | 80 |
@@ -87,6 +89,7 @@ pd.Series(recipes.versions(), name="version").to_frame()
 source: str = "auto"  # @param ["auto", "bccd", "sample"] {allow-input: true}
 data_dir: str = "data"  # @param {type: "string"}
 runs_dir: str = "runs"  # @param {type: "string"}
+drive: bool = False  # @param {type: "boolean"}
 run: str = ""  # @param {type: "string"}
 split: str = "lists"  # @param ["lists", "grouped"]
 epochs: int = 80  # @param {type: "slider", min: 0, max: 200, step: 1}
@@ -99,8 +102,7 @@ red_cell: float = 0  # @param {type: "number"}
 colab.check_parameters()
 errors.check_choice("split", split, ("lists", "grouped"))
 errors.check_whole("epochs", epochs, 0, 10_000)
-data_folder = errors.check_folder("data_dir", data_dir, root)
-runs_folder = errors.check_folder("runs_dir", runs_dir, root)
+data_folder, runs_folder = colab.folders(data_dir, runs_dir, drive)
 if photographs:
     smears.find_photographs(photographs)
 chosen = training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
@@ -111,10 +113,11 @@ chosen = training.DetectorSettings(epochs=max(epochs, 1), seed=seed)
 # Found or fetched. Every box that is odd is named here, with what is done about it.
 
 # %%
-folder = sources.fetch(source, data_folder, holds="photographs")
-identity = identify(folder, holds="photographs")
-display(Markdown(sources.banner(identity.source, markdown=True)))
-boxed = annotations.read_annotations(folder)
+data = identity.bring(source, data_folder, holds="photographs")
+data
+
+# %%
+boxed = annotations.read_annotations(data.folder)
 print(boxed)
 
 # %% [markdown]
@@ -142,9 +145,9 @@ widths.describe().round(1)
 # photograph may show a cell that was trained on. The grouped split does not.
 
 # %%
-pairs = overlaps.find_smear_pairs(folder, progress=False)
+pairs = overlaps.find_smear_pairs(data.folder, progress=False)
 by_lists = split == "lists"
-parts = training.deal(folder, boxed) if by_lists else splits.split_photographs(boxed, pairs)
+parts = training.deal(data.folder, boxed) if by_lists else splits.split_photographs(boxed, pairs)
 part = {name: parts.index[parts == name].tolist() for name in splits.PARTS}
 parted = splits.parted_pairs(pairs, parts)
 print({name: len(names) for name, names in part.items()})
@@ -157,14 +160,14 @@ print(f"{len(parted)} of {len(pairs)} pairs of overlapping photographs are parte
 # that cell is. After each epoch, weights and history are on disk, and the same cell goes on there.
 
 # %%
-name = run or f"{identity.source.name}-{split}-{chosen.epochs}-{seed}"
+name = run or f"{data.source.name}-{split}-{chosen.epochs}-{seed}"
 if epochs:
-    trained = training.train_new(chosen, identity, name, runs_folder, parts)
+    trained = training.train_new(chosen, data, name, runs_folder, parts)
     found = detector.of_run(trained)
     out = trained.folder
 else:
     found = detector.load()
-    out = folders.folder_of(f"shipped-{identity.source.name}", runs_folder / folders.DETECTORS)
+    out = folders.folder_of(f"shipped-{data.source.name}", runs_folder / folders.DETECTORS)
 
 # %%
 if epochs:
@@ -250,12 +253,12 @@ own = Path(photographs) if photographs else None
 if upload:
     own = colab.upload_photographs(runs_folder / "uploaded")
 reader = detector.SmearReader(found, classifier.load())
-counted_folder = own or catalog.smears_folder(folder) / "JPEGImages"
+counted_folder = own or catalog.smears_folder(data.folder) / "JPEGImages"
 counts = smears.count_folder(
     counted_folder, out / (f"counts-{own.name}" if own else "counts"), reader,
     red_cell or None, None if own else part["test"], progress=False,
 )  # fmt: skip
-page = pages.render_counts(counts, drawn=identity.source.drawn and not own, progress=False)
+page = pages.render_counts(counts, drawn=data.drawn and not own, progress=False)
 counts.worst_first.head(10)
 
 # %% [markdown]

@@ -198,9 +198,12 @@ def test_only_on_colab_something_is_prepared(monkeypatch):
     asked = []
     monkeypatch.setattr(colab, "install_missing", lambda lines: asked.append(list(lines)))
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    assert colab.prepare() == ROOT and asked == []
+    colab.prepare()
+    assert asked == []
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
-    assert colab.prepare() == ROOT and asked == [own_requirements()]
+    colab.prepare()
+    assert asked == [own_requirements()]
+    assert colab.folders("data", "mine") == (ROOT / "data", ROOT / "mine")
 
 
 def test_without_a_clone_work_is_done_in_the_working_folder(monkeypatch, tmp_path):
@@ -211,8 +214,31 @@ def test_without_a_clone_work_is_done_in_the_working_folder(monkeypatch, tmp_pat
     monkeypatch.setattr(colab.importlib.metadata, "requires", lambda name: [f"{name} needs"])
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
     monkeypatch.chdir(tmp_path)
-    assert colab.prepare() == tmp_path
+    colab.prepare()
+    assert colab.folders("data") == (tmp_path / "data", tmp_path / "runs")
     assert asked == [f"{colab.DISTRIBUTION} needs"]
+
+
+def test_drive_is_mounted_in_colab_alone_and_only_when_asked(monkeypatch, tmp_path):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    mounted = []
+    package = types.ModuleType("google.colab")
+    package.drive = types.SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", package)
+    monkeypatch.setattr(colab, "_DRIVE", str(tmp_path))
+    colab.folders("data", "runs")
+    assert mounted == []
+    data_folder, runs_folder = colab.folders("data", "runs", drive=True)
+    assert data_folder == ROOT / "data"
+    assert runs_folder == tmp_path / "MyDrive" / "white-blood-cells" / "runs"
+    assert mounted == [str(tmp_path)]
+
+
+def test_elsewhere_there_is_no_drive(monkeypatch):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    with pytest.raises(InvalidParameter, match="works in Colab alone"):
+        colab.folders("data", "runs", drive=True)
 
 
 @pytest.fixture

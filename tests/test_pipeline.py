@@ -17,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_a_run_is_named_after_what_makes_it_differ():
     chosen = recipes.TrainingSettings(epochs=20)
-    assert pipeline.default_name(chosen, "sample") == "paper-sample-20"
-    assert pipeline.default_name(recipes.TrainingSettings(epochs=20, seed=3), "kaggle") == (
+    assert chosen.default_name("sample") == "paper-sample-20"
+    assert recipes.TrainingSettings(epochs=20, seed=3).default_name("kaggle") == (
         "paper-kaggle-20-seed3"
     )
     grouped = recipes.TrainingSettings(epochs=20, validation="grouped")
-    assert pipeline.default_name(grouped, "kaggle") == "paper-kaggle-20-grouped"
+    assert grouped.default_name("kaggle") == "paper-kaggle-20-grouped"
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,6 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
 def _crossval(options: argparse.Namespace) -> int:
     settings = _training_settings(options, "grouped")
     n_folds = check_whole("folds", _whole("folds", options.folds), 2)
-    from wbc_helpers import pipeline
     from wbc_helpers.classify import training
     from wbc_helpers.data import sources
     from wbc_helpers.data.identity import identify
@@ -149,7 +148,7 @@ def _crossval(options: argparse.Namespace) -> int:
 
     print(backend.choose(), flush=True)
     name = options.run or (
-        f"crossval-{options.photographs}-{pipeline.default_name(settings, identity.source.name)}"
+        f"crossval-{options.photographs}-{settings.default_name(identity.source.name)}"
     )
     table = training.cross_validate(
         settings, identity, name, options.data_dir, options.runs_dir,

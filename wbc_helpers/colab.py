@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from wbc_helpers.errors import InstallationFailed, InvalidParameter, check_names
+from wbc_helpers.errors import InstallationFailed, InvalidParameter, check_folder, check_names
 
 DISTRIBUTION = "white-blood-cells"
 """Name under which pip knows this package."""
@@ -40,24 +40,55 @@ def in_colab(environment: Mapping[str, str] = os.environ) -> bool:
     return "COLAB_RELEASE_TAG" in environment or "google.colab" in sys.modules
 
 
-def prepare() -> Path:
-    """Do what a notebook needs before its other imports; give out where relative paths begin.
+def prepare() -> None:
+    """Do what a notebook needs before its other imports.
 
-    That is the clone, or the unpacked archive, that this package lies in; else the working folder.
     On Colab alone, missing packages are installed and secrets read, see `install_missing`.
     """
-    around = Path(__file__).resolve().parents[1]
-    in_clone = (around / "pyproject.toml").is_file()
-    if in_clone and str(around) not in sys.path:
-        sys.path.insert(0, str(around))  # the ".." of the first cell leads there no longer
+    clone = _clone()
+    if clone and str(clone) not in sys.path:
+        sys.path.insert(0, str(clone))  # the ".." of the first cell may lead there no longer
     if in_colab():
         install_missing(
-            (around / "requirements.txt").read_text(encoding="utf-8").splitlines()
-            if in_clone
+            (clone / "requirements.txt").read_text(encoding="utf-8").splitlines()
+            if clone
             else importlib.metadata.requires(DISTRIBUTION) or ()
         )
         kaggle_secrets()
-    return around if in_clone else Path.cwd()
+
+
+def _clone() -> Path | None:
+    """Find the clone, or unpacked archive, that this package lies in; None if pip brought it."""
+    around = Path(__file__).resolve().parents[1]
+    return around if (around / "pyproject.toml").is_file() else None
+
+
+def folders(data_dir: str, runs_dir: str = "runs", drive: bool = False) -> tuple[Path, Path]:
+    """Make the folders of data and of runs absolute; they need not exist.
+
+    Relative paths begin in the clone, or unpacked archive, that this package lies in, else in the
+    working folder. With `drive`, which works in Colab alone, that of the runs is on the user's
+    Google Drive, in `white-blood-cells`, so that another notebook finds them on another machine.
+    Raises `InvalidParameter`, see `errors.check_folder`, or if there is no Drive to be mounted.
+    """
+    root = _clone() or Path.cwd()
+    data_folder = check_folder("data_dir", data_dir, root)
+    return data_folder, check_folder("runs_dir", runs_dir, _mount_drive() if drive else root)
+
+
+def _mount_drive() -> Path:
+    """Ask the user, once a machine, for access to Google Drive; the project's folder there."""
+    if not in_colab():
+        raise InvalidParameter(
+            "drive=True works in Colab alone. Expected a path as runs_dir, which may be anywhere."
+        )
+    from google.colab import drive
+
+    drive.mount(_DRIVE)
+    return Path(_DRIVE, "MyDrive", DISTRIBUTION)
+
+
+_DRIVE = "/content/drive"
 
 
 def check_parameters() -> None:

@@ -44,14 +44,6 @@ def notebooks_folder(root: Path = ROOT) -> Path:
     )
 
 
-def default_name(settings: TrainingSettings, source: str) -> str:
-    """Name a run after what makes it differ: recipe, data, epochs, and a seed other than 0."""
-    seed = f"-seed{settings.seed}" if settings.seed else ""
-    usual = RECIPES[settings.recipe].validation
-    validation = "" if settings.validation == usual else f"-{settings.validation}"
-    return f"{settings.recipe}-{source}-{settings.epochs}{validation}{seed}"
-
-
 def execute(
     settings: TrainingSettings,
     source: str = "auto",
@@ -64,7 +56,7 @@ def execute(
     If one did not, the report shows where. Settings and name are checked against an existing run
     before any work starts. Started again with the same name and settings, an interrupted run goes
     on where it was. `source` is that of `sources.fetch`, `run` the name, by default that of
-    `default_name`; relative folders are meant from the working folder.
+    `TrainingSettings.default_name`; relative folders are meant from the working folder.
 
     Raises `RunExists` if the run exists with other settings or data, and what `sources.fetch`
     raises.
@@ -75,7 +67,7 @@ def execute(
     folder = sources.fetch(source, data_dir)
     identity = identify(folder)
     print(sources.banner(identity.source), flush=True)
-    run = run or default_name(settings, identity.source.name)
+    run = run or settings.default_name(identity.source.name)
     run_folder = folders.folder_of(run, runs_dir)
     record = describe(settings, {"digest": identity.digest}, runtime=None)
     existing = folders.find(run, runs_dir, record)
@@ -242,7 +234,8 @@ def _parameters(
     # What was fetched stands for the source, so that all notebooks see the same data.
     source = "sample" if sample.is_sample(folder) and folder.parent == data_dir else str(folder)
     parameters: dict[str, Any] = {"source": source, "data_dir": str(data_dir)}
-    if notebook == "02_explore":
+    # Whole frames are looked at there, which a crop's square would squash.
+    if notebook == "02_explore" and RECIPES[settings.recipe].sees == "image":
         parameters |= {"image_size": list(settings.image_size)}
     if notebook == "03_train":
         parameters |= {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving import legacy_h5_format
 
-from wbc_helpers.classify import explain, networks
+from wbc_helpers.classify import judging, networks
 from wbc_helpers.errors import BrokenRun, DownloadFailed, InvalidParameter
 from wbc_helpers.pixels import images
 from wbc_helpers.runs import folders, recipes
@@ -323,7 +323,7 @@ def test_a_saved_model_needs_neither_network_nor_file_and_stays_frozen(pretraine
 
 
 def test_grad_cam_finds_its_last_convolution(pretrained):
-    assert explain.grad_cam(pretrained, PIXELS[:2]).shape == (2, *SIZE)
+    assert judging.grad_cam(pretrained, PIXELS[:2]).shape == (2, *SIZE)
 
 
 def test_the_recipe_fine_tunes_slowly():

@@ -715,6 +715,15 @@ def test_paper_beside_ours(evaluation, without_neutrophils):
     assert "over 90%" in all_text(figure)
 
 
+def test_the_papers_figure_takes_intervals_by_photograph():
+    ours = evaluate(["neutrophil", "monocyte"], np.eye(4)[[3, 3]])
+    table = pd.DataFrame({"low": [0.1], "high": [0.8]}, index=["accuracy"])
+    ax = figures.paper_beside_ours({"mine": ours}, intervals={"mine": table}).axes[0]
+    drawn = [line for line in ax.lines if list(line.get_ydata()) == [1, 1]]
+    assert list(drawn[0].get_xdata()) == [0.1, 0.8]
+    assert "photographs drawn anew" in ax.get_xlabel()
+
+
 def test_paper_beside_one(evaluation):
     figure = figures.paper_beside_ours(evaluation, paper_claim=0.75)
     assert "ours (n = 24)" in all_text(figure)

@@ -48,6 +48,12 @@ class Prepared:
     patches: Patches | None = None
     red_cell: float = RED_CELL
 
+    def statistics(self) -> images.PixelStatistics:
+        """Mean and standard deviation of each pixel over the images to train on, and no others."""
+        return images.mean_and_std_image(
+            self.pixels[row] for row in np.flatnonzero(self.part == "train")
+        )
+
 
 def split(training_images: pd.DataFrame, settings: TrainingSettings) -> pd.Series:
     """Set validation images aside as `validation`, `validation_fraction` and `seed` say.

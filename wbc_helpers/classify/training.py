@@ -22,7 +22,6 @@ from wbc_helpers.data.identity import Identity
 from wbc_helpers.data.splits import grouped_folds
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.evaluate import classification, uncertainty
-from wbc_helpers.pixels import images
 from wbc_helpers.pixels.views import draw
 from wbc_helpers.runs import backend, folders, recorder
 from wbc_helpers.runs.backend import keras
@@ -44,8 +43,18 @@ def train_new(
     """
     runtime = backend.choose()
     prepared = inputs.prepare(identity.folder, settings, Path(data_dir) / "cache")
-    run = folders.start(name, runs_dir, describe(settings, identity.to_dict(), runtime))
-    return train(prepared, run, runtime.n_devices, verbose)
+    return train(prepared, start(settings, identity, name, runs_dir), runtime.n_devices, verbose)
+
+
+def start(
+    settings: TrainingSettings, identity: Identity, name: str, runs_dir: str | Path
+) -> folders.Run:
+    """Begin a run on these data and this machine, or find it to go on with, see `folders.start`.
+
+    Without a `name` it is called by `TrainingSettings.default_name`.
+    """
+    record = describe(settings, identity.to_dict(), backend.choose())
+    return folders.start(name or settings.default_name(identity.source.name), runs_dir, record)
 
 
 def train(
@@ -53,12 +62,33 @@ def train(
 ) -> folders.Run:
     """Train the network of a run, from the start or from where an interruption left it.
 
-    `prepared` comes from `inputs.prepare`, `run` from `folders.start`; what is given back is
-    complete, with `split.csv`. For the other parameters, and errors, see `recorder.fit`;
-    `InvalidParameter` is also raised if images and catalog do not belong together, or a part is
-    empty.
+    What is given back is complete, with `split.csv`. For `verbose` see `recorder.fit`, for the
+    other parameters, and errors, `begin`.
+    """
+    batches, validation = begin(prepared, run, n_devices)
+    if run.is_complete:
+        return run
+    return recorder.fit(
+        run,
+        lambda: compiled_model(run.settings["training"], prepared, len(batches)),
+        batches,
+        validation,
+        n_devices,
+        verbose=verbose,
+    )
+
+
+def begin(
+    prepared: Prepared, run: folders.Run, n_devices: int = 1
+) -> tuple[keras.utils.PyDataset, keras.utils.PyDataset]:
+    """Write which image a run trains on, and give out its batches: to train, and to validate.
+
+    `prepared` comes from `inputs.prepare`, `run` from `folders.start`; for `n_devices` see
+    `recorder.fit`. Raises `InvalidParameter` if images and catalog do not belong together, a part
+    is empty, or devices would get unequal parts of a batch.
     """
     settings, catalog, part = run.settings["training"], prepared.catalog, prepared.part
+    recorder.check_divides(settings["batch_size"], n_devices)
     expected = (len(catalog), *settings["image_size"], 3)
     if prepared.pixels.shape != expected or len(part) != len(catalog):
         raise InvalidParameter(
@@ -71,31 +101,20 @@ def train(
             f"{'no patches' if prepared.patches is None else 'patches'} to draw views from. "
             "Expected what inputs.cut_patches returns for it."
         )
-    if run.is_complete:
-        return run
-    folders.write_split(run, catalog["file"], part)
     rows = {name: np.flatnonzero(part == name) for name in ("train", "validation")}
     if not all(map(len, rows.values())):
         raise InvalidParameter(
             f"{len(rows['train'])} images are left for training and {len(rows['validation'])} for "
             "validation. Expected some of both; choose another validation_fraction."
         )
+    if not run.is_complete:
+        folders.write_split(run, catalog["file"], part)
     shown = (prepared.pixels, one_hot(catalog["cell_type"]))
     divided = (settings["batch_size"], n_devices)
-    training: keras.utils.PyDataset
-    if prepared.patches is None:
-        training = Batches(*shown, rows["train"], *divided, settings["seed"])
-    else:
-        training = DrawnViews(prepared.patches, catalog[part == "train"], settings)
     validation = Batches(*shown, rows["validation"], *divided)
-    return recorder.fit(
-        run,
-        lambda: compiled_model(settings, prepared, len(training)),
-        training,
-        validation,
-        n_devices,
-        verbose=verbose,
-    )
+    if prepared.patches is None:
+        return Batches(*shown, rows["train"], *divided, settings["seed"]), validation
+    return DrawnViews(prepared.patches, catalog[part == "train"], settings), validation
 
 
 def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 1) -> keras.Model:
@@ -104,9 +123,14 @@ def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 
     `settings` are the `training` part of a run's settings; of `prepared` the training part is
     measured; `n_steps`, batches an epoch, time a schedule.
     """
-    in_training = np.flatnonzero(prepared.part == "train")
-    statistics = images.mean_and_std_image(prepared.pixels[row] for row in in_training)
-    model = networks.build(settings["recipe"], tuple(settings["image_size"]), statistics)
+    size, statistics = tuple(settings["image_size"]), prepared.statistics()
+    model = networks.build(settings["recipe"], size, statistics)
+    compile_model(model, settings, n_steps)
+    return model
+
+
+def compile_model(model: keras.Model, settings: dict[str, Any], n_steps: int = 1) -> None:
+    """Give a network its recipe's optimizer and loss, see `compiled_model`."""
     recipe, rate = RECIPES[settings["recipe"]], settings["learning_rate"]
     if recipe.schedule == "cosine":
         rate = recorder.warm_cosine(rate, settings["epochs"] * n_steps)
@@ -116,7 +140,6 @@ def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 
     optimizer = keras.optimizers.get({"class_name": settings["optimizer"], "config": config})
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
-    return model
 
 
 def one_hot(cell_types: pd.Series) -> np.ndarray:

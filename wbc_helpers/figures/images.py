@@ -257,7 +257,7 @@ def where_it_looks(
     images : iterable of path, or of (height, width, 3) ndarray of uint8
         See `montage`, errors too.
     cams : ndarray, (n, height, width) float
-        0–1, see `explain.grad_cam`; stretched to the images' size.
+        0–1, see `judging.grad_cam`; stretched to the images' size.
     answers : DataFrame
         One row an image, in the same order: `cell_type` (the true one), `predicted` and
         `probability` (of the predicted type, 0–1). How many are right here says nothing of the
@@ -319,7 +319,7 @@ def occlusion(summary: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw what blanking the cell, or the background, does to the answers.
 
     Bars of the accuracy and of the mean probability of the original answer, beside a line for
-    guessing. For the table see `explain.summarise`.
+    guessing. For the table see `judging.summarise_occluded`.
     """
     require(summary, ("n_images", "accuracy", "probability"), "summary")
     figure, ax = axes_of(ax, (WIDTH, 2.8))

@@ -169,18 +169,22 @@ def paper_beside_ours(
     evaluations: Evaluation | Mapping[str, Evaluation],
     paper_claim: float = 0.90,
     ax: Axes | None = None,
+    intervals: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
     """Accuracy that the paper says it exceeds, beside that of evaluations under their names.
 
-    Dots with naive 95 % intervals, see `Evaluation.accuracy_interval`.
+    Dots with 95 % intervals, by photograph where `intervals` has them under the same names, see
+    `uncertainty.intervals`; else naive, see `Evaluation.accuracy_interval`.
     """
     if isinstance(evaluations, Evaluation):
         evaluations = {"ours": evaluations}
     figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.45 * len(evaluations)))
     ax.barh(0, 1 - paper_claim, left=paper_claim, height=0.5, color="#BBBBBB")
     ax.text(paper_claim - 0.015, 0, f"over {paper_claim:.0%}", ha="right", va="center")
-    for row, ours in enumerate(evaluations.values(), start=1):
+    for row, (name, ours) in enumerate(evaluations.items(), start=1):
         low, high = ours.accuracy_interval
+        if intervals is not None:
+            low, high = intervals[name].loc[["accuracy"], ["low", "high"]].to_numpy()[0]
         ax.plot([low, high], [row, row], color="black", solid_capstyle="butt")
         ax.plot(ours.accuracy, row, "o", color="black", markersize=8)
         ax.annotate(
@@ -198,7 +202,9 @@ def paper_beside_ours(
     ax.set_ylim(len(labels) + 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_xlabel("Accuracy; lines: naive 95% interval, images taken as independent")
+    naive = "naive 95% interval, images taken as independent"
+    lines = naive if intervals is None else "95% interval, photographs drawn anew"
+    ax.set_xlabel(f"Accuracy; lines: {lines}")
     ax.set_title("The paper's test accuracy beside ours")
     ax.grid(axis="x")
     return figure

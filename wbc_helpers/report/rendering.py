@@ -30,6 +30,7 @@ from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
 from wbc_helpers.errors import BrokenRun, RunNotFound
+from wbc_helpers.report.examples import read_examples
 from wbc_helpers.report.pages import TEMPLATES, duration, environment, refuse_foreign, write_page
 from wbc_helpers.report.records import (
     FURTHER,
@@ -40,7 +41,6 @@ from wbc_helpers.report.records import (
     headings,
     look_up,
     number,
-    read_examples,
     read_run,
 )
 from wbc_helpers.runs.folders import DETECTORS

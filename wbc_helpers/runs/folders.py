@@ -50,6 +50,11 @@ class Run:
         return (self.folder / "model.keras").is_file() and len(self.history) == n_epochs
 
     @property
+    def was_trained(self) -> bool:
+        """Whether it is a training, and not the weights that ship, see `judging.open_run`."""
+        return self.settings["training"]["epochs"] > 0
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row an epoch, columns `HISTORY_COLUMNS`; empty before the first has ended."""
         try:
@@ -61,6 +66,11 @@ class Run:
     def split(self) -> pd.Series:
         """The part, such as `train` or `validation`, of each training file."""
         return pd.read_csv(self.folder / "split.csv", index_col="file")["part"]
+
+    @property
+    def validation_title(self) -> str:
+        """Name of the validation split, see the function."""
+        return validation_title(self.settings["training"])
 
     def of_training(self, name: str) -> Path:
         """Path of a file that training leaves at its end; `BrokenRun` if it is not through."""
@@ -102,7 +112,7 @@ def open_run(name: str, runs_dir: str | Path) -> Run:
     another version.
     """
     if name == "latest":
-        finished = [run for run in list_runs(runs_dir) if run.is_complete]
+        finished = [run for run in list_runs(runs_dir) if run.is_complete and run.was_trained]
         if not finished:
             raise RunNotFound(f"{runs_dir} holds no finished run. Train one with 03_train first.")
         return max(finished, key=lambda run: run.settings["created"])
@@ -254,14 +264,14 @@ def summarise(
         "train": {"n_images": int(parts["train"])},
         "validation": {
             "n_images": int(parts["validation"]),
-            "accuracy": float(history["val_accuracy"].iloc[-1]),
+            "accuracy": float(history["val_accuracy"].iloc[-1]) if len(history) else None,
             "split": validation_title(training),
         },
         **{split.lower(): judged.to_dict() for split, judged in evaluations.items()},
         "epochs": len(history),
         "parameters": n_parameters,
         "seconds": {"train": float(history["seconds"].sum()), "evaluate": seconds},
-        "peak_memory_bytes": int(history["peak_memory_bytes"].max()),
+        "peak_memory_bytes": int(history["peak_memory_bytes"].max()) if len(history) else 0,
     }
 
 

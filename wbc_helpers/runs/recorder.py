@@ -53,46 +53,51 @@ def fit(
         If the checkpoint of an interrupted run cannot be read.
     """
     settings = run.settings["training"]
-    batch_size = settings["batch_size"]
+    check_divides(settings["batch_size"], n_devices)
+    keras.utils.set_random_seed(settings["seed"])
+    model = make_model()
+    recorder = Recorder(run, model, batches, columns)
+    model.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=recorder.n_epochs,
+        epochs=settings["epochs"],
+        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+        callbacks=[recorder],
+        verbose=verbose,
+        **others,
+    )
+    return run
+
+
+def check_divides(batch_size: int, n_devices: int) -> None:
+    """Raise `InvalidParameter` if some devices would get more images of a batch than others."""
     if batch_size % n_devices:
         raise InvalidParameter(
             f"batch_size={batch_size} does not divide evenly among {n_devices} devices. Expected a "
             f"multiple of {n_devices}, such as {-(-batch_size // n_devices) * n_devices}."
         )
-    keras.utils.set_random_seed(settings["seed"])
-    model = make_model()
-    history = _restore(model, run)
-    model.fit(
-        batches,
-        validation_data=validation,
-        initial_epoch=len(history),
-        epochs=settings["epochs"],
-        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
-        callbacks=[Recorder(run, history, batches, columns)],
-        verbose=verbose,
-        **others,
-    )
-    for name, save in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
-        with storage.atomic_file(run.folder / name) as partial:
-            save(partial, overwrite=True)
-    for checkpoint in _checkpoints(run):
-        checkpoint.unlink()
-    return run
 
 
 class Recorder(keras.callbacks.Callback):
-    """Puts every finished epoch on disk, and tells the batches which epoch begins: see `fit`."""
+    """Puts every finished epoch of a run on disk, and tells the batches which epoch begins.
+
+    Of a run that was interrupted, the newest whole epoch is loaded into the compiled `model`; of
+    one that is complete, its weights. `n_epochs` says how many epochs are done: where `fit` begins.
+    For the other parameters and errors see `fit`.
+    """
 
     def __init__(
         self,
         run: folders.Run,
-        history: pd.DataFrame,
+        model: keras.Model,
         batches: keras.utils.PyDataset,
-        columns: Sequence[str],
+        columns: Sequence[str] = folders.HISTORY_COLUMNS,
     ):
         super().__init__()
         self.run, self.batches, self.columns = run, batches, list(columns)
-        self.rows = history.to_dict("records")
+        history = _restore(model, run)
+        self.rows, self.n_epochs = history.to_dict("records"), len(history)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Set the epoch's randomness, so that a resumed run draws what it would have drawn."""
@@ -122,6 +127,7 @@ class Recorder(keras.callbacks.Callback):
                 "peak_memory_bytes": peak_memory_bytes(),
             }
         )
+        self.n_epochs = epoch + 1
         checkpoint = _checkpoint(self.run, epoch + 1)
         with storage.atomic_file(checkpoint) as partial:
             self.model.save_weights(partial, overwrite=True)
@@ -129,6 +135,19 @@ class Recorder(keras.callbacks.Callback):
         for old in _checkpoints(self.run):
             if old != checkpoint:
                 old.unlink()
+
+    def on_train_end(self, logs=None):
+        """Write the model, which completes the run; a run that was complete is left alone."""
+        if self.run.is_complete:
+            return
+        for name, save in (
+            ("model.weights.h5", self.model.save_weights),
+            ("model.keras", self.model.save),
+        ):
+            with storage.atomic_file(self.run.folder / name) as partial:
+                save(partial, overwrite=True)
+        for checkpoint in _checkpoints(self.run):
+            checkpoint.unlink()
 
 
 def _checkpoint(run: folders.Run, epoch: int) -> Path:
@@ -140,8 +159,11 @@ def _checkpoints(run: folders.Run) -> list[Path]:
 
 
 def _restore(model: keras.Model, run: folders.Run) -> pd.DataFrame:
-    """Load the newest whole epoch of an interrupted run; give out the history up to it."""
+    """Load the newest whole epoch of a run; give out the history up to it."""
     history = run.history
+    if run.is_complete:
+        model.load_weights(run.folder / "model.weights.h5")
+        return history
     for n_epochs in range(len(history), 0, -1):
         checkpoint = _checkpoint(run, n_epochs)
         if checkpoint.exists():

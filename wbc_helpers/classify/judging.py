@@ -1,11 +1,16 @@
-"""Where the network looks: Grad-CAM, and whether its maps tell the truth: a test by occlusion.
+"""What a run answers about images that it did not learn from, how good that is, and where it looks.
 
-Maps of this kind can look convincing and say little about the network. If it reads the white cell,
-its answer should go with the cell blanked, and stay with as much of the background blanked.
+A run comes in, by name, or the network that ships where there is none; its answers go out, with the
+scores, intervals and tables that `evaluate` makes of them, and with maps of where the network looks
+(Grad-CAM). Such maps can look convincing and say little. If the network reads the white cell, its
+answer should go with the cell blanked, and stay with as much of the background blanked.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,11 +18,293 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from wbc_helpers import cells
-from wbc_helpers.classify import networks
+from wbc_helpers import cells, storage
+from wbc_helpers.classify import classifier, inputs, networks
+from wbc_helpers.data import catalog, splits
+from wbc_helpers.data.identity import Identity
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate import classification, confidence, uncertainty
+from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels.stain import is_fill
+from wbc_helpers.runs import backend, folders, recorder
 from wbc_helpers.runs.backend import keras
+from wbc_helpers.runs.recipes import TrainingSettings, describe
+
+SHIPPED = "shipped"
+"""Name, instead of a run's, for the network whose weights ship with the package."""
+
+
+def check(run: str, compare_with: str, runs_dir: str | Path) -> None:
+    """Refuse runs that are not there, before any work; `compare_with` may be empty.
+
+    Raises what `folders.open_run` and `classification.read_predictions` do.
+    """
+    if folders.check_name(run) not in ("latest", SHIPPED):
+        folders.open_run(run, runs_dir)
+    if compare_with:
+        classification.read_predictions(folders.open_run(compare_with, runs_dir).folder)
+
+
+def open_run(name: str, identity: Identity, runs_dir: str | Path) -> folders.Run:
+    """Open the run that is to be judged, on the data that it was trained on.
+
+    `latest` is the newest finished one. `shipped`, or `latest` where none is finished, is the
+    network that ships: it gets a run folder of its own, with no history, and the images that it did
+    not learn from as `validation`. Says which it is. Raises what `folders.open_run` and
+    `folders.check_data` do.
+    """
+    trained = [run for run in folders.list_runs(runs_dir) if run.is_complete and run.was_trained]
+    if name == SHIPPED or (name == "latest" and not trained):
+        return _shipped(identity, runs_dir)
+    run = folders.open_run(name, runs_dir)
+    folders.check_data(run, identity.to_dict())
+    print(f"The run {run.name!r}, in {run.folder.parent}")
+    return run
+
+
+def _shipped(identity: Identity, runs_dir: str | Path) -> folders.Run:
+    network = classifier.load()
+    facts = network.about
+    known = {field.name for field in fields(TrainingSettings)} & facts["training"].keys()
+    settings = TrainingSettings(
+        facts["recipe"],
+        image_size=tuple(facts["image_size"]),
+        **{name: facts["training"][name] for name in known - {"recipe", "image_size"}},
+    )
+    record = describe(settings, identity.to_dict(), backend.choose())
+    # Nothing is trained here.
+    record["training"] |= {"epochs": 0, SHIPPED: facts["created"]}
+    name = f"{SHIPPED}-{facts['created'][:10]}-{identity.source.name}"
+    run = folders.start(name, runs_dir, record)
+    print(
+        f"No run of yours is judged here, but the network that ships with this project "
+        f"({facts['title']}; {facts['created'][:10]}). Train one with 03_train, or name one as run."
+    )
+    if not run.is_complete:
+        images = splits.add_provenance(catalog.find_images(identity.folder))
+        training_images = images[images["split"] == "TRAIN"].reset_index(drop=True)
+        folders.write_split(run, training_images["file"], inputs.split(training_images, settings))
+        with storage.atomic_file(run.folder / "model.keras") as partial:
+            network.model.save(partial, overwrite=True)
+    return run
+
+
+def judge(run: folders.Run, identity: Identity, data_dir: str | Path) -> "Judged":
+    """Ask the network of a run about its validation images and the official test images.
+
+    Decoded images are kept in `data_dir`. Raises what `networks.load` and `images.decode` do.
+    """
+    model, cache = networks.load(run), Path(data_dir) / "cache"
+    every = splits.add_provenance(catalog.find_images(identity.folder))
+    red_cell = inputs.red_cell_of(every)
+    started = time.perf_counter()
+    images = {split: every[every["split"] == split] for split in ("TEST", "TEST_SIMPLE")}
+    images["validation"] = every[every["file"].map(run.split) == "validation"]
+    images = {split: rows for split, rows in images.items() if len(rows)}
+    recipe, size = (run.settings["training"][key] for key in ("recipe", "image_size"))
+    answers = {}
+    for split, rows in images.items():
+        pixels = inputs.decode(recipe, rows["path"], size, red_cell, cache)
+        probabilities = networks.answer(recipe, model, pixels)
+        answers[split] = classification.evaluate(rows["cell_type"], probabilities)
+    seconds = time.perf_counter() - started
+    return Judged(run, model, images, answers, red_cell, seconds, cache)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The answers of a run, and what follows from them; see `judge`.
+
+    `images` are rows of the catalog, see `splits.add_provenance`, and `answers` the evaluations of
+    the same rows, by `TEST`, `TEST_SIMPLE` (where there is one) and `validation`; `red_cell` is the
+    diameter of the images' red cells in pixels; to decode and to answer took `seconds`.
+    """
+
+    run: folders.Run
+    model: Any
+    images: dict[str, pd.DataFrame]
+    answers: dict[str, Evaluation]
+    red_cell: float
+    seconds: float
+    cache: Path
+
+    @property
+    def test(self) -> Evaluation:
+        """Answers for the images of the official TEST."""
+        return self.answers["TEST"]
+
+    @property
+    def validation(self) -> Evaluation:
+        """Answers for the images that the run had set aside."""
+        return self.answers["validation"]
+
+    @property
+    def tested(self) -> dict[str, Evaluation]:
+        """Answers for official test images, by split."""
+        return {split: each for split, each in self.answers.items() if split != "validation"}
+
+    def photographs(self, split: str = "TEST") -> pd.Series:
+        """Name the photograph of each image; one that is not known counts as a photograph."""
+        return inputs.source_ids(self.images[split])
+
+    def scores(self) -> pd.DataFrame:
+        """Tabulate the scores, 0–1, of each official split, a column each."""
+        rows = ["n_images", "accuracy", "balanced_accuracy", "macro_f1"]
+        return pd.DataFrame({split: each.to_dict() for split, each in self.tested.items()}).loc[
+            rows
+        ]
+
+    @cached_property
+    def intervals(self) -> dict[str, pd.DataFrame]:
+        """Intervals of the scores of each official split, see `uncertainty.intervals`."""
+        return {
+            split: uncertainty.intervals(each, self.photographs(split))
+            for split, each in self.tested.items()
+        }
+
+    def views(self) -> dict[str, Evaluation]:
+        """Look at TEST by image and by photograph, see `classification.views`."""
+        in_train = self.images["TEST"]["cell_in_train"].fillna(False)
+        return classification.views(self.test, self.photographs(), in_train)
+
+    def by_photograph(self) -> pd.DataFrame:
+        """Tabulate the scores of `views`, a column each."""
+        rows = ["n_images", "accuracy", "balanced_accuracy", "macro_f1", "kappa"]
+        table = {name: classification.summary(each) for name, each in self.views().items()}
+        return pd.DataFrame(table).loc[rows]
+
+    def mistakes(self, n: int = 12) -> pd.DataFrame:
+        """Find wrong answers on TEST, see `classification.most_confident_mistakes`."""
+        return classification.most_confident_mistakes(
+            self.images["TEST"], self.test.probabilities, n
+        )
+
+    @cached_property
+    def shown(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the network was shown of TEST, see `inputs.decode`, and its cells' masks."""
+        recipe, size = (self.run.settings["training"][key] for key in ("recipe", "image_size"))
+        images = (recipe, self.images["TEST"]["path"], size, self.red_cell)
+        return inputs.decode(*images, self.cache), inputs.mask_cells(*images, progress=False)
+
+    def looks(self, n_each: int = 4, seed: int = 0) -> tuple[Any, ...]:
+        """Map where the network looks in some right and some wrong answers on TEST.
+
+        Gives what `figures.where_it_looks` takes: images, Grad-CAM maps, answers and masks.
+        """
+        right, generator = self._right(), np.random.default_rng(seed)
+        rows = np.concatenate(
+            [generator.permutation(np.flatnonzero(group))[:n_each] for group in (right, ~right)]
+        )
+        (pixels, masks), codes = self.shown, self.test.predicted_codes[rows]
+        answers = pd.DataFrame(
+            {
+                "cell_type": self.test.true_types[rows],
+                "predicted": np.array(cells.NAMES)[codes],
+                "probability": self.test.probabilities[rows, codes],
+            }
+        )
+        heat = grad_cam(self.model, pixels[rows], codes)
+        return pixels[rows], heat, answers, masks[rows]
+
+    def weight_on_cell(self) -> pd.DataFrame:
+        """Average `weight_on_cell` over the right and over the wrong answers on TEST."""
+        pixels, masks = self.shown
+        heat = grad_cam(self.model, pixels, self.test.predicted_codes)
+        on_cell = weight_on_cell(heat, masks)
+        return on_cell.groupby(np.where(self._right(), "right", "wrong")).mean()
+
+    def _right(self) -> np.ndarray:
+        return self.test.predicted_codes == self.test.true_codes
+
+    @cached_property
+    def occluded(self) -> pd.DataFrame:
+        """Answers on TEST with the cell, and with background blanked, see `answers_to`."""
+        pixels, masks = self.shown
+        types = self.images["TEST"]["cell_type"].to_numpy()
+        return answers_to(self.model, pixels, types, occlude(pixels, masks))
+
+    def calibrate(self) -> tuple[dict[str, Evaluation], pd.DataFrame]:
+        """Fit a temperature on the validation images, and write it into the run folder.
+
+        Gives TEST as it is and at that temperature, by name, and what it changed, in a table.
+        """
+        fitted = confidence.fit_temperature(self.validation, self.run.validation_title)
+        scaled = confidence.with_temperature(self.test, fitted.temperature)
+        summaries = {
+            "before": confidence.summary(self.test),
+            "after": confidence.summary(scaled),
+        }
+        confidence.write_calibration(self.run.folder, fitted, test=summaries)
+        named = {
+            "TEST as it is": self.test,
+            f"TEST at temperature {fitted.temperature:.2f}": scaled,
+        }
+        return named, pd.DataFrame(summaries)
+
+    def abstain(
+        self, wanted_error: float
+    ) -> tuple[dict[str, confidence.RiskCoverage], confidence.Abstention, pd.DataFrame]:
+        """Choose on validation images below which probability no answer is given.
+
+        Gives the error rate by part answered, of validation and TEST, by name; the threshold; and
+        what it does on TEST, in a table. See `confidence.choose_threshold`.
+        """
+        chosen = confidence.choose_threshold(self.validation, wanted_error)
+        curves = {
+            f"validation, {self.run.validation_title}": confidence.risk_coverage(self.validation),
+            "TEST": confidence.risk_coverage(self.test),
+        }
+        return curves, chosen, confidence.answer(self.test, chosen.threshold)
+
+    def coverage(self) -> pd.DataFrame:
+        """Compare promised with measured coverage, see `confidence.coverage_by_rate`."""
+        return confidence.coverage_by_rate(
+            self.validation,
+            self.test,
+            validation_photographs=self.photographs("validation"),
+            photographs=self.photographs(),
+        )
+
+    def write(self) -> Path:
+        """Write `predictions.csv`, then `evaluation.json`: a run that has it was evaluated."""
+        n_parameters = networks.count_trainable(self.model)
+        summary = folders.summarise(self.run, self.tested, n_parameters, self.seconds)
+        by_score = self.intervals["TEST"][["low", "high"]].T.to_dict("list")
+        summary["test"]["interval_by_photograph"] = by_score["accuracy"]
+        summary["test"]["intervals_by_photograph"] = by_score
+        if self.images["TEST"]["source_id"].notna().all():
+            of_photographs = self.views()["photographs"]
+            summary["test"]["photographs"] = classification.summary(of_photographs)
+        peak = max(summary["peak_memory_bytes"], recorder.peak_memory_bytes())
+        summary["peak_memory_bytes"] = peak
+        order = ["validation", *self.tested]
+        tables = [
+            classification.tabulate(self.images[split], self.answers[split].probabilities)
+            for split in order
+        ]
+        classification.write_predictions(self.run.folder, pd.concat(tables))
+        return folders.write_evaluation(self.run, summary)
+
+
+def compare(other: str, judged: Judged, runs_dir: str | Path) -> tuple[pd.DataFrame, list[str]]:
+    """Compare a run with another that was evaluated, on the same photographs of TEST.
+
+    Gives the table of `uncertainty.compare`, the other run first, and what it says of each score.
+    """
+    runs = (folders.open_run(other, runs_dir), judged.run)
+    tables = [classification.read_predictions(run.folder) for run in runs]
+    images, first, second = classification.align(
+        *(table[table["split"] == "TEST"] for table in tables)
+    )
+    compared = uncertainty.compare(first, second, images["source_id"].fillna(images["file"]))
+    words = [
+        uncertainty.in_words(compared, score, runs[0].name, runs[1].name)
+        for score in ("accuracy", "balanced_accuracy", "macro_f1")
+    ]
+    return compared.drop(columns=["naive_low", "naive_high"]), words
+
+
+# Where the network looks
 
 layers, ops = keras.layers, keras.ops
 
@@ -348,7 +635,7 @@ def answers_to(
     return table
 
 
-def summarise(answers: pd.DataFrame) -> pd.DataFrame:
+def summarise_occluded(answers: pd.DataFrame) -> pd.DataFrame:
     """Sum up what blanking does to the answers, see `answers_to`.
 
     Rows are `CONDITIONS`. `n_images`; `accuracy`; `kept`: part of the answers that are still those

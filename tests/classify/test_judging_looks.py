@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from wbc_helpers import cells
-from wbc_helpers.classify import explain, networks
+from wbc_helpers.classify import judging, networks
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import images
 
@@ -71,7 +71,7 @@ def field_map(row, column):
 def test_the_map_peaks_on_the_patch_that_decides(pixels, end):
     strength = 1.0 if end == "sigmoid" else 40.0
     model = blueness_reader(end, strength)
-    found = explain.grad_cam(model, pixels, LYMPHOCYTE)
+    found = judging.grad_cam(model, pixels, LYMPHOCYTE)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], field_map(1, 6), atol=1e-5)
     # Without the patch nothing speaks for a lymphocyte.
@@ -81,14 +81,14 @@ def test_the_map_peaks_on_the_patch_that_decides(pixels, end):
 def test_a_network_that_is_perfectly_sure_still_has_a_map(pixels):
     model = blueness_reader(strength=1e4)
     assert networks.predict(model, pixels)[0, LYMPHOCYTE] == 1
-    assert explain.grad_cam(model, pixels)[0].max() == 1
+    assert judging.grad_cam(model, pixels)[0].max() == 1
 
 
 def test_the_default_is_the_most_probable_type_of_each_image(pixels):
     model = blueness_reader()
-    each = explain.grad_cam(model, pixels, [LYMPHOCYTE, NEUTROPHIL])
-    np.testing.assert_array_equal(explain.grad_cam(model, pixels), each)
-    np.testing.assert_array_equal(explain.grad_cam(model, pixels, batch_size=1), each)
+    each = judging.grad_cam(model, pixels, [LYMPHOCYTE, NEUTROPHIL])
+    np.testing.assert_array_equal(judging.grad_cam(model, pixels), each)
+    np.testing.assert_array_equal(judging.grad_cam(model, pixels, batch_size=1), each)
 
 
 def position_reader(seed=0):
@@ -117,7 +117,7 @@ def test_the_map_is_that_of_the_papers_equations():
     highest = expected.max(axis=(1, 2), keepdims=True)
     assert (highest > 0).any()
     expected = expected / np.where(highest > 0, highest, 1)
-    np.testing.assert_allclose(explain.grad_cam(model, pixels, types), expected, atol=1e-4)
+    np.testing.assert_allclose(judging.grad_cam(model, pixels, types), expected, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -153,13 +153,13 @@ def test_the_papers_network_is_mapped_after_its_last_relu():
             signed = isinstance(layer, layers.Conv2D)
             layer.set_weights(drawn if signed else [np.abs(weights) for weights in drawn])
     pixels = generator.integers(0, 256, (3, 48, 64, 3), dtype=np.uint8)
-    cams = explain.grad_cam(model, pixels, [0, 1, 2])
+    cams = judging.grad_cam(model, pixels, [0, 1, 2])
     assert cams.shape == (3, 48, 64)
     assert cams.min() >= 0 and cams.max() == 1
     last_relu = [each.name for each in model.layers if isinstance(each, layers.ReLU)][-1]
-    np.testing.assert_array_equal(cams, explain.grad_cam(model, pixels, [0, 1, 2], last_relu))
+    np.testing.assert_array_equal(cams, judging.grad_cam(model, pixels, [0, 1, 2], last_relu))
     last_convolution = [each.name for each in model.layers if "conv" in each.name][-1]
-    assert (cams != explain.grad_cam(model, pixels, [0, 1, 2], last_convolution)).any()
+    assert (cams != judging.grad_cam(model, pixels, [0, 1, 2], last_convolution)).any()
 
 
 def test_a_shortcut_is_mapped_where_the_paths_have_met(pixels):
@@ -170,39 +170,39 @@ def test_a_shortcut_is_mapped_where_the_paths_have_met(pixels):
     answer = layers.Dense(4, activation="softmax")(layers.GlobalAveragePooling2D()(met))
     model = keras.Model(smears, answer)
     np.testing.assert_array_equal(
-        explain.grad_cam(model, pixels, 0), explain.grad_cam(model, pixels, 0, "met")
+        judging.grad_cam(model, pixels, 0), judging.grad_cam(model, pixels, 0, "met")
     )
     with pytest.raises(InvalidParameter, match=r"'bypassed'.*met"):
-        explain.grad_cam(model, pixels, layer="bypassed")
+        judging.grad_cam(model, pixels, layer="bypassed")
 
 
 def test_what_cannot_be_mapped_is_refused(pixels):
     model = blueness_reader()
     with pytest.raises(InvalidParameter, match=r"'none_such'.*blue_and_red"):
-        explain.grad_cam(model, pixels, layer="none_such")
+        judging.grad_cam(model, pixels, layer="none_such")
     with pytest.raises(InvalidParameter, match="'scores'"):
-        explain.grad_cam(model, pixels, layer="scores")
+        judging.grad_cam(model, pixels, layer="scores")
     for wrong in (4, -1, [0.5, 0.5]):
         with pytest.raises(InvalidParameter, match="0 to 3"):
-            explain.grad_cam(model, pixels, wrong)
+            judging.grad_cam(model, pixels, wrong)
 
 
 def test_weight_and_area_of_a_map_known_by_construction(masks):
     cams = np.zeros((2, *SIZE), np.float32)
     cams[0][PATCH] = 1
     cams[0, 20, :8] = 0.5  # 16 on the cell, 4 off it
-    measured = explain.weight_on_cell(cams, masks)
+    measured = judging.weight_on_cell(cams, masks)
     assert measured.loc[0].tolist() == [0.8, 16 / (24 * 32), True]
     assert measured.loc[1].isna().all()
-    all_zero = explain.weight_on_cell(np.zeros_like(cams), masks).loc[0]
+    all_zero = judging.weight_on_cell(np.zeros_like(cams), masks).loc[0]
     assert all_zero[["weight", "peak"]].isna().all() and all_zero["area"] > 0
     with pytest.raises(InvalidParameter, match="bool"):
-        explain.weight_on_cell(cams, masks.astype(int))
+        judging.weight_on_cell(cams, masks.astype(int))
 
 
 def test_blanking_changes_the_patch_and_nothing_else(pixels, masks):
     pixels[0, -3:] = 0  # black fill, which is no smear colour
-    occluded = explain.occlude(pixels, masks)
+    occluded = judging.occlude(pixels, masks)
     assert occluded.rows.tolist() == [0]
     counts = (occluded.n_images, occluded.n_without_cell, occluded.n_without_room)
     assert counts == (2, 1, 0)
@@ -220,7 +220,7 @@ def test_the_background_patch_has_the_cells_shape_and_lies_off_cell_and_fill(mas
     ys, xs = np.nonzero(mask[0])
     places = set()
     for seed in range(30):
-        occluded = explain.occlude(pixels, mask, seed)
+        occluded = judging.occlude(pixels, mask, seed)
         changed = (occluded.background[0] != pixels[0]).any(axis=-1)
         assert not (changed & mask[0]).any() and not changed[:, :10].any()
         y, x = np.nonzero(changed)
@@ -229,27 +229,27 @@ def test_the_background_patch_has_the_cells_shape_and_lies_off_cell_and_fill(mas
             np.testing.assert_array_equal(y - y.min(), ys - ys.min())
             np.testing.assert_array_equal(x - x.min(), xs - xs.min())
     assert len(places) > 10
-    again = explain.occlude(pixels, mask, 29)
+    again = judging.occlude(pixels, mask, 29)
     np.testing.assert_array_equal(again.background, occluded.background)
 
 
 def test_a_cell_that_leaves_no_room_is_counted_not_forced(pixels, masks):
     masks[1, 2:-2, 4:-4] = True
-    occluded = explain.occlude(pixels, masks)
+    occluded = judging.occlude(pixels, masks)
     assert (occluded.rows.tolist(), occluded.n_without_cell, occluded.n_without_room) == ([0], 0, 1)
     with pytest.raises(InvalidParameter, match="1 leave no room"):
-        alone = explain.occlude(pixels[1:], masks[1:])
-        explain.answers_to(blueness_reader(), pixels[1:], ["neutrophil"], alone)
+        alone = judging.occlude(pixels[1:], masks[1:])
+        judging.answers_to(blueness_reader(), pixels[1:], ["neutrophil"], alone)
 
 
 def test_blanking_what_decides_destroys_the_answer_and_nothing_else_does(pixels, masks):
     pixels, masks = np.repeat(pixels, 10, axis=0), np.repeat(masks, 10, axis=0)
     types = ["lymphocyte"] * 9 + ["monocyte"] + ["neutrophil"] * 10
-    occluded = explain.occlude(pixels, masks)
-    answers = explain.answers_to(blueness_reader(), pixels, types, occluded)
+    occluded = judging.occlude(pixels, masks)
+    answers = judging.answers_to(blueness_reader(), pixels, types, occluded)
     assert len(answers) == 30 and answers["image"].unique().tolist() == list(range(10))
-    summary = explain.summarise(answers)
-    assert summary.index.tolist() == list(explain.CONDITIONS)
+    summary = judging.summarise_occluded(answers)
+    assert summary.index.tolist() == list(judging.CONDITIONS)
     assert summary["n_images"].tolist() == [10, 10, 10]
     assert summary["accuracy"].tolist() == [0.9, 0.9, 0]
     assert summary["kept"].tolist() == [1, 1, 0]
@@ -262,13 +262,13 @@ def test_a_network_that_reads_something_else_is_found_out(pixels, masks):
     # What is taken for the cell is a corner that this network ignores.
     elsewhere = np.roll(masks, (12, -20), axis=(1, 2))
     pixels, elsewhere = np.repeat(pixels[:1], 40, axis=0), np.repeat(elsewhere[:1], 40, axis=0)
-    occluded = explain.occlude(pixels, elsewhere)
-    answers = explain.answers_to(blueness_reader(), pixels, ["lymphocyte"] * 40, occluded)
-    assert explain.summarise(answers).loc["cell blanked", "accuracy"] == 1
+    occluded = judging.occlude(pixels, elsewhere)
+    answers = judging.answers_to(blueness_reader(), pixels, ["lymphocyte"] * 40, occluded)
+    assert judging.summarise_occluded(answers).loc["cell blanked", "accuracy"] == 1
 
 
 def test_other_images_than_those_blanked_are_refused(pixels, masks):
     with pytest.raises(InvalidParameter, match="same images"):
-        explain.answers_to(
-            blueness_reader(), pixels[:1], ["lymphocyte"], explain.occlude(pixels, masks)
+        judging.answers_to(
+            blueness_reader(), pixels[:1], ["lymphocyte"], judging.occlude(pixels, masks)
         )
