@@ -137,11 +137,16 @@ def test_a_false_centre_costs_less_the_nearer_it_is_to_a_true_one():
 
 def test_wrong_sides_and_offsets_cost_as_parts_of_the_side():
     truth = maps_of([[20, 20, 60, 60]], [0])
-    wider, moved = answer(truth), answer(truth)
-    wider[..., N_KINDS] += np.log(1.1)
-    assert loss(truth, wider) == pytest.approx(np.log(1.1), abs=1e-4)
-    moved[..., N_KINDS + 2] += 2  # places, that is 4 of 40 pixels
-    assert loss(truth, moved) == pytest.approx(2 * STRIDE / 40, abs=1e-4)
+    wider, moved, gone = answer(truth), answer(truth), answer(truth)
+    wider[..., N_KINDS] += np.log(1.25)
+    # The true box fills 0.8 of the wider one, which encloses both.
+    assert loss(truth, wider) == pytest.approx(np.log(1.25) / 2 + 2 * 0.2, abs=1e-4)
+    moved[..., N_KINDS + 2] += 4  # places, that is 8 of 40 pixels
+    # 32 of 48 columns are shared, and nothing lies around both that neither fills.
+    assert loss(truth, moved) == pytest.approx(8 / 40 / 2 + 2 * (1 - 32 / 48), abs=1e-4)
+    gone[..., N_KINDS + 2] += 40
+    # Two squares of 40 pixels, 80 apart: a third of what encloses them is filled by neither.
+    assert loss(truth, gone) == pytest.approx(80 / 40 / 2 + 2 * (1 + 40 / 120), abs=1e-4)
 
 
 def test_what_is_unsure_costs_nothing_whatever_is_said():

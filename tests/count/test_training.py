@@ -17,6 +17,7 @@ from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import identify
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import scale, views
+from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.pixels.views import SmearViews
 from wbc_helpers.runs import backend, folders, recipes
 from wbc_helpers.runs.recorder import Recorder
@@ -29,6 +30,7 @@ PARTS = pd.Series({f"smear-{number}": "train" if number < 4 else "val" for numbe
 @pytest.fixture(autouse=True)
 def frame(monkeypatch):
     monkeypatch.setattr(training, "FRAME", SMALL)
+    monkeypatch.setattr(training, "VIEW", (96, 96))
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +81,23 @@ def test_red_cells_inside_the_frame_give_the_scale(boxed):
 
 
 def test_validation_shows_each_photograph_once_as_it_is(boxed):
-    batches = SmearBatches(boxed, boxed.photographs, 1.0, 4)
+    batches = SmearBatches(boxed, boxed.photographs, 4)
     assert [len(batches[index][0]) for index in range(len(batches))] == [4, 2]
     shown, maps = batches[1]
     assert shown.shape == (2, *SMALL, 3) and shown.dtype == np.uint8
     assert maps.shape == (2, SMALL[0] // 2, SMALL[1] // 2, N_KINDS + 5)
     truth = boxed.boxes[boxed.boxes["photograph"] == "smear-4"]
     corners, kinds, _ = find_boxes(maps[0], iou=0.5)
-    np.testing.assert_allclose(corners, truth[BOX].to_numpy(), atol=1e-3)
+    # Red cells of 50 pixels become 52 wide, about the middle of the frame.
+    middle = np.array(SMALL[::-1] * 2) / 2
+    enlarged = (truth[BOX].to_numpy() - middle) * RED_CELL / 50 + middle
+    np.testing.assert_allclose(corners, np.clip(enlarged, 0, middle * 2), atol=1e-3)
     assert kinds.tolist() == truth["kind"].cat.codes.tolist()
 
 
 def test_batches_depend_on_seed_epoch_and_number_alone(boxed):
     def make(seed=0, epoch=0):
-        batches = SmearBatches(boxed, boxed.photographs, 1.0, 2, SmearViews(), seed)
+        batches = SmearBatches(boxed, boxed.photographs, 2, SmearViews(), seed)
         batches.epoch = epoch
         return batches
 
@@ -108,17 +113,54 @@ def test_batches_depend_on_seed_epoch_and_number_alone(boxed):
         assert (other[0][0] != first[0][0]).any()
 
 
-def test_every_other_batch_stands_upright(boxed):
-    batches = SmearBatches(boxed, boxed.photographs, 1.0, 2, SmearViews(), 0)
-    shapes = [batches[index][0].shape[1:3] for index in range(3)]
-    assert shapes == [SMALL, SMALL[::-1], SMALL]
+def test_views_are_square_and_a_batch_mixes_how_they_lie(boxed):
+    shown, maps = SmearBatches(boxed, boxed.photographs, 6, SmearViews(), 0)[0]
+    assert shown.shape == (6, 96, 96, 3) and maps.shape[:3] == (6, 48, 48)
+
+
+def told(boxed, **columns):
+    """The same boxes, and more that is known of their photographs."""
+    return Annotations(boxed.boxes, boxed.problems, boxed.photographs.assign(**columns))
+
+
+def test_each_laboratory_is_shown_as_often_as_another(boxed):
+    here = told(boxed, laboratory=["near"] * 5 + ["far"])
+    batches = SmearBatches(here, here.photographs, 2, SmearViews())
+    for epoch in range(4):
+        batches.epoch = epoch
+        order = batches._order()
+        assert len(order) == 6 and (order == 5).sum() == 3
+
+
+def test_each_laboratory_has_its_own_scale(boxed):
+    boxes = boxed.boxes.copy()
+    far = boxes["photograph"] == "smear-5"
+    boxes.loc[far, BOX] /= 2
+    here = Annotations(boxes, boxed.problems, told(boxed, laboratory=[*"aaaaab"]).photographs)
+    scales = SmearBatches(here, here.photographs, 2).scales
+    assert scales.round(3).tolist() == [1.04] * 5 + [2.08]
+
+
+def test_where_a_kind_is_boxed_in_part_its_background_teaches_nothing(boxed):
+    here = told(boxed, incomplete="Platelets")
+    _, maps = SmearBatches(here, here.photographs, 1)[0]
+    assert set(np.unique(maps[..., 2])) == {-1, 1} and (maps[..., 0] >= 0).all()
+
+
+def test_a_laboratory_can_be_left_out(boxed, tmp_path):
+    here = told(boxed, laboratory=["near"] * 3 + ["far"] * 3)
+    chosen = DetectorSettings(epochs=1, batch_size=2, filters=(4, 4), without=("near",))
+    assert train(here, "far", tmp_path, chosen).is_complete
+    chosen = DetectorSettings(epochs=1, filters=(4, 4), without=("near", "far"))
+    with pytest.raises(InvalidParameter, match="No annotated photograph"):
+        train(here, "none", tmp_path, chosen)
 
 
 def test_a_photograph_without_boxes_teaches_background(boxed):
     bare = Annotations(
         boxed.boxes[boxed.boxes["photograph"] != "smear-0"], boxed.problems, boxed.photographs
     )
-    _, maps = SmearBatches(bare, bare.photographs, 1.0, 2)[0]
+    _, maps = SmearBatches(bare, bare.photographs, 2)[0]
     assert not maps[0].any() and maps[1].any()
 
 
@@ -187,7 +229,7 @@ def test_nothing_to_train_on_is_refused(boxed, tmp_path):
     [
         ("epochs", 0), ("batch_size", 1.5), ("learning_rate", 2), ("weight_decay", -1),
         ("filters", (8,)), ("filters", (8, 0)), ("train_on", ()), ("train_on", ("all",)),
-        ("seed", -1),
+        ("seed", -1), ("blocks", 0),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(name, value):

@@ -80,7 +80,7 @@ WRONG = {
     "swapped corners": (("RBC", 30, 9, 21, 4), "30, 9 to 21, 4", "exchanged", [20, 3, 30, 9]),
     "outside": (("WBC", 631, 0, 700, 9), "of 640×480", "clipped", [630, 0, 640, 9]),
     "outside, nothing left": (("WBC", 700, 1, 710, 9), "of 640×480", "dropped", None),
-    "unknown kind": (("rbc", 1, 1, 9, 9), "rbc", "dropped", None),
+    "unknown kind": (("parasite", 1, 1, 9, 9), "parasite", "dropped", None),
     "unknown kind, no name": ((None, 1, 1, 9, 9), "no name", "dropped", None),
     "no numbers": (("RBC", 1, 1, "nan", 9), "RBC from 1, 1, nan, 9", "dropped", None),
     "no numbers, one missing": (("RBC", 1, None, 4, 9), "1, None, 4, 9", "dropped", None),

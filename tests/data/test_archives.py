@@ -228,9 +228,9 @@ def test_one_byte_short(archive):
     ("data", "what"),
     [
         (b"<!DOCTYPE html><title>Log in</title>", "a web page"),
-        (b"not an archive at all", "not a zip or tar.gz"),
+        (b"not an archive at all", "not a zip, tar or tar.gz"),
         (b"\x1f\x8b" + bytes(40), "damaged"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a zip or tar.gz"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a zip, tar or tar.gz"),
     ],
 )
 def test_what_is_no_archive(data, what, tmp_path):

@@ -15,7 +15,7 @@ from written_files import write_folder
 from wbc_helpers import cells
 from wbc_helpers.data import archives, catalog, identity, sample
 from wbc_helpers.data.sources import SOURCES
-from wbc_helpers.errors import DataMismatch, UnreadableImage
+from wbc_helpers.errors import UnreadableImage
 
 COUNTS = {"TRAIN": 5, "TEST": 2, "TEST_SIMPLE": 1}
 
@@ -58,7 +58,10 @@ def test_table_holds_the_published_counts():
     }
     assert counts["TEST_SIMPLE"]["neutrophil"] == 48
     assert SOURCES["images", "kaggle"].licence == "MIT"
-    assert [source.drawn for source in SOURCES.values()] == 2 * [False, True, False]
+    assert [key for key, source in SOURCES.items() if source.drawn] == [
+        ("images", "sample"),
+        ("photographs", "sample"),
+    ]
 
 
 def test_shipped_manifest_agrees_with_the_table():
@@ -99,7 +102,7 @@ def test_what_systems_leave_behind_does_not_count(known):
 
 
 def test_known_data_set_has_no_deviations(known):
-    found = identity.verify(known)
+    found = identity.identify(known)
     assert found.source is SOURCES["images", "kaggle"]
     assert not found.drawn
     assert found.digest == SOURCES["images", "kaggle"].digest
@@ -110,7 +113,7 @@ def test_known_data_set_without_its_photographs(known):
     for name in ("JPEGImages", "Annotations"):
         shutil.rmtree(known / name)
     (known / "labels.csv").unlink()
-    assert identity.verify(known).photographs_digest == ""
+    assert identity.identify(known).photographs_digest == ""
 
 
 def test_deviations_name_the_files(known):
@@ -127,9 +130,6 @@ def test_deviations_name_the_files(known):
         "2 files are no part of the data set: TRAIN/BASOPHIL/_0_0.jpeg, TRAIN/NEUTROPHIL/new.jpeg.",
         "2 files are changed: TRAIN/MONOCYTE/_1_1.jpeg, labels.csv.",
     )
-    with pytest.raises(DataMismatch, match=r"TRAIN/MONOCYTE/_1_1\.jpeg.*Expected 32 images"):
-        identity.verify(known)
-    assert identity.verify(known, strict=False).deviations == found.deviations
 
 
 def test_many_deviations_are_counted(known):
@@ -151,7 +151,7 @@ def test_half_of_the_images_make_it_the_known_data_set(n_own, name, known):
 
 def test_own_images_have_no_deviations(known, tmp_path):
     mine = write_folder(tmp_path / "mine", own_images())
-    found = identity.verify(mine)
+    found = identity.identify(mine)
     assert found.source is SOURCES["images", "local"]
     assert (found.n_images, found.deviations) == (32, ())
 
@@ -163,8 +163,7 @@ def test_what_came_from_kaggle_stays_that_however_damaged(below, known, tmp_path
     assert identity.identify(folder).source.name == "local"
     marker = {"format": 1, "source": "kaggle", "archive": {"name": "x.zip"}, "n_files": 32}
     write_folder(folder, {archives.MARKER: json.dumps(marker).encode()})
-    with pytest.raises(DataMismatch, match="32 files are changed"):
-        identity.verify(folder)
+    assert any("32 files are changed" in each for each in identity.identify(folder).deviations)
     assert identity.identify(catalog.images_folder(folder)).source.name == "kaggle"
 
 
@@ -203,7 +202,7 @@ def test_description_for_a_run(known):
 
 @pytest.mark.slow
 def test_sample_is_identified(sample_folder):
-    found = identity.verify(sample_folder)
+    found = identity.identify(sample_folder)
     assert found.source is SOURCES["images", "sample"]
     assert found.drawn
     assert found.deviations == ()
@@ -239,7 +238,7 @@ def test_manifest_is_the_same_bytes_each_time(known, tmp_path, capsys):
 
 @pytest.mark.real_data
 def test_real_archive_is_the_published_one(real_folder):
-    found = identity.verify(real_folder)
+    found = identity.identify(real_folder)
     published = SOURCES["images", "kaggle"]
     assert found.source is published
     assert found.n_images == 12_515
@@ -259,5 +258,6 @@ def test_one_flipped_bit_in_the_real_archive_is_named(real_folder, tmp_path):
     image.unlink()
     data[len(data) // 2] ^= 1
     image.write_bytes(data)
-    with pytest.raises(DataMismatch, match=f"1 file is changed: TRAIN/MONOCYTE/{image.name}\\."):
-        identity.verify(linked)
+    assert identity.identify(linked).deviations == (
+        f"1 file is changed: TRAIN/MONOCYTE/{image.name}.",
+    )

@@ -123,7 +123,7 @@ def test_still_it_is_the_photograph_at_half_its_size():
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_boxes_go_where_the_cells_go(turned):
-    views = dataclasses.replace(SmearViews(), stain=0, blur=0, noise=0)
+    views = dataclasses.replace(SmearViews(), stain=0, light=0, blur=0, noise=0)
     size = FRAME[::-1] if turned else FRAME
     centres, sides = [], []
     for seed in range(60):
@@ -147,12 +147,12 @@ def test_a_quarter_turn_exchanges_the_sides():
 
 def test_what_the_frame_cuts_is_kept_unsure_or_gone():
     # The frame, 30 pixels wide at half the scale, shows the middle 60 columns: 34 to 94.
-    cells = np.array([[26, 20, 46, 40], [26, 50, 42, 70], [24, 75, 40, 90], [60, 20, 80, 40.0]])
-    # Of 20 columns 12 are seen, of 16 columns 8, of 16 columns 6, of 20 all.
+    cells = np.array([[26, 20, 46, 40], [22, 50, 37, 70], [24, 75, 35, 90], [60, 20, 80, 40.0]])
+    # Of 20 columns 12 are seen, of 15 columns 3, of 11 columns 1, of 20 all.
     _, rows, corners, unsure = smear_view(STILL_SMEAR, corners=cells, size=(48, 30))
     assert rows.tolist() == [0, 1, 3]
     assert unsure.tolist() == [False, True, False]
-    assert corners[:, 0].tolist() == [0, 0, 13] and corners[:, 2].tolist() == [6, 4, 23]
+    assert corners[:, 0].tolist() == [0, 0, 13] and corners[:, 2].tolist() == [6, 1.5, 23]
 
 
 def test_the_same_state_gives_the_same_view_of_a_smear():
@@ -172,7 +172,7 @@ def test_a_photograph_without_cells_stays_without():
 
 
 def test_stain_and_noise_change_pixels_and_no_boxes():
-    coloured = dataclasses.replace(STILL_SMEAR, stain=0.5, noise=6.0, blur=1.0)
+    coloured = dataclasses.replace(STILL_SMEAR, stain=0.5, light=0.1, noise=6.0, blur=1.0)
     view, _, corners, _ = smear_view(coloured)
     assert corners.tolist() == [[10, 15, 26, 29]]
     assert np.abs(view.astype(int) - smear_view(STILL_SMEAR)[0]).mean() > 2

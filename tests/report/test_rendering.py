@@ -19,7 +19,7 @@ from wbc_helpers import cells
 from wbc_helpers.data import catalog, splits
 from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
 from wbc_helpers.evaluate import classification
-from wbc_helpers.report import examples, records, rendering
+from wbc_helpers.report import records, rendering
 
 BADGE = "[![Open In Colab](https://colab.example/badge.svg)](https://colab.example/open)"
 TABLE = (
@@ -430,7 +430,7 @@ def write_answers(run_folder, sample_folder, wrong):
 
 def test_cells_right_wrong_and_unsure_are_shown(run_folder, sample_folder):
     images = write_answers(run_folder, sample_folder, wrong=5)
-    shown = examples.read_examples(records.read_run(run_folder))
+    shown = records.read_examples(records.read_run(run_folder))
     assert list(shown) == ["right", "wrong", "unsure"]
     right, wrong, unsure = shown.values()
     assert {cell.cell_type for cell in right} == set(cells.NAMES)

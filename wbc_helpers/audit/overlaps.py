@@ -73,7 +73,7 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
     manifest = sources.SOURCES["images", "kaggle"].manifest
     published = read_manifest(manifest) if manifest else {}
     digests = digest_files(root, ["JPEGImages"])
-    if all(published.get(file) == digest[:16] for file, digest in digests.items()):
+    if digests and all(published.get(file) == digest[:16] for file, digest in digests.items()):
         names = {Path(file).stem for file in digests}
         pairs = splits.shipped_overlaps()
         among = pairs["first"].isin(names) & pairs["second"].isin(names)

@@ -50,10 +50,10 @@ class Detector:
     model : keras.Model
         See `network.centre_network`.
     about : dict
-        What the network is: `filters`; `ways`, in how many it looks at each photograph (1; 2,
-        mirrored, too; 4, upside down, too, and both), to answer with the mean; `iou`, see
-        `network.drop_doubles`; `thresholds`, the score of each kind from which on a box is
-        counted; and where it comes from.
+        What the network is: `filters`, `blocks`; `gain`, see `show`; `ways`, in how many it looks
+        at each photograph (1; 2, mirrored, too; 4, upside down, too, and both), to answer with the
+        mean; `iou`, see `network.drop_doubles`; `thresholds`, the score of each kind from which
+        on a box is counted; and where it comes from.
     """
 
     model: Any
@@ -106,7 +106,7 @@ class Detector:
                 name, pixels = Path(image).stem, read_image(image)
             else:
                 name, pixels = str(place), classifier.checked(image)
-            shown = show(pixels, red_cell)
+            shown = show(pixels, red_cell, self.about.get("gain", True))
             # The network takes photographs of one size at a time.
             if batch and (len(batch) == AT_A_TIME or batch[0][2].shape != shown.shape):
                 yield from self._find(batch, red_cell)
@@ -160,18 +160,19 @@ def _scaled(size: Sequence[int], red_cell: float) -> list[int]:
     return [max(round(side * RED_CELL / red_cell), 1) for side in size]
 
 
-def show(pixels: np.ndarray, red_cell: float) -> np.ndarray:
+def show(pixels: np.ndarray, red_cell: float, gain: bool = False) -> np.ndarray:
     """Make of a photograph, RGB, (height, width, 3) uint8, what the network is shown.
 
-    That is of the same kind: balanced, red cells, `red_cell` pixels wide before, `RED_CELL` wide,
-    background added right and below until `DEEPEST` divides both sides.
+    That is of the same kind: balanced, with `gain` or without, see `stain.balance`; red cells,
+    `red_cell` pixels wide before, `RED_CELL` wide; background added right and below until `DEEPEST`
+    divides both sides.
     """
     height, width = _scaled(pixels.shape[:2], red_cell)
     smaller = red_cell > RED_CELL
     interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     resampled = cv2.resize(pixels, (width, height), interpolation=interpolation)
     return cv2.copyMakeBorder(
-        stain.balance(resampled), 0, -height % DEEPEST, 0, -width % DEEPEST,
+        stain.balance(resampled, gain), 0, -height % DEEPEST, 0, -width % DEEPEST,
         cv2.BORDER_CONSTANT, value=(stain.WHITE,) * 3,
     )  # fmt: skip
 
@@ -194,7 +195,7 @@ def load(name: str = "detector") -> Detector:
 def _build(about: dict[str, Any]) -> Any:
     from wbc_helpers.count import network
 
-    return network.centre_network(about["filters"])
+    return network.centre_network(about["filters"], about.get("blocks", 1))
 
 
 def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
@@ -209,7 +210,8 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
         raise BrokenRun(
             f"The run {run.name!r} is of recipe {training['recipe']!r}. Expected a detector's."
         )
-    facts = {"filters": list(training["filters"]), "ways": 1, "iou": 0.5}
+    facts = {key: training[key] for key in ("filters", "blocks", "gain") if key in training}
+    facts |= {"ways": 1, "iou": 0.5}
     facts |= {"thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3), **(about or {})}
     model = _build(facts)
     try:

@@ -135,11 +135,14 @@ def drop_doubles(corners: np.ndarray, scores: np.ndarray, iou: float) -> np.ndar
 
 # The network and its loss
 
-FILTERS = (24, 48, 96, 128)
+FILTERS = (32, 64, 128, 160)
 """Of the network's stages, each at half the resolution of the one before."""
 
+BLOCKS = 2
+"""Pairs of convolutions at the lowest resolution, where a place sees farthest."""
 
-def centre_network(filters: Sequence[int] = FILTERS) -> "keras.Model":
+
+def centre_network(filters: Sequence[int] = FILTERS, blocks: int = BLOCKS) -> "keras.Model":
     """Build a network that looks at a smear and draws the maps of this module.
 
     Stages of convolutions go down to a sixteenth of the resolution, where a place sees whole cells
@@ -150,6 +153,8 @@ def centre_network(filters: Sequence[int] = FILTERS) -> "keras.Model":
     ----------
     filters : sequence of int
         Of the stages, the finest first.
+    blocks : int
+        See `BLOCKS`.
 
     Returns
     -------
@@ -168,10 +173,12 @@ def centre_network(filters: Sequence[int] = FILTERS) -> "keras.Model":
     smears = keras.Input((None, None, 3), dtype="uint8", name="smears")
     hidden = layers.Rescaling(1 / 128, offset=-1)(smears)
     stages = [_convolved(hidden, filters[0], strides=2)]
-    for n_filters in filters[1:]:
+    for number, n_filters in enumerate(filters[1:], start=2):
         hidden = _convolved(stages[-1], n_filters, strides=2)
-        inner = _convolved(_convolved(hidden, n_filters), n_filters, activate=False)
-        stages.append(layers.ReLU()(layers.Add()([hidden, inner])))
+        for _ in range(blocks if number == len(filters) else 1):
+            inner = _convolved(_convolved(hidden, n_filters), n_filters, activate=False)
+            hidden = layers.ReLU()(layers.Add()([hidden, inner]))
+        stages.append(hidden)
     hidden = stages.pop()
     for stage in reversed(stages):
         hidden = layers.Conv2D(stage.shape[-1], 1, use_bias=False)(hidden)
@@ -180,8 +187,10 @@ def centre_network(filters: Sequence[int] = FILTERS) -> "keras.Model":
     hidden = _convolved(hidden, filters[0])
     # So few places hold a centre that at first none should be believed to.
     unsure = keras.initializers.Constant(-4)
-    surely = layers.Conv2D(N_KINDS, 1, activation="sigmoid", bias_initializer=unsure)(hidden)
-    boxes = layers.Conv2D(4, 1)(hidden)
+    surely = layers.Conv2D(
+        N_KINDS, 1, activation="sigmoid", bias_initializer=unsure, dtype="float32"
+    )(hidden)
+    boxes = layers.Conv2D(4, 1, dtype="float32")(hidden)
     maps = layers.Concatenate(dtype="float32", name="maps")([surely, boxes])
     return keras.Model(smears, maps, name="centre_network")
 
@@ -200,8 +209,9 @@ def centre_loss(truth: Any, maps: Any) -> Any:
     """How far a network's maps are from those drawn of the true boxes, (n,).
 
     Centres by the focal loss of Law and Deng [1]_: places near a centre count little as background,
-    and what is surely right already counts little at all. Sides and offsets by their distance as
-    parts of the box's side, since that is what costs overlap.
+    and what is surely right already counts little at all. Boxes by the generalised overlap of
+    Rezatofighi et al. [2]_, which is what they are judged by, and by the distance of sides and
+    offsets as parts of the box's side, which tells the way where nothing overlaps yet.
 
     `truth`, (n, height, width, N_KINDS + 5), is that of `draw_maps`; `maps`, with one less, is
     what the network answered. The mean of what is returned is the loss per cell in the batch.
@@ -209,6 +219,7 @@ def centre_loss(truth: Any, maps: Any) -> Any:
     References
     ----------
     .. [1] H. Law, J. Deng, CornerNet: detecting objects as paired keypoints, ECCV (2018).
+    .. [2] H. Rezatofighi et al., Generalized intersection over union, CVPR (2019).
     """
     from wbc_helpers.runs.backend import keras
 
@@ -220,11 +231,31 @@ def centre_loss(truth: Any, maps: Any) -> Any:
     missed = -is_centre * (1 - surely) ** 2 * ops.log(surely)
     false = -is_background * (1 - ops.maximum(hill, 0)) ** 4 * surely**2 * ops.log(1 - surely)
     sides, true_sides = maps[..., N_KINDS : N_KINDS + 2], truth[..., N_KINDS : N_KINDS + 2]
-    off, true_off = maps[..., N_KINDS + 2 : N_KINDS + 4], truth[..., N_KINDS + 2 : N_KINDS + 4]
-    apart = ops.abs(sides - true_sides) + ops.abs(off - true_off) * STRIDE / (
-        RED_CELL * ops.exp(true_sides)
+    # In places, like the offsets.
+    half, true_half = (
+        ops.exp(ops.clip(logarithm, -5, 5)) * (RED_CELL / STRIDE / 2)
+        for logarithm in (sides, true_sides)
     )
-    of_boxes = truth[..., N_KINDS + 4 :] * apart
-    total = ops.sum(missed + false, axis=(1, 2, 3)) + ops.sum(of_boxes, axis=(1, 2, 3))
+    off, true_off = maps[..., N_KINDS + 2 : N_KINDS + 4], truth[..., N_KINDS + 2 : N_KINDS + 4]
+    apart = ops.sum(
+        ops.abs(sides - true_sides) + ops.abs(off - true_off) / (2 * true_half), axis=-1
+    )
+    unlike = 1 - _generalised_overlap(off, half, true_off, true_half)
+    of_boxes = truth[..., N_KINDS + 4] * (apart / 2 + 2 * unlike)
+    total = ops.sum(missed + false, axis=(1, 2, 3)) + ops.sum(of_boxes, axis=(1, 2))
     n_cells = ops.maximum(ops.sum(is_centre), 1)
     return total * ops.cast(ops.shape(total)[0], total.dtype) / n_cells
+
+
+def _generalised_overlap(middle: Any, half: Any, true_middle: Any, true_half: Any) -> Any:
+    """Overlap of boxes, less the part of what encloses both that neither fills: −1 to 1."""
+    from wbc_helpers.runs.backend import keras
+
+    ops = keras.ops
+    low, high = middle - half, middle + half
+    true_low, true_high = true_middle - true_half, true_middle + true_half
+    shared = ops.maximum(ops.minimum(high, true_high) - ops.maximum(low, true_low), 0)
+    around = ops.maximum(high, true_high) - ops.minimum(low, true_low)
+    both, enclosing = ops.prod(shared, axis=-1), ops.prod(around, axis=-1)
+    union = ops.prod(2 * half, axis=-1) + ops.prod(2 * true_half, axis=-1) - both
+    return both / union - (enclosing - union) / enclosing

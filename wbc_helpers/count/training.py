@@ -1,6 +1,7 @@
 """Training a detector on boxed photographs, choosing how its maps are read, and judging it."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from wbc_helpers.runs.backend import keras
 from wbc_helpers.runs.recipes import describe
 
 FRAME = (240, 320)
-"""Height and width of the views that training shows, in pixels; quarter turns exchange them. A
-BCCD photograph fills it when its red cells are `RED_CELL` pixels wide."""
+"""Height and width in which validation shows a photograph, in pixels. One of BCCD fills it when its
+red cells are `RED_CELL` pixels wide; a Barcelona or Raabin one is a little smaller."""
+
+VIEW = (240, 240)
+"""Height and width of the views that training shows, in pixels."""
 
 HISTORY_COLUMNS = ("epoch", "loss", "val_loss", "seconds", "peak_memory_bytes")
 EVERY = 5
@@ -51,10 +55,15 @@ class DetectorSettings:
         The highest, above 0 and at most 1, see `recorder.warm_cosine`.
     weight_decay : float
         Of AdamW, 0 to below 1.
-    filters : tuple of int
+    filters, blocks : tuple of int, int
         See `network.centre_network`.
+    gain : bool
+        Whether the stain of each photograph, too, is brought to a standard, see `stain.balance`. A
+        network that learns on many stains does without.
     train_on : tuple of str
         Of `splits.PARTS`, those whose photographs are learned from.
+    without : tuple of str
+        Laboratories none of whose photographs is learned from.
     seed : int
         Of the initial weights, the order of the photographs and the views; 0 to 2³²−1.
 
@@ -69,13 +78,17 @@ class DetectorSettings:
     learning_rate: float = 0.003
     weight_decay: float = 0.0005
     filters: tuple[int, ...] = network.FILTERS
+    blocks: int = network.BLOCKS
+    gain: bool = False
     train_on: tuple[str, ...] = ("train",)
+    without: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self):
         """Check all."""
         errors.check_whole("epochs", self.epochs, 1, 10_000)
         errors.check_whole("batch_size", self.batch_size, 1, 256)
+        errors.check_whole("blocks", self.blocks, 1, 8)
         errors.check_whole("seed", self.seed, 0, 2**32 - 1)
         errors.check_fraction("learning_rate", self.learning_rate, includes_one=True)
         if self.weight_decay != 0:
@@ -142,7 +155,8 @@ def train(
 
     `boxed` comes from `annotations.read_annotations`, `run` from `folders.start`; what is in no
     part, by `parts`, that the run trains on, nor in `val`, is not looked at; `n_devices` and
-    `verbose` are those of `recorder.fit`. The run comes back complete, with `split.csv`.
+    `verbose` are those of `recorder.fit`. Where `boxed.photographs` tell the `laboratory`, each is
+    shown as often as another. The run comes back complete, with `split.csv`.
 
     Raises `InvalidParameter` if there is nothing to train on, or no red cell to take the scale
     from; `UnreadableImage` if a photograph is not a complete image; and as `recorder.fit`.
@@ -152,9 +166,10 @@ def train(
         return run
     names = boxed.photographs["photograph"]
     part = names.map(parts)
-    is_learned = part.isin(settings["train_on"])
+    is_elsewhere = _laboratories(boxed.photographs).isin(settings["without"])
+    is_learned = part.isin(settings["train_on"]) & ~is_elsewhere
     learned, validated = (boxed.photographs[rows] for rows in (
-        is_learned, part.eq("val") & ~is_learned
+        is_learned, part.eq("val") & ~is_learned & ~is_elsewhere
     ))  # fmt: skip
     if not len(learned):
         raise InvalidParameter(
@@ -162,13 +177,12 @@ def train(
             f"least of the {len(names)} there; give their parts, see splits.split_photographs."
         )
     folders.write_split(run, names, part.fillna(""))
-    scale = RED_CELL / boxed_red_cell(_truth(boxed, learned["photograph"].tolist()))
-    shown = (scale, settings["batch_size"])
-    batches = SmearBatches(boxed, learned, *shown, SmearViews(), settings["seed"])
-    validation = SmearBatches(boxed, validated, *shown) if len(validated) else None
+    batch_size, gain = settings["batch_size"], settings["gain"]
+    batches = SmearBatches(boxed, learned, batch_size, SmearViews(), settings["seed"], gain)
+    validation = SmearBatches(boxed, validated, batch_size, gain=gain) if len(validated) else None
 
     def compiled() -> keras.Model:
-        model = network.centre_network(settings["filters"])
+        model = network.centre_network(settings["filters"], settings["blocks"])
         rate = recorder.warm_cosine(settings["learning_rate"], settings["epochs"] * len(batches))
         model.compile(
             keras.optimizers.AdamW(rate, weight_decay=settings["weight_decay"], clipnorm=10.0),
@@ -182,33 +196,65 @@ def train(
     )  # fmt: skip
 
 
+def _laboratories(photographs: pd.DataFrame) -> pd.Series:
+    """Laboratory of each photograph; all of one where it is not told."""
+    if "laboratory" in photographs:
+        return photographs["laboratory"].astype(str)
+    return pd.Series("", photographs.index)
+
+
+def _alike(boxed: Annotations, photographs: Sequence[str]) -> list[pd.DataFrame]:
+    """Rows of `boxed.photographs`, a table for each laboratory and size: those of one scale."""
+    rows = boxed.photographs[boxed.photographs["photograph"].isin(set(photographs))]
+    keys = [_laboratories(rows), rows["width"], rows["height"]]
+    return [table for _, table in rows.groupby(keys, sort=False)]
+
+
 class SmearBatches(keras.utils.PyDataset):
     """Batches of views of smears with the maps that belong to them.
 
     Parameters
     ----------
     boxed : Annotations
-        Boxes of all photographs.
+        Boxes of all photographs. Its `photographs` may tell the `laboratory` of each, from which
+        its scale and how often it is shown are taken, and `incomplete`: the kinds, parted by
+        spaces, of which people boxed only some.
     photographs : DataFrame
         Rows of `boxed.photographs` to give out; read into memory at once.
-    scale : float
-        Pixels of a view per pixel of a photograph, at which red cells are `RED_CELL` wide.
     batch_size : int
         Views a batch.
     views : SmearViews, optional
         What is drawn from; by default each photograph as it is, in order, the last batch smaller.
     seed : int
         With the epoch and the place in it, it decides what is drawn.
+    gain : bool
+        See `DetectorSettings`.
     """
 
-    def __init__(self, boxed, photographs, scale, batch_size, views=STILL, seed=0):
+    def __init__(self, boxed, photographs, batch_size, views=STILL, seed=0, gain=False):
         super().__init__(workers=recorder.n_workers())
-        self.pixels = [stain.balance(read_image(path)) for path in photographs["path"]]
+        with ThreadPoolExecutor(recorder.n_workers()) as pool:
+            self.pixels = list(
+                pool.map(lambda path: stain.balance(read_image(path), gain), photographs["path"])
+            )
+        names = photographs["photograph"].reset_index(drop=True)
         rows_of = boxed.boxes.groupby("photograph", observed=True).indices
-        rows = [rows_of.get(name, []) for name in photographs["photograph"]]
+        rows = [rows_of.get(name, []) for name in names]
         corners, kinds = boxed.boxes[BOX].to_numpy(float), boxed.boxes["kind"].cat.codes.to_numpy()
         self.corners, self.kinds = [corners[row] for row in rows], [kinds[row] for row in rows]
-        self.scale, self.batch_size, self.views, self.seed = scale, batch_size, views, seed
+        self.scales = np.ones(len(names))
+        for table in _alike(boxed, names):
+            alike = names.isin(set(table["photograph"])).to_numpy()
+            self.scales[alike] = RED_CELL / boxed_red_cell(_truth(boxed, names[alike].tolist()))
+        incomplete = photographs.get("incomplete", pd.Series("", photographs.index))
+        self.incomplete = [
+            [cells.KIND_NAMES.index(kind) for kind in kinds.split()] for kinds in incomplete
+        ]
+        laboratories = pd.factorize(_laboratories(photographs))[0]
+        self.by_laboratory = [
+            np.flatnonzero(laboratories == number) for number in range(laboratories.max() + 1)
+        ]
+        self.batch_size, self.views, self.seed = batch_size, views, seed
         self.epoch = 0
 
     def __len__(self):
@@ -218,24 +264,37 @@ class SmearBatches(keras.utils.PyDataset):
             return -(-n_photographs // self.batch_size)
         return max(n_photographs // self.batch_size, 1)
 
+    def _order(self):
+        """Rows of an epoch, as many as there are photographs, each laboratory's evenly."""
+        n_photographs, n_laboratories = len(self.pixels), len(self.by_laboratory)
+        if self.views is STILL:
+            return np.arange(n_photographs)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        n_each = -(-n_photographs // n_laboratories)
+        rows = [
+            np.concatenate([rng.permutation(rows) for _ in range(-(-n_each // len(rows)))])[:n_each]
+            for rows in self.by_laboratory
+        ]
+        return rng.permutation(np.concatenate(rows))[:n_photographs]
+
     def __getitem__(self, index):
         """Give out one batch: uint8 views, and maps for `network.centre_loss`."""
-        order = np.arange(len(self.pixels))
-        if self.views is not STILL:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
+        order, size = self._order(), FRAME if self.views is STILL else VIEW
         places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         places = places[places < len(order)]
-        # Every other batch stands upright, so that a quarter turn leaves no corner empty.
-        turned = self.views is not STILL and index % 2 == 1
-        size = FRAME[::-1] if turned else FRAME
         shown, maps = [], []
         for place, row in zip(places, order[places], strict=True):
             rng = np.random.default_rng((self.seed, self.epoch, place))
+            turned = self.views is not STILL and rng.random() < 0.5
             view, rows, corners, unsure = draw_smear(
-                self.pixels[row], self.corners[row], size, self.scale, self.views, rng, turned
+                self.pixels[row], self.corners[row], size, self.scales[row], self.views, rng, turned
             )
+            drawn = draw_maps(corners, self.kinds[row][rows], unsure, size)
+            for kind in self.incomplete[row]:
+                # What nobody boxed may be a cell or none.
+                drawn[..., kind][drawn[..., kind] < 1] = -1
             shown.append(view)
-            maps.append(draw_maps(corners, self.kinds[row][rows], unsure, size))
+            maps.append(drawn)
         return np.stack(shown), np.stack(maps)
 
 
@@ -362,8 +421,11 @@ def judge_boxes(
 
 
 def _detect(detector: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
-    paths = boxed.photographs.set_index("photograph")["path"]
-    return detector.detect([paths[name] for name in photographs])
+    """Find the cells of photographs, those of one laboratory and size at one scale."""
+    alike = _alike(boxed, photographs)
+    return pd.concat(
+        [detector.detect(table["path"].tolist()) for table in alike], ignore_index=True
+    )
 
 
 def _truth(boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:

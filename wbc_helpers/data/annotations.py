@@ -1,4 +1,4 @@
-"""Boxes around the cells of smears, read from VOC XML; everything odd about them is named.
+"""Boxes around the cells of smears, read from VOC, YOLO or COCO; everything odd is named.
 
 Annotations are drawn by hand, and a box that went wrong is neither silently used nor silently
 dropped: `Annotations.problems` has a row for each.
@@ -6,34 +6,43 @@ dropped: `Annotations.problems` has a row for each.
 =====================  ========================================================================
 problem                what is done about it
 =====================  ========================================================================
-`no annotation`        a photograph without XML: left out, for nobody says what it shows
-`no photograph`        an XML file without its photograph: left out
+`no annotation`        a photograph without boxes' file: left out, for nobody says what it shows
+`no photograph`        such a file, or an entry in it, without its photograph: left out
 `broken photograph`    its size cannot be read: left out
-`broken annotation`    no XML, or XML that defines entities (a way to harm the reader): left out
-`other size`           the XML is of a photograph of another size, so where its boxes lie is not
-                       known: left out. Where it gives no size, the photograph's own is taken.
+`broken annotation`    no XML or text, or XML that defines entities (a way to harm the reader):
+                       left out
+`other size`           the boxes are of a photograph of another size, so where they lie is not
+                       known: left out. Where no size is given, the photograph's own is taken.
 `unknown kind`         a box that is called something else: dropped
 `no numbers`           a box without four finite numbers: dropped
 `swapped corners`      left and right, or top and bottom, the wrong way round: exchanged
 `no area`              both corners on one point or line, a click and not a box: dropped
 `outside`              a box that leaves the photograph: clipped, or dropped if nothing is left
 =====================  ========================================================================
+
+Kinds are known by several names, see `kind_of`. In VOC each box has its name written to it, and one
+that is misspelt is dropped alone; YOLO and COCO number the names of one list, and a number used
+whose name is not known is refused.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import pandas as pd
+import yaml
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
 from PIL import Image
+from yaml import YAMLError
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data.catalog import find_photographs, smears_folder
+from wbc_helpers.data.catalog import box_format, coco_files, find_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
 _BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
@@ -76,42 +85,91 @@ class Annotations:
         return "\n".join(lines)
 
 
-def read_annotations(folder: str | Path, kinds: Sequence[str] = cells.KIND_NAMES) -> Annotations:
-    """Read the boxes of all photographs of a data set.
+_NAMES = {
+    "RBC": "rbc, red blood cell, red cell, erythrocyte",
+    "WBC": "wbc, white blood cell, white cell, leukocyte, leucocyte",
+    "Platelets": "platelet, plt, thrombocyte",
+}
+
+
+def kind_of(name: str, kinds: Sequence[str] = cells.KIND_NAMES) -> str:
+    """Tell which of `kinds` a name stands for, whatever its case and number; or nothing.
+
+    Examples
+    --------
+    >>> kind_of("Red_Blood_Cells"), kind_of("thrombocyte"), kind_of("parasite")
+    ('RBC', 'Platelets', '')
+    """
+    if name in kinds:
+        return name
+    plain = " ".join(re.split(r"[\W_]+", name.lower())).strip()
+    for kind in kinds:
+        if plain.removesuffix("s") in [kind.lower(), *_NAMES.get(kind, "").split(", ")]:
+            return kind
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxed:
+    """What an annotation says of one photograph; corners as in the file.
+
+    They are counted from `first`, or `in_parts` of the frame.
+    """
+
+    size: tuple[float, float] = (np.nan, np.nan)
+    boxes: Sequence[tuple[str, Sequence[float], str]] = ()
+    first: int = 1
+    in_parts: bool = False
+    broken: str = ""
+
+
+def read_annotations(
+    folder: str | Path,
+    kinds: Sequence[str] = cells.KIND_NAMES,
+    classes: Sequence[str] | None = None,
+    must_occur: bool = True,
+) -> Annotations:
+    """Read the boxes of all photographs of a data set, in whichever of `catalog.BOX_FORMATS`.
 
     VOC counts pixels from 1 and includes both ends: a box from `xmin` to `xmax` becomes one from
-    `x_min` = xmin − 1 to `x_max` = xmax. Photograph and XML belong together by their file names.
-    Photographs are in the order of their names, boxes in that of their file.
+    `x_min` = xmin − 1 to `x_max` = xmax. Photograph and annotation belong together by their file
+    names. Photographs are in the order of their names (with their folder, where a name occurs
+    twice), boxes in that of their file. Of YOLO's outlines, the box around each is taken.
 
-    Raises `DataNotFound` if there is no photograph with an annotation; `DataMismatch` if one of
-    `kinds`, the names of the boxes to read, never occurs: a detector would learn that its cells are
-    background.
+    `classes` are the names of YOLO's numbers, in order; by default those of `data.yaml`,
+    `classes.txt` or `notes.json` beside them. Unless `must_occur=False`, each of `kinds`, the names
+    of the boxes to read, has to: a detector would learn that its cells are background.
+
+    Raises `DataNotFound` if there is no photograph with an annotation, or YOLO's numbers have no
+    names; `DataMismatch` if one of `kinds` never occurs, if a number stands for none of them, or if
+    the file of names or COCO's is malformed.
     """
     root = smears_folder(folder)
-    paths = {path.stem: path for path in find_photographs(root)}
-    files = {
-        path.stem: path
-        for path in sorted((root / "Annotations").iterdir())
-        if path.suffix.lower() == ".xml" and not path.name.startswith(".")
-    }
+    paths = _by_name(root, find_photographs(root))
+    written = box_format(root)
+    if written == "YOLO":
+        annotated = _read_yolo(root, paths, kinds, classes)
+    else:
+        annotated = {"VOC": _read_voc, "COCO": _read_coco}[written](root, paths, kinds)
     boxes: list[tuple] = []
     problems: list[tuple] = []
     photographs: list[tuple] = []
-    for name in sorted(paths | files):
-        smear = _read_one(name, paths.get(name), files.get(name), kinds, problems)
+    for name in sorted(paths | annotated):
+        smear = _read_one(name, paths.get(name), annotated.get(name), kinds, problems)
         if smear is not None:
             size, of_photograph = smear
             photographs.append((name, str(paths[name]), *size))
             boxes += [(name, *box, *size) for box in of_photograph]
     if not photographs:
         raise DataNotFound(
-            f"{root} holds {len(paths)} photographs and {len(files)} annotations, but no "
+            f"{root} holds {len(paths)} photographs and {len(annotated)} annotations, but no "
             "photograph with a readable annotation. Expected an XML file in Annotations for each "
-            f"file in JPEGImages. {_first(problems)}"
+            f"file in JPEGImages, or the like in YOLO or COCO. {_first(problems)}"
         )
     table = pd.DataFrame(boxes, columns=_BOX_COLUMNS)
     counts = table["kind"].value_counts()
-    if absent := [kind for kind in kinds if kind not in counts]:
+    absent = [kind for kind in kinds if kind not in counts]
+    if absent and must_occur:
         others = [row[3] for row in problems if row[2] == "unknown kind"]
         raise DataMismatch(
             f"The {len(photographs)} annotations in {root} box no {', '.join(absent)} (found: "
@@ -135,19 +193,75 @@ def _first(problems: list[tuple]) -> str:
     return f"The first problem: {name}, {problem} ({what})."
 
 
+def _by_name(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
+    """Name photographs by their files, and those of which there are two by their folders, too."""
+    stems = [path.stem for path in paths]
+    return {
+        path.stem
+        if stems.count(path.stem) == 1
+        else path.relative_to(root).with_suffix("").as_posix(): path
+        for path in paths
+    }
+
+
+def _files_of(root: Path, paths: dict[str, Path], suffix: str, folders: dict[str, str]) -> dict:
+    """Find the annotation of each photograph, and those that have none, by name.
+
+    `folders` gives the folder of annotations for that of photographs.
+    """
+    files = {}
+    for name, path in paths.items():
+        parts = [folders.get(part, part) for part in path.relative_to(root).parent.parts]
+        for place in (root.joinpath(*parts), path.parent):
+            if (file := place / f"{path.stem}{suffix}").is_file():
+                files[name] = file
+                break
+    others = [
+        file
+        for file in sorted(root.rglob("*"))
+        if file.suffix.lower() == suffix
+        and not file.name.startswith(".")
+        and set(folders.values()) & {*file.relative_to(root).parts}
+    ]
+    known = set(files.values())
+    return files | {file.stem: file for file in others if file not in known}
+
+
+def _read_voc(root: Path, paths: dict[str, Path], kinds: Sequence[str]) -> dict[str, _Boxed]:
+    folders = {"JPEGImages": "Annotations", "images": "Annotations"}
+    files = _files_of(root, paths, ".xml", folders)
+    return {name: _read_xml(file) for name, file in files.items()}
+
+
+def _read_xml(file: Path) -> _Boxed:
+    try:
+        root = parse(file).getroot()
+    except (ParseError, DefusedXmlException, OSError, UnicodeError) as error:
+        return _Boxed(broken=str(error) or type(error).__name__)
+    boxes = []
+    for element in root.findall("object"):
+        texts = [element.findtext(f"bndbox/{edge}") for edge in _VOC_EDGES]
+        corners = [_number(text) for text in texts]
+        boxes.append(
+            ((element.findtext("name") or "").strip(), corners, ", ".join(map(str, texts)))
+        )
+    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    return _Boxed((width, height), boxes)
+
+
 def _read_one(
-    name: str, path: Path | None, file: Path | None, kinds: Sequence[str], problems: list[tuple]
+    name: str, path: Path | None, boxed: _Boxed | None, kinds: Sequence[str], problems: list[tuple]
 ) -> tuple[tuple[int, int], list[tuple]] | None:
     """Size and boxes of one photograph, None if it is left out; problems are appended."""
 
     def leave_out(problem: str, what: str) -> None:
         problems.append((name, None, problem, what, "left out"))
 
-    if path is None or file is None:
+    if path is None or boxed is None:
         if path is not None:
-            leave_out("no annotation", f"{path.name} without {name}.xml")
-        elif file is not None:
-            leave_out("no photograph", f"{file.name} without an image of that name")
+            leave_out("no annotation", f"{path.name} without an annotation of that name")
+        else:
+            leave_out("no photograph", f"the annotation of {name} without an image of that name")
         return None
     try:
         with Image.open(path) as image:
@@ -155,62 +269,192 @@ def _read_one(
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         leave_out("broken photograph", str(error))
         return None
-    try:
-        root = parse(file).getroot()
-    except (ParseError, DefusedXmlException, OSError, UnicodeError) as error:
-        leave_out("broken annotation", str(error) or type(error).__name__)
+    if boxed.broken:
+        leave_out("broken annotation", boxed.broken)
         return None
-    stated = tuple(_numbers(root, ("size/width", "size/height")))
-    if stated != size and min(np.nan_to_num(stated)) > 0:
+    if boxed.size != size and min(np.nan_to_num(boxed.size)) > 0:
         leave_out(
             "other size",
-            f"annotated at {stated[0]:g}×{stated[1]:g} pixels, the photograph has "
+            f"annotated at {boxed.size[0]:g}×{boxed.size[1]:g} pixels, the photograph has "
             f"{size[0]}×{size[1]}",
         )
         return None
     boxes: list[tuple] = []
-    for number, element in enumerate(root.findall("object"), start=1):
-        for mended in _mend(element, size, kinds, boxes):
+    for number, (called, corners, text) in enumerate(boxed.boxes, start=1):
+        if boxed.in_parts:
+            # Six decimals of a part are a hundredth of a pixel at best.
+            corners = np.multiply(corners, [*size, *size]).round(2).tolist()
+        for mended in _mend(called, corners, text, boxed.first, size, kinds, boxes):
             problems.append((name, number, *mended))
     return size, boxes
 
 
-def _numbers(element: Element, places: Sequence[str]) -> Iterator[float]:
-    """Read numbers below an element, NaN where there is none."""
-    for place in places:
+def _read_yolo(
+    root: Path, paths: dict[str, Path], kinds: Sequence[str], classes: Sequence[str] | None
+) -> dict[str, _Boxed]:
+    files = _files_of(root, paths, ".txt", {"images": "labels"})
+    named = list(classes) if classes is not None else class_names(root)
+    annotated = {name: _read_txt(file, named) for name, file in files.items() if name != "classes"}
+    _refuse_unknown(root, annotated, named, kinds)
+    return annotated
+
+
+def _read_txt(file: Path, classes: Sequence[str]) -> _Boxed:
+    """Read lines of a class number, then centre and size, or an outline, as parts of the frame."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        return _Boxed(broken=str(error))
+    boxes = []
+    for line in filter(str.strip, lines):
+        number, *parts = line.split()
+        x, y, *rest = [*map(_number, parts), np.nan, np.nan]
+        # A fifth number is the confidence of a program that boxed them.
+        if len(parts) in (4, 5):
+            width, height = rest[:2]
+            corners = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        elif len(parts) >= 6 and len(parts) % 2 == 0:
+            outline = np.array([*map(_number, parts)]).reshape(-1, 2)
+            corners = [*outline.min(axis=0), *outline.max(axis=0)]
+        else:
+            corners = [np.nan] * 4
+        known = number.isdecimal() and int(number) < len(classes)
+        boxes.append((classes[int(number)] if known else f"number {number}", corners, line))
+    return _Boxed(boxes=boxes, first=0, in_parts=True)
+
+
+def class_names(root: str | Path) -> list[str]:
+    """Read the names of YOLO's numbers: from `data.yaml`, `classes.txt` or `notes.json`.
+
+    Raises `DataNotFound` if there is none of them in the folder or one below, `DataMismatch` if the
+    first of them is malformed.
+    """
+    root = Path(root)
+    places = [root, root / "labels", root / "labels" / "train", root / "train"]
+    for name, read in _CLASS_FILES.items():
+        for file in (place / name for place in places):
+            if file.is_file():
+                try:
+                    return [str(called) for called in read(file.read_text(encoding="utf-8"))]
+                except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
+                    raise DataMismatch(
+                        f"{file} gives no list of names ({error or type(error).__name__}). "
+                        "Expected one as YOLO writes it, such as names: [RBC, WBC, Platelets]."
+                    ) from error
+    raise DataNotFound(
+        f"{root} boxes cells by number, and no {', '.join(_CLASS_FILES)} says what the numbers "
+        "mean. Add a classes.txt with a name a line, or give the names as classes."
+    )
+
+
+def _yaml_names(text: str) -> list:
+    names = yaml.safe_load(text)["names"]
+    return [names[number] for number in range(len(names))]
+
+
+_CLASS_FILES: dict[str, Callable[[str], Sequence]] = {
+    "data.yaml": _yaml_names,
+    "classes.txt": lambda text: [line.strip() for line in text.split("\n") if line.strip()],
+    "notes.json": lambda text: [row["name"] for row in json.loads(text)["categories"]],
+}
+
+
+def _read_coco(root: Path, paths: dict[str, Path], kinds: Sequence[str]) -> dict[str, _Boxed]:
+    annotated: dict[str, _Boxed] = {}
+    names: list[str] = []
+    for file in coco_files(root):
         try:
-            number = float(element.findtext(place) or "nan")
-        except ValueError:
-            number = np.nan
-        yield number if np.isfinite(number) else np.nan
+            content = json.loads(file.read_text(encoding="utf-8"))
+            named = {row["id"]: str(row["name"]) for row in content["categories"]}
+            boxes: dict[object, list[tuple]] = {row["id"]: [] for row in content["images"]}
+            for row in content["annotations"]:
+                x, y, width, height = corners = [_number(side) for side in row["bbox"]]
+                corners = [x, y, x + width, y + height]
+                called = named.get(row["category_id"], f"number {row['category_id']}")
+                boxes[row["image_id"]].append((called, corners, str(row["bbox"])))
+            for row in content["images"]:
+                size = _number(row.get("width")), _number(row.get("height"))
+                name = _name_of(root, paths, file, str(row["file_name"]))
+                annotated[name] = _Boxed(size, boxes[row["id"]], first=0)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataMismatch(
+                f"{file} is malformed: {type(error).__name__} {error}. Expected COCO: images with "
+                "id and file_name, categories with id and name, annotations with image_id, "
+                "category_id and bbox [x, y, width, height]."
+            ) from error
+        names += named.values()
+    _refuse_unknown(root, annotated, names, kinds)
+    return annotated
+
+
+def _name_of(root: Path, paths: dict[str, Path], file: Path, file_name: str) -> str:
+    """Tell which photograph an entry of COCO's means: by its place, or only by its name."""
+    # Label Studio writes the address it served the file from, perhaps with a prefix.
+    last = re.split(r"[\\/]", file_name)[-1]
+    for place in (file.parent / file_name, file.parent / last):
+        for name, path in paths.items():
+            if path == place:
+                return name
+    return Path(last).stem
+
+
+def _refuse_unknown(
+    root: Path, annotated: dict[str, _Boxed], named: Sequence[str], kinds: Sequence[str]
+) -> None:
+    used = dict.fromkeys(called for boxed in annotated.values() for called, *_ in boxed.boxes)
+    if unknown := [called for called in used if not kind_of(called, kinds)]:
+        known = "; ".join(f"{kind} ({_NAMES.get(kind, kind)})" for kind in kinds)
+        raise DataMismatch(
+            f"Boxes in {root} are called {', '.join(unknown)}, of the names "
+            f"{', '.join(named) or 'that are not given'}. Expected {known}, in any case, singular "
+            "or plural. Rename them, or leave those boxes out."
+        )
+
+
+def _number(text: object) -> float:
+    """Make a finite number of a text or a number, NaN if it is none."""
+    try:
+        number = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan
+    return number if np.isfinite(number) else np.nan
 
 
 def _mend(
-    element: Element, size: tuple[int, int], kinds: Sequence[str], boxes: list[tuple]
+    called: str,
+    corners: Sequence[float],
+    text: str,
+    first: int,
+    size: tuple[int, int],
+    kinds: Sequence[str],
+    boxes: list[tuple],
 ) -> Iterator[tuple[str, str, str]]:
     """Append one box to `boxes` if it is one, and yield what was wrong with it."""
-    kind = (element.findtext("name") or "").strip()
-    if kind not in kinds:
-        yield "unknown kind", kind or "no name", "dropped"
+    kind = kind_of(called, kinds)
+    if not kind:
+        yield "unknown kind", called or "no name", "dropped"
         return
-    corners = np.array([*_numbers(element, [f"bndbox/{edge}" for edge in _VOC_EDGES])])
     if np.isnan(corners).any():
-        texts = [element.findtext(f"bndbox/{edge}") for edge in _VOC_EDGES]
-        yield "no numbers", f"{kind} from {', '.join(map(str, texts))}", "dropped"
+        yield "no numbers", f"{kind} from {text}", "dropped"
         return
-    low, high = np.minimum(corners[:2], corners[2:]), np.maximum(corners[:2], corners[2:])
-    box = f"{kind} from {corners[0]:g}, {corners[1]:g} to {corners[2]:g}, {corners[3]:g}"
+    start, end = np.split(np.array(corners), 2)
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    box = f"{kind} from {start[0]:g}, {start[1]:g} to {end[0]:g}, {end[1]:g}"
     if (low == high).any():
         yield "no area", box, "dropped"
         return
-    if (low != corners[:2]).any():
+    if (low != start).any():
         yield "swapped corners", box, "exchanged"
-    inside_low, inside_high = np.maximum(low - 1, 0), np.minimum(high, size)
+    inside_low, inside_high = np.maximum(low - first, 0), np.minimum(high, size)
     is_left = (inside_low < inside_high).all()
-    if (inside_low != low - 1).any() or (inside_high != high).any():
+    outside = max((inside_low - low + first).max(), (high - inside_high).max())
+    if outside > _ROUNDED:
         yield "outside", f"{box} of {size[0]}×{size[1]}", "clipped" if is_left else "dropped"
     if is_left:
         boxes.append((kind, *inside_low, *inside_high))
 
+
+_ROUNDED = 0.5
+"""Pixels that a box may leave the photograph by; parts of a frame are rounded."""
 
 _VOC_EDGES = ("xmin", "ymin", "xmax", "ymax")

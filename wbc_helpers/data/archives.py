@@ -1,4 +1,4 @@
-"""Archives (zip, tar.gz), each unpacked once, whole and safely or not at all.
+"""Archives (zip, tar, tar.gz), each unpacked once, whole and safely or not at all.
 
 Everything that an archive says about itself is checked before the first byte is written: a data
 set comes from the internet, and a name or a size in it may be wrong or meant to harm. `tarfile`'s
@@ -42,7 +42,7 @@ from wbc_helpers.errors import (
 MARKER = ".fetched.json"
 """File in a fetched folder that says what it was unpacked from."""
 
-_ARCHIVE_SUFFIX = re.compile(r"\.(zip|tgz|tar\.gz)$", re.IGNORECASE)
+_ARCHIVE_SUFFIX = re.compile(r"\.(zip|tgz|tar|tar\.gz)$", re.IGNORECASE)
 
 
 def unpack_once(
@@ -153,6 +153,7 @@ RATIO_COUNTS_FROM = 100 * 2**20
 """Bytes out below which the ratio does not matter: small archives harm nobody."""
 
 _LARGEST_TAR_HEADER = 16 * 2**20
+_TAR = b"ustar"  # at byte 257 of a tar file
 _CHUNK = 2**18
 _BLOCK = 4096
 _STALE_SECONDS = 24 * 3600
@@ -183,7 +184,7 @@ class Member:
 def inspect(archive: str | Path) -> list[Member]:
     """List what an archive would unpack to, without writing anything.
 
-    Whether it is a .zip or a .tar.gz file is told by content, not by name.
+    Whether it is a .zip, a .tar or a .tar.gz file is told by content, not by name.
 
     Raises `DataNotFound` if there is no such file; `BrokenArchive` if it is truncated, damaged or
     not an archive; `UnsafeArchive` if it holds absolute names, `..`, drive letters, links, devices,
@@ -310,9 +311,11 @@ def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., Any]]]:
             f"There is no archive {archive}. Give the path of a downloaded blood-cells .zip file."
         )
     with archive.open("rb") as stream, _naming_damage(archive):
-        if stream.read(2) == b"\x1f\x8b":
-            with gzip.open(archive) as unzipped:
-                bounded = _BoundedStream(unzipped, archive)
+        start = stream.read(512)
+        is_zipped = start[:2] == b"\x1f\x8b"
+        if is_zipped or start[257:262] == _TAR:
+            with (gzip.open if is_zipped else open)(archive, "rb") as unzipped:
+                bounded = _BoundedStream(cast(BinaryIO, unzipped), archive)
                 with tarfile.TarFile(fileobj=cast(BinaryIO, bounded)) as tar:
                     members = [_tar_member(archive, info) for info in _bounded_list(archive, tar)]
                     # At a damaged header tarfile ends in silence, as at the block of zeros.
@@ -399,9 +402,9 @@ def _unsafe(archive: Path, what: str) -> UnsafeArchive:
 
 
 class _BoundedStream:
-    """The unpacked bytes of a tar.gz file, followed no further than the limits allow."""
+    """The bytes of a tar file, unzipped, followed no further than the limits allow."""
 
-    def __init__(self, stream: gzip.GzipFile, archive: Path) -> None:
+    def __init__(self, stream: BinaryIO, archive: Path) -> None:
         self._stream = stream
         self._archive = archive
         self.tell = stream.tell
@@ -438,17 +441,17 @@ def _naming_damage(archive: Path, member: str | None = None) -> Iterator[None]:
         if not isinstance(error, _DAMAGE) and (error.errno != errno.EINVAL or error.filename):
             raise
         with archive.open("rb") as stream:
-            start = stream.read(64)
+            start = stream.read(512)
         if not start:
             what = "is empty (0 bytes)"
         elif member:
             what = f"is damaged: {member} cannot be read ({error})"
         elif start.lstrip()[:1] == b"<":
             what = "is a web page, not an archive: perhaps a log-in page was saved in its place"
-        elif start[:2] in (b"PK", b"\x1f\x8b"):
+        elif start[:2] in (b"PK", b"\x1f\x8b") or start[257:262] == _TAR:
             what = f"is cut off or damaged ({error})"
         else:
-            what = "is not a zip or tar.gz archive"
+            what = "is not a zip, tar or tar.gz archive"
         raise BrokenArchive(
             f"{archive} {what}. Expected a complete archive; download it again. What was there "
             "before is untouched."

@@ -1,7 +1,8 @@
 """What a folder of data holds: where it begins, which files there are, and their digests.
 
-Images of cells lie as in the Kaggle archive (`TRAIN/EOSINOPHIL/_0_1.jpeg`), photographs of smears
-as in VOC (`JPEGImages`, `Annotations`), each somewhere below the folder that a user unpacked.
+Images of cells lie as in the Kaggle archive (`TRAIN/EOSINOPHIL/_0_1.jpeg`), labelled cells of other
+laboratories in a folder a class or as boxes in fields, photographs of smears in one of the
+`BOX_FORMATS`, each somewhere below the folder that a user unpacked.
 
 The digest of a data set is the SHA-256, in hexadecimal, of one line a file, sorted by path: the
 path relative to where the data begin, a NUL character, the SHA-256 of the file in hexadecimal, a
@@ -11,8 +12,9 @@ line feed; in UTF-8. What operating systems leave behind does not count, see `is
 import csv
 import gzip
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -123,49 +125,161 @@ def photographs_folder(folder: str | Path) -> Path | None:
     return None
 
 
+BOX_FORMATS = {
+    "VOC": "folders JPEGImages and Annotations with an XML file each, or XML beside the images",
+    "YOLO": "folders images and labels with a .txt file each, or .txt beside the images",
+    "COCO": "one JSON file with images, annotations and categories",
+}
+"""How boxes are written, and where their files lie."""
+
 SMEARS = (
-    "folder with JPEGImages and Annotations in it. Expected photographs of smears with a VOC XML "
-    "file each, such as the archive of https://github.com/Shenggan/BCCD_Dataset"
+    "boxed photographs of smears. Expected them in one of these layouts: "
+    + "; ".join(f"{name}, {what}" for name, what in BOX_FORMATS.items())
+    + "; such as the archive of https://github.com/Shenggan/BCCD_Dataset"
 )
 """What to say of data without it."""
 
 _DEEPEST = 3
-"""Folders above JPEGImages that people and archives wrap it in, at most."""
+"""Folders above the data that people and archives wrap them in, at most."""
+
+PART_FOLDERS = ("train", "valid", "val", "test")
+_LARGEST_JSON = 2**28
 
 
 def smears_folder(folder: str | Path) -> Path:
-    """Find the folder that holds `JPEGImages` and `Annotations`, up to three levels below.
+    """Find the folder that holds boxed photographs, in one of `BOX_FORMATS`.
 
-    Raises `DataNotFound` if there is no such folder, or more than one at the same depth.
+    It is the one given, or up to three levels below. Raises `DataNotFound` if there is no such
+    folder, or more than one at the same depth.
     """
+    return _only_place(
+        folder, box_format, f"There must be {SMEARS}.", f"no {SMEARS}", "sets of photographs"
+    )
+
+
+def _only_place(
+    folder: str | Path, is_one: Callable[[Path], object], expected: str, lacks: str, things: str
+) -> Path:
+    """Find the one folder of a kind: the one given, or up to three levels below."""
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
-        raise DataNotFound(f"There is no folder {folder}. Expected a {SMEARS}.")
-    for depth in range(_DEEPEST + 1):
-        candidates = [
-            images.parent
-            for images in sorted(folder.glob("*/" * depth + "JPEGImages"))
-            if images.is_dir() and (images.parent / "Annotations").is_dir()
-        ]
+        raise DataNotFound(f"There is no folder {folder}. {expected}")
+    places = [folder]
+    for _ in range(_DEEPEST + 1):
+        candidates = [place for place in places if is_one(place)]
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
             names = ", ".join(str(place.relative_to(folder)) for place in candidates[:5])
             raise DataNotFound(
-                f"{folder} holds {len(candidates)} sets of photographs ({names}). Give the path "
-                "of the one that is meant."
+                f"{folder} holds {len(candidates)} {things} ({names}). Give the path of the one "
+                "that is meant."
             )
+        places = [
+            entry
+            for place in places
+            for entry in sorted(place.iterdir())
+            if entry.is_dir() and not is_junk(entry.name)
+        ]
     entries = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
-    raise DataNotFound(f"{folder} (holding {entries}) has no {SMEARS}.")
+    raise DataNotFound(f"{folder} (holding {entries}) has {lacks}.")
+
+
+def box_format(root: str | Path) -> str:
+    """Tell in which of `BOX_FORMATS` the photographs of this very folder are boxed, or nothing."""
+    root = Path(root)
+    parts = [root, *(root / part for part in PART_FOLDERS)]
+    if (root / "JPEGImages").is_dir() and (root / "Annotations").is_dir():
+        return "VOC"
+    if coco_files(root):
+        return "COCO"
+    if any((part / "images").is_dir() and (part / "labels").is_dir() for part in parts):
+        return "YOLO"
+    if (root / "images").is_dir() and (root / "Annotations").is_dir():
+        return "VOC"
+    for part in filter(Path.is_dir, parts):
+        names = [Path(name) for name in os.listdir(part) if not is_junk(name)]
+        photographs = {name.stem for name in names if name.suffix.lower() in IMAGE_SUFFIXES}
+        for name, suffix in (("VOC", ".xml"), ("YOLO", ".txt")):
+            if photographs & {file.stem for file in names if file.suffix.lower() == suffix}:
+                return name
+    return ""
+
+
+def coco_files(root: str | Path) -> list[Path]:
+    """List the files in a folder, its `annotations` and its parts that are COCO's JSON."""
+    root = Path(root)
+    places = [root, root / "annotations", *(root / part for part in PART_FOLDERS)]
+    files = [
+        file
+        for place in filter(Path.is_dir, places)
+        for file in sorted(place.glob("*.json"))
+        if not is_junk(file.name) and file.stat().st_size <= _LARGEST_JSON
+    ]
+    return [file for file in files if _is_coco(file)]
+
+
+def _is_coco(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
 
 def find_photographs(root: str | Path) -> list[Path]:
-    """List the photographs in the `JPEGImages` of a folder, by name; none if there is none."""
+    """List the photographs of a folder, by name; none if there is none.
+
+    They are those in its `JPEGImages`, where there is one, else all below it.
+    """
+    voc = Path(root) / "JPEGImages"
     return sorted(
         path
-        for path in (Path(root) / "JPEGImages").glob("*")
+        for path in (voc.glob("*") if voc.is_dir() else Path(root).rglob("*"))
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
+
+
+CELL_FOLDERS = {
+    **{cell_type.name: cell_type.name for cell_type in cells.CELL_TYPES},
+    "basophil": "basophil",
+    "ig": "other",
+    "erythroblast": "other",
+    "platelet": "other",
+}
+"""Class folders of labelled cells, and the cell type of what is in them."""
+
+CELLS = (
+    "labelled cells. Expected a folder for each class "
+    f"({', '.join(CELL_FOLDERS)}), such as https://doi.org/10.17632/snkd93bnjr.1, or fields with "
+    "boxes (train/images, train/labels), such as https://github.com/singgihbekti/WBC_Dataset"
+)
+"""What to say of data without them."""
+
+
+def cells_folder(folder: str | Path) -> Path:
+    """Find the folder that holds labelled cells: class folders, or fields with boxes.
+
+    It is the one given, or up to three levels below. Raises as `smears_folder`.
+    """
+    return _only_place(
+        folder, _holds_cells, f"There must be {CELLS}.", f"no {CELLS}", "sets of cells"
+    )
+
+
+def class_folders(root: str | Path) -> list[Path]:
+    """List the folders of a folder that are named in `CELL_FOLDERS`, whatever the case."""
+    return sorted(
+        entry
+        for entry in Path(root).iterdir()
+        if entry.is_dir() and entry.name.lower() in CELL_FOLDERS
+    )
+
+
+def _holds_cells(root: Path) -> bool:
+    parts = [root / part for part in PART_FOLDERS]
+    is_boxed = any((part / "images").is_dir() and (part / "labels").is_dir() for part in parts)
+    return is_boxed or len(class_folders(root)) > 1
 
 
 def folders_above(folder: str | Path) -> list[Path]:
@@ -225,8 +339,8 @@ def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
             yield name
         for folder, subfolders, files in os.walk(root / name, followlinks=True):
             subfolders[:] = [entry for entry in subfolders if not is_junk(entry)]
-            below = Path(folder).relative_to(root).as_posix()
-            yield from (f"{below}/{file}" for file in files if not is_junk(file))
+            below = Path(folder).relative_to(root)
+            yield from ((below / file).as_posix() for file in files if not is_junk(file))
 
 
 def digest_of(digests: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 Digests are those of `catalog`. Of images every file in TRAIN, TEST and TEST_SIMPLE counts, and
 apart from them, of photographs that come with images, every file in `JPEGImages` and `Annotations`
-and `labels.csv`; of smears every file in `JPEGImages`, `Annotations` and `ImageSets`.
+and `labels.csv`; of smears and labelled cells every file in their folders (`sources.LAYOUTS`).
 """
 
 import argparse
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from wbc_helpers import cells, storage
 from wbc_helpers.data import catalog
 from wbc_helpers.data.sources import LAYOUTS, Holds, Source, banner, fetch, recognise
-from wbc_helpers.errors import DataMismatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,11 @@ class Identity:
         See the module; the latter is empty without photographs beside the images.
     deviations : tuple of str
         Sentences that say what differs from the source; empty if nothing does.
+    n_published, n_verified, n_unknown : int
+        Number of files as published, of those that are here, name and content, and of files that
+        are here and no part of it; 0 where nothing was published.
+    pixels : (width, height)
+        Of an image that is not as published, if that is all that is known of those; else None.
     """
 
     source: Source
@@ -49,6 +54,34 @@ class Identity:
     digest: str
     photographs_digest: str
     deviations: tuple[str, ...]
+    n_published: int = 0
+    n_verified: int = 0
+    n_unknown: int = 0
+    pixels: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        """Title, licence and credit, and how much of it is here and as published."""
+        source = self.source
+        lines = [
+            ". ".join(
+                filter(None, (source.title, source.licence and f"Licence: {source.licence}"))
+            ),
+            source.citation,
+        ]
+        if self.n_published:
+            lines.append(
+                f"{self.n_verified:,} of the {self.n_published:,} files published are here and "
+                f"verified; {self.n_unknown:,} are unknown."
+            )
+        if source.in_part and self.n_verified + self.n_unknown < self.n_published:
+            lines.append("This is a part of what was published.")
+        if self.pixels and source.size:
+            share = self.pixels[0] / source.size[0]
+            lines.append(
+                f"The images are {share:.3g} times the size of those published: "
+                f"{self.pixels[0]}×{self.pixels[1]} of {source.size[0]}×{source.size[1]} pixels."
+            )
+        return "\n".join(filter(None, [*lines, *self.deviations]))
 
     @property
     def drawn(self) -> bool:
@@ -62,13 +95,14 @@ class Identity:
 
     def _repr_markdown_(self) -> str:
         """Say in a notebook what the data are, and loudly if they are drawn."""
-        number = f"{getattr(self, f'n_{self.source.holds}'):,} {self.source.holds}"
+        things = "images" if self.source.holds == "images" else "photographs"
+        number = f"{getattr(self, f'n_{things}'):,} {things}"
         said = f"**{self.source.title}**: {number}, in `{self.folder}`"
         return "\n\n".join(filter(None, (banner(self.source, markdown=True), said)))
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the data for a run's `settings.json`, in plain values."""
-        number = f"n_{self.source.holds}"
+        number = "n_images" if self.source.holds == "images" else "n_photographs"
         return {
             "source": self.source.name,
             "title": self.source.title,
@@ -90,14 +124,15 @@ def identify(folder: str | Path, progress: bool = False, holds: Holds = "images"
     Everything in which it differs from published data is named; of a folder that is somebody's own
     nothing is known. `folder` is as `sources.fetch` returns it.
 
-    Raises `DataNotFound` if it holds no such data, see `catalog.images_folder` and `smears_folder`;
-    `UnreadableImage` if a file cannot be read.
+    Raises `DataNotFound` if it holds no such data, see `catalog.images_folder`, `smears_folder` and
+    `cells_folder`; `UnreadableImage` if a file cannot be read.
     """
     folder = Path(folder).expanduser().absolute()
     digests, beside = _digest(folder, holds, progress)
     source = recognise(folder, holds, digests)
     counts = _count(digests)
     deviations = _compare_counts(source, counts)
+    published: dict[str, str] = {}
     if source.manifest:
         published = catalog.read_manifest(source.manifest)
         if holds == "images" and not beside:
@@ -106,33 +141,75 @@ def identify(folder: str | Path, progress: bool = False, holds: Holds = "images"
                 for file, digest in published.items()
                 if file.split("/")[0] in catalog.SPLITS
             }
-        differences = name_differences(published, digests | beside)
-        if not differences and catalog.digest_of(digests) != source.digest:
-            differences = (
-                f"The digest is {catalog.digest_of(digests)}, expected {source.digest}.",
-            )
-        deviations += differences
-    files = [file.lower() for file in digests | beside]
+        deviations += _deviations(source, published, digests, beside)
+    files = digests | beside
+    n_verified = sum(published.get(file) == digest[:16] for file, digest in files.items())
     return Identity(
         source,
         folder,
         counts,
-        sum(_is_in("jpegimages", file, catalog.IMAGE_SUFFIXES) for file in files),
-        sum(_is_in("annotations", file, (".xml",)) for file in files),
+        sum(_is_photograph(file, holds) for file in files),
+        sum(_is_annotation(file, holds) for file in files),
         catalog.digest_of(digests),
         catalog.digest_of(beside) if beside else "",
         deviations,
+        len(published),
+        n_verified,
+        len(files) - n_verified if published else 0,
+        _other_size(source, LAYOUTS[holds].root(folder), published, digests),
     )
 
 
-def _is_in(part: str, file: str, suffixes: tuple[str, ...]) -> bool:
-    return file.startswith(f"{part}/") and file.endswith(suffixes)
+def _deviations(
+    source: Source,
+    published: Mapping[str, str],
+    digests: dict[str, str],
+    beside: dict[str, str],
+) -> tuple[str, ...]:
+    """Name what differs; of data that may be a part, only what is no part of them."""
+    if source.in_part:
+        expected = {file: published[file] for file in published if file in digests}
+        # The same images at another size have other digests; `_other_size` speaks of them.
+        resized = {
+            file: digests[file][:16]
+            for file in expected
+            if source.size and file.lower().endswith(catalog.IMAGE_SUFFIXES)
+        }
+        return name_differences(expected | resized, digests)
+    differences = name_differences(published, digests | beside)
+    if not differences and catalog.digest_of(digests) != source.digest:
+        return (f"The digest is {catalog.digest_of(digests)}, expected {source.digest}.",)
+    return differences
+
+
+def _other_size(
+    source: Source, root: Path, published: Mapping[str, str], digests: Mapping[str, str]
+) -> tuple[int, int] | None:
+    """Size of the first image that is not as published, where all published have one size."""
+    for file, digest in digests.items():
+        is_image = file.lower().endswith(catalog.IMAGE_SUFFIXES)
+        if source.size and is_image and published.get(file, digest[:16]) != digest[:16]:
+            with Image.open(root / file) as image:
+                return None if image.size == source.size else image.size
+    return None
+
+
+def _is_photograph(file: str, holds: Holds) -> bool:
+    is_beside = file.lower().startswith("jpegimages/")
+    return file.lower().endswith(catalog.IMAGE_SUFFIXES) and (is_beside or holds != "images")
+
+
+def _is_annotation(file: str, holds: Holds) -> bool:
+    is_text = file.lower().endswith(".txt") and not file.startswith("ImageSets/")
+    return file.lower().endswith(".xml") or (
+        holds != "images" and is_text and not file.endswith("classes.txt")
+    )
 
 
 def _digest(folder: Path, holds: Holds, progress: bool) -> tuple[dict[str, str], dict[str, str]]:
     """Digests of the data's files, and of photographs that come beside images."""
     layout = LAYOUTS[holds]
-    digests = catalog.digest_files(layout.root(folder), layout.digested, progress)
+    digests = layout.digest(folder, progress)
     photographs = catalog.photographs_folder(folder) if holds == "images" else None
     if photographs is None:
         return digests, {}
@@ -176,31 +253,6 @@ def name_differences(published: Mapping[str, str], digests: Mapping[str, str]) -
         for what, files in groups.items()
         if files
     )
-
-
-def verify(
-    folder: str | Path, strict: bool = True, progress: bool = False, holds: Holds = "images"
-) -> Identity:
-    """Identify a folder, and refuse a copy of published data that is not as published.
-
-    Raises as `identify`; unless `strict=False`, also `DataMismatch` if files of a published data
-    set are missing, changed or extra, naming them.
-    """
-    identity = identify(folder, progress, holds)
-    if strict and identity.deviations:
-        source = identity.source
-        n_images = sum(sum(row.values()) for row in (source.counts or {}).values())
-        expected = (
-            f"{n_images:,} images"
-            if holds == "images"
-            else f"{source.n_photographs:,} photographs with an annotation each"
-        )
-        raise DataMismatch(
-            f"{identity.folder} is not {source.title} as published: "
-            f"{' '.join(identity.deviations)} Expected {expected}. Move the folder away and fetch "
-            "it again, or put those files right."
-        )
-    return identity
 
 
 def write_manifest(folder: str | Path, target: str | Path, holds: Holds = "images") -> None:

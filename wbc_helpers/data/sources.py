@@ -1,7 +1,8 @@
 """Where data come from: one table of sources, and fetching any of them once.
 
-A new source is a further row of `SOURCES`. What it holds, images of cells or photographs of smears
-with every cell boxed, decides how a folder or an archive of it is looked at (`LAYOUTS`).
+A new source is a further row of `SOURCES`. What it holds, images of cells, photographs of smears
+with every cell boxed, or labelled cells of another laboratory, decides how a folder or an archive
+of it is looked at (`LAYOUTS`).
 """
 
 import re
@@ -24,7 +25,7 @@ from wbc_helpers.errors import (
     InvalidParameter,
 )
 
-Holds = Literal["images", "photographs"]
+Holds = Literal["images", "photographs", "cells"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +37,14 @@ class Source:
     name : str
         As given to `fetch`.
     holds : str
-        `images` of single cells in class folders, or `photographs` of smears with boxes.
+        `images` of single cells in the Kaggle archive's folders, `photographs` of smears with boxes
+        of every cell, or `cells`: white cells with a label each, see `laboratories.find_cells`.
     title, address, licence, citation : str
         For people.
     kaggle : str
         `owner/name` on Kaggle.
     archive, archive_name : str
-        Address of an archive elsewhere, and what to call it.
+        Address of an archive elsewhere, and what to call it; asked if Kaggle gives nothing.
     archive_names : str
         Regular expression of the names under which people save the archive.
     counts : mapping
@@ -58,6 +60,13 @@ class Source:
         When unpacked.
     drawn : bool
         True if the cells are drawn: scores then say nothing about blood.
+    laboratory : str
+        Where the smears were stained and photographed; empty if in several places.
+    size : (width, height)
+        Of its images in pixels, if all have the same.
+    in_part : bool
+        True if a part of it, or its images at another size, will do as well: such data deviate in
+        nothing from what was published, and `Identity` says what they are.
     """
 
     name: str
@@ -79,6 +88,9 @@ class Source:
     manifest: Traversable | None = None
     n_bytes: int = 0
     drawn: bool = False
+    laboratory: str = ""
+    size: tuple[int, int] | None = None
+    in_part: bool = False
 
 
 def _by_split(**splits: tuple[int, int, int, int]) -> dict[str, dict[str, int]]:
@@ -121,6 +133,7 @@ SOURCES: dict[tuple[str, str], Source] = {
             photographs_digest="60a6233eae9ac2771515fb26d0169305376b0b0650f40e2b41bad439861f99d5",
             manifest=_MANIFESTS / "blood-cells.csv.gz",
             n_bytes=113_567_876,
+            laboratory="BCCD",
         ),
         replace(_DRAWN, counts=sample.COUNTS),
         Source("local", "images", title="Own images"),
@@ -143,9 +156,79 @@ SOURCES: dict[tuple[str, str], Source] = {
             digest="0bb479c7ed1c5f1e410e8e3c1b9a1565ee37feeb8e6375f6c93534deebf720c1",
             manifest=_MANIFESTS / "bccd.csv.gz",
             n_bytes=8_862_476,
+            laboratory="BCCD",
+        ),
+        Source(
+            "txl",
+            "photographs",
+            title="TXL-PBC Dataset",
+            address="https://github.com/lugan113/TXL-PBC_Dataset",
+            licence="MIT",
+            citation=(
+                "L. Gan, X. Li, TXL-PBC: a freely accessible labeled peripheral blood cell "
+                "dataset, arXiv 2407.13214 (2024), MIT licence; photographs of BCCD, of Acevedo et "
+                "al. (Barcelona) and of Raabin-WBC, boxed anew."
+            ),
+            archive="https://github.com/lugan113/TXL-PBC_Dataset/archive/refs/heads/main.zip",
+            archive_name="TXL-PBC_Dataset-main.zip",
+            archive_names=r"(?i)TXL-PBC_Dataset-\w+( ?\(\d+\))?\.(zip|tgz|tar|tar\.gz)",
+            n_photographs=1440,
+            boxes={"RBC": 24_271, "WBC": 1515, "Platelets": 851},
+            lists={"train": 1008, "val": 288, "test": 144},
+            digest="fcfee50c52abe55825ba9ac3753639014d8a19d8f42ce175b5d9ad9ab54830d2",
+            manifest=_MANIFESTS / "txl.csv.gz",
+            n_bytes=36_549_278,
         ),
         replace(_DRAWN, holds="photographs", n_photographs=sample.N_PHOTOGRAPHS),
         Source("local", "photographs", title="Own photographs"),
+        Source(
+            "pbc",
+            "cells",
+            title="Peripheral blood cells, Barcelona",
+            address="https://doi.org/10.17632/snkd93bnjr.1",
+            licence="CC BY 4.0",
+            citation=(
+                "A. Acevedo, A. Merino, S. Alférez, Á. Molina, L. Boldú, J. Rodellar, A dataset of "
+                "microscopic peripheral blood cell images for development of automatic recognition "
+                "systems, Data in Brief 30, 105474 (2020); Mendeley Data, snkd93bnjr, version 1."
+            ),
+            kaggle="unclesamulus/blood-cells-image-dataset",
+            archive=(
+                "https://data.mendeley.com/public-files/datasets/snkd93bnjr/files/"
+                "2fc38728-2ae7-4a62-a857-032af82334c3/file_downloaded"
+            ),
+            archive_name="PBC_dataset_normal_DIB.zip",
+            archive_names=r"(?i)(PBC|blood-cells-image)[\w-]*( ?\(\d+\))?\.(zip|tgz|tar|tar\.gz)",
+            n_photographs=17_092,
+            digest="1acb9fba5ed069ccda2e36d34a45eb18ea9e20e2ba481fb8ab35491b4f16eff9",
+            manifest=_MANIFESTS / "pbc.csv.gz",
+            n_bytes=281_000_000,
+            laboratory="Barcelona",
+            in_part=True,
+        ),
+        Source(
+            "chula",
+            "cells",
+            title="WBC_Dataset, Chulalongkorn University",
+            address="https://github.com/singgihbekti/WBC_Dataset",
+            licence="MIT",
+            citation=(
+                "S. Bekti, WBC_Dataset, https://github.com/singgihbekti/WBC_Dataset, MIT licence; "
+                "Embedded System and Integrated Circuit Design Laboratory, Faculty of Engineering, "
+                "with the Faculty of Medicine, Chulalongkorn University, Bangkok."
+            ),
+            archive="https://github.com/singgihbekti/WBC_Dataset/archive/HEAD.zip",
+            archive_name="WBC_Dataset.zip",
+            archive_names=r"(?i)WBC_Dataset[\w-]*( ?\(\d+\))?\.(zip|tgz|tar|tar\.gz)",
+            n_photographs=500,
+            digest="b4f2c0d1f9395beb623a261d89e13da627f08039199674c69b344f440f620185",
+            manifest=_MANIFESTS / "chula.csv.gz",
+            n_bytes=100_000_000,
+            laboratory="Chula",
+            size=(1440, 900),
+            in_part=True,
+        ),
+        Source("local", "cells", title="Own labelled cells"),
     )
 }
 """Every source, by what it holds and its name. The first row of a kind is what `auto` downloads."""
@@ -159,21 +242,22 @@ def fetch(
 ) -> Path:
     """Get data, once: a second call finds what the first one fetched. Returns the absolute folder.
 
-    See `catalog.images_folder` and `smears_folder` for what is in it.
+    See `catalog.images_folder`, `smears_folder` and `cells_folder` for what is in it.
 
     Parameters
     ----------
     source : str or path
-        Name of a row of `SOURCES`: `kaggle` or `bccd` downloads the real data, `sample` draws the
-        embedded sample. A path is that of a downloaded archive, or of an unpacked folder, which is
-        used where it is. `auto` takes the real data in `data_dir` (of images first those from
-        Kaggle, then others; of photographs only the published ones; then an archive lying there),
-        else downloads them, else takes the sample, and then says why. A sample drawn earlier does
-        not keep it from trying the download again.
+        Name of a row of `SOURCES`: `kaggle`, `bccd`, `txl`, `pbc` or `chula` downloads the real
+        data, `sample` draws the embedded sample. A path is that of a downloaded archive, or of an
+        unpacked folder, which is used where it is. `auto` takes the real data in `data_dir` (of
+        images first those from Kaggle, then others; of photographs only the published ones; then an
+        archive lying there), else downloads them, else takes the sample, and then says why. A
+        sample drawn earlier does not keep it from trying the download again. Of `cells` there are
+        several laboratories and no sample: one has to be named.
     data_dir : path
         Where data are kept; made if needed. Nothing in it is overwritten.
     holds : str
-        `images` or `photographs`, see `Source`.
+        `images`, `photographs` or `cells`, see `Source`.
 
     Raises
     ------
@@ -190,9 +274,11 @@ def fetch(
         raise InvalidParameter(f"holds={holds!r} is unknown. Expected one of {list(LAYOUTS)}.")
     layout = LAYOUTS[holds]
     names = [name for kind, name in SOURCES if kind == holds and name != "local"]
+    if layout.has_sample:
+        names = ["auto", *names]
     expected = (
-        f"Expected 'auto', {', '.join(map(repr, names))}, or the path of a downloaded archive or "
-        f"of {layout.folder}."
+        f"Expected {', '.join(map(repr, names))}, or the path of a downloaded archive or of "
+        f"{layout.folder}."
     )
     if not isinstance(source, str | Path) or not str(source).strip():
         raise InvalidParameter(f"source={source!r} is unknown. {expected}")
@@ -200,9 +286,9 @@ def fetch(
         raise InvalidParameter(f"data_dir={data_dir!r} is no folder. Expected its path.")
     data_dir = Path(data_dir).expanduser().absolute()
     path = Path(source).expanduser().absolute()
-    if source == "auto":
+    if source == "auto" and source in names:
         return _fetch_any(layout, data_dir, progress)
-    if source == "sample":
+    if source == "sample" and source in names:
         return _draw(data_dir, progress)
     if source in names:
         return _download(SOURCES[holds, str(source)], data_dir, progress)
@@ -221,8 +307,8 @@ class Layout:
 
     `locate` gives the folder to hand out, `root` where the data begin in it, and both raise
     `DataNotFound`; `is_real` tells whether `auto` may take it; `is_archive` gets the names of an
-    archive's members, a slash around each; `digested` are the parts that make the digest,
-    `telling` how the paths begin by which the data are known.
+    archive's members, a slash around each; `digested` are the parts that make the digest, all where
+    there is none of them; `telling` how the paths begin by which the data are known.
     """
 
     holds: Holds
@@ -233,12 +319,19 @@ class Layout:
     is_real: Callable[[Path], bool]
     is_archive: Callable[[list[str]], bool]
     digested: tuple[str, ...]
-    telling: str
+    telling: tuple[str, ...]
+    has_sample: bool = True
 
     @property
     def published(self) -> list[Source]:
         """Sources of this kind that can be told by their content, the first one first."""
         return [row for row in SOURCES.values() if row.holds == self.holds and row.manifest]
+
+    def digest(self, folder: Path, progress: bool = False) -> dict[str, str]:
+        """SHA-256 of each file that counts, by its path from the root."""
+        root = self.root(folder)
+        parts = [part for part in self.digested if (root / part).exists()]
+        return catalog.digest_files(root, parts or ["."], progress)
 
     def is_at(self, folder: Path) -> bool:
         """Tell whether such data are in a folder; one that may not be read counts as without."""
@@ -271,13 +364,18 @@ def _with_smears(folder: Path) -> Path:
     return folder
 
 
+def _with_cells(folder: Path) -> Path:
+    catalog.cells_folder(folder)
+    return folder
+
+
 def _is_photographed(folder: Path) -> bool:
     return sample.enclosing(_with_images(folder)) is None
 
 
 def _is_published(folder: Path) -> bool:
     """Tell published photographs from other boxed ones, such as Kaggle's, with red cells only."""
-    return bool(recognise(folder, "photographs", _digests(folder, "photographs")).manifest)
+    return bool(recognise(folder, "photographs", LAYOUTS["photographs"].digest(folder)).manifest)
 
 
 def _are_classes(names: list[str]) -> bool:
@@ -285,12 +383,24 @@ def _are_classes(names: list[str]) -> bool:
 
 
 def _are_smears(names: list[str]) -> bool:
-    """Tell whether one folder of an archive holds both photographs and annotations."""
-    around = [
-        {name.partition(part)[0] for name in names if part in name}
-        for part in ("/JPEGImages/", "/Annotations/")
-    ]
-    return bool(around[0] & around[1])
+    """Tell whether an archive holds photographs with annotations, in folders or beside them."""
+    for folders in (("/JPEGImages/", "/Annotations/"), ("/images/", "/labels/")):
+        around = [{name.partition(part)[0] for name in names if part in name} for part in folders]
+        if around[0] & around[1]:
+            return True
+    paths = [Path(name) for name in names]
+    photographs = {
+        path.with_suffix("") for path in paths if path.suffix.lower() in catalog.IMAGE_SUFFIXES
+    }
+    beside = {path.with_suffix("") for path in paths if path.suffix in (".xml", ".txt")}
+    return bool(photographs and (photographs & beside or any(p.suffix == ".json" for p in paths)))
+
+
+def _are_cells(names: list[str]) -> bool:
+    """Tell whether an archive holds class folders of cells, or fields with boxes in parts."""
+    parts = [{part.lower() for part in name.split("/")[:-2]} for name in names]
+    classes = set().union(*parts) & set(catalog.CELL_FOLDERS)
+    return len(classes) > 1 or any("/train/labels/" in name for name in names)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -306,30 +416,38 @@ LAYOUTS: dict[str, Layout] = {
         is_real=_is_photographed,
         is_archive=_are_classes,
         digested=catalog.SPLITS,
-        telling="",
+        telling=("",),
     ),
     "photographs": Layout(
         "photographs",
-        folder="a folder with JPEGImages and Annotations",
+        folder="a folder of boxed photographs",
         wanted=catalog.SMEARS,
         locate=_with_smears,
         root=catalog.smears_folder,
         is_real=_is_published,
         is_archive=_are_smears,
-        digested=("JPEGImages", "Annotations", "ImageSets"),
-        telling="Annotations/",
+        digested=("JPEGImages", "Annotations", "ImageSets", "images", "labels"),
+        telling=("Annotations/", "labels/"),
+    ),
+    "cells": Layout(
+        "cells",
+        folder="a folder of labelled cells",
+        wanted=catalog.CELLS,
+        locate=_with_cells,
+        root=catalog.cells_folder,
+        is_real=lambda folder: True,
+        is_archive=_are_cells,
+        digested=(*catalog.CELL_FOLDERS, *catalog.PART_FOLDERS),
+        telling=(*catalog.CELL_FOLDERS, *(f"{part}/labels/" for part in catalog.PART_FOLDERS)),
+        has_sample=False,
     ),
 }
-
-
-def _digests(folder: Path, holds: str) -> dict[str, str]:
-    return catalog.digest_files(LAYOUTS[holds].root(folder), LAYOUTS[holds].digested)
 
 
 def recognise(folder: str | Path, holds: Holds, digests: Mapping[str, str]) -> Source:
     """Tell which source a folder, as `fetch` returns it, is of, by `digests` of what counts.
 
-    It is a published one if at least half of its images (of photographs: of their annotations,
+    It is a published one if at least half of its images (of boxed ones: of their annotations,
     because the same photographs come from Kaggle with only red cells boxed) are, name and content;
     or if it was fetched as such. Otherwise it is somebody's own.
     """
@@ -399,13 +517,7 @@ def _download(source: Source, data_dir: Path, progress: bool) -> Path:
         if archives.source_of(folder) == source.name:
             return layout.locate(archives.require_whole(folder))
     place = data_dir / f".{source.name}-download"
-    if source.kaggle:
-        archive = downloads.download_from_kaggle(source.kaggle, place, source.n_bytes, progress)
-    else:
-        # GitHub packs its archives as they are asked for and does not say how long they are.
-        archive = downloads.download(
-            source.archive, place / source.archive_name, 10 * source.n_bytes, _ELSE, progress
-        )
+    archive = _download_archive(source, place, progress)
     try:
         folder = _unpack(archive, data_dir, source.name, layout, progress)
     except (BrokenArchive, DataNotFound) as error:
@@ -421,6 +533,22 @@ def _download(source: Source, data_dir: Path, progress: bool) -> Path:
         ) from error
     shutil.rmtree(place, ignore_errors=True)
     return folder
+
+
+def _download_archive(source: Source, place: Path, progress: bool) -> Path:
+    """Download a source's archive: from Kaggle, else from its other address."""
+    reason = ""
+    if source.kaggle:
+        try:
+            return downloads.download_from_kaggle(source.kaggle, place, source.n_bytes, progress)
+        except DownloadFailed as error:
+            if not source.archive:
+                raise
+            reason = f" Before: {error}"
+    # GitHub packs its archives as they are asked for and does not say how long they are.
+    return downloads.download(
+        source.archive, place / source.archive_name, 10 * source.n_bytes, _ELSE + reason, progress
+    )
 
 
 _ELSE = (

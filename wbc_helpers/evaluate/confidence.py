@@ -139,11 +139,6 @@ class Calibration:
     loss_before: float
     loss_after: float
 
-    @property
-    def at_limit(self) -> bool:
-        """Whether the search ended at one of `TEMPERATURES`, so that there is no best one."""
-        return bool(np.isclose(self.temperature, TEMPERATURES, rtol=0.01).any())
-
 
 def fit_temperature(validation: Evaluation, split: str = "grouped") -> Calibration:
     """Find the temperature, within `TEMPERATURES`, at which validation images are most likely.

@@ -59,13 +59,14 @@ def background(image: np.ndarray) -> np.ndarray:
     return np.median(bright, axis=0).astype(np.float32)
 
 
-def balance(image: np.ndarray) -> np.ndarray:
+def balance(image: np.ndarray, gain: bool = True) -> np.ndarray:
     """Bring light and stain to a common standard, and give black fill the background's colour.
 
     Each channel's light is multiplied by one number, as a colour filter in front of the lamp would
     do, then its absorbance by another, as a longer or shorter bath in the dye would do. The result,
     RGB uint8 like the image, has the background at `WHITE` in all channels and red cells of
-    `RED_CELL_ABSORBANCE`. Where no red cells are seen, the stain is left as it is.
+    `RED_CELL_ABSORBANCE`. Where no red cells are seen, or without `gain`, the stain is left as it
+    is, and only the light is white.
 
     Examples
     --------
@@ -75,7 +76,9 @@ def balance(image: np.ndarray) -> np.ndarray:
     # Transmitted light, as a part of what the background transmits.
     light = np.outer(np.arange(256) + 1, 1 / (background(image) + 1))
     levels = _levels(light)
-    red_cells = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
+    red_cells = np.empty((0, 3), np.uint8)
+    if gain:
+        red_cells = _red_cells(cv2.LUT(np.ascontiguousarray(image[::2, ::2]), levels))
     if len(red_cells):
         # To the bit: gains move grey levels.
         strength = np.median(absorbance(red_cells.astype(float)), axis=0) - absorbance(WHITE)

@@ -30,7 +30,6 @@ from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
 from wbc_helpers.errors import BrokenRun, RunNotFound
-from wbc_helpers.report.examples import read_examples
 from wbc_helpers.report.pages import TEMPLATES, duration, environment, refuse_foreign, write_page
 from wbc_helpers.report.records import (
     FURTHER,
@@ -41,6 +40,7 @@ from wbc_helpers.report.records import (
     headings,
     look_up,
     number,
+    read_examples,
     read_run,
 )
 from wbc_helpers.runs.folders import DETECTORS

@@ -1,0 +1,227 @@
+"""Labelled cells and boxed photographs of several laboratories: types, groups, origins."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from written_files import write_folder, write_tar
+
+from wbc_helpers.cells import BOX
+from wbc_helpers.data import identity, laboratories, sources
+from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
+
+
+def jpeg(size, shade=0):
+    file = io.BytesIO()
+    Image.new("RGB", size, (40 * shade, 90, 200)).save(file, "jpeg")
+    return file.getvalue()
+
+
+BARCELONA = {
+    "basophil/BA_1999.jpg": 1,
+    "ig/PMY_2000.jpg": 2,
+    "neutrophil/SNE_1001.jpg": 3,
+    "neutrophil/BNE_5500.jpg": 3,
+    "platelet/PLATELET_9999999.jpg": 4,
+}
+
+
+@pytest.fixture
+def barcelona(tmp_path):
+    files = {f"PBC/{name}": jpeg((36, 36), shade) for name, shade in BARCELONA.items()}
+    return write_folder(tmp_path / "PBC-mine", files)
+
+
+FIELDS = {
+    "train/B-30_0047": "2 0.25 0.5 0.1 0.2\n0 0.5 0.5 0.1 0.2\n",
+    "train/B-30_0050": "2 0.5 0.5 0.1 0.2\n",
+    "valid/HF-M-8_0001": "4 0.5 0.25 0.5 0.5\n",
+    "valid/HF-M-8_0002": "",
+}
+
+
+def fields(size=(100, 50), wrapped="WBC_Dataset-half/WBC_Samples"):
+    files = {}
+    for shade, (name, text) in enumerate(FIELDS.items()):
+        part, stem = name.split("/")
+        files[f"{wrapped}/{part}/images/{stem}.jpg"] = jpeg(size, shade)
+        files[f"{wrapped}/{part}/labels/{stem}.txt"] = text.encode()
+    return files
+
+
+def test_class_folders_give_a_type_and_a_group_for_each_image(barcelona):
+    table = laboratories.find_cells(sources.fetch(barcelona, "nowhere", holds="cells"))
+    assert [Path(path).stem for path in table["path"]] == [
+        "BA_1999", "PMY_2000", "BNE_5500", "SNE_1001", "PLATELET_9999999",
+    ]  # fmt: skip
+    assert list(table["cell_type"]) == ["basophil", "other", "neutrophil", "neutrophil", "other"]
+    assert list(table["label"]) == ["basophil", "ig", "neutrophil", "neutrophil", "platelet"]
+    assert table[BOX].isna().all(axis=None)
+    # 1999 and 1001 are in one run; 5500 shows the same image as 1001.
+    groups = dict(zip((Path(path).stem for path in table["path"]), table["group"], strict=True))
+    assert groups["BA_1999"] == groups["SNE_1001"] == groups["BNE_5500"]
+    assert len(set(groups.values())) == 3
+
+
+def test_boxes_in_fields_give_a_row_each_in_pixels(tmp_path):
+    folder = write_folder(tmp_path / "mine", fields())
+    table = laboratories.find_cells(folder, "Mine")
+    assert list(table["cell_type"]) == ["basophil", "neutrophil", "basophil", "monocyte"]
+    assert list(table["group"]) == ["B-30", "B-30", "B-30", "HF-M-8"]
+    assert table[BOX].to_numpy().tolist()[:2] == [[20, 20, 30, 30], [45, 20, 55, 30]]
+    assert set(table["laboratory"]) == {"Mine"}
+    assert set(laboratories.find_cells(folder)["laboratory"]) == {"WBC_Samples"}
+
+
+def test_malformed_boxes_are_refused_by_name(tmp_path):
+    files = fields() | {"WBC_Dataset-half/WBC_Samples/train/labels/B-30_0047.txt": b"2 0.5 x 1 1"}
+    with pytest.raises(DataMismatch, match="B-30_0047, box 1, no numbers"):
+        laboratories.find_cells(write_folder(tmp_path / "mine", files))
+    files = fields() | {"WBC_Dataset-half/WBC_Samples/train/labels/B-30_0047.txt": b"7 1 1 1 1"}
+    with pytest.raises(DataMismatch, match="number 7"):
+        laboratories.find_cells(write_folder(tmp_path / "other", files))
+
+
+def test_cells_must_be_named_and_be_there(tmp_path):
+    for source in ("auto", "sample", "bccd"):
+        with pytest.raises(InvalidParameter, match="Expected 'pbc', 'chula', or the path"):
+            sources.fetch(source, tmp_path, holds="cells")
+    with pytest.raises(DataNotFound, match="no labelled cells"):
+        sources.fetch(tmp_path, tmp_path, holds="cells")
+
+
+@pytest.fixture
+def known_fields(tmp_path_factory, monkeypatch):
+    """Chulalongkorn's data are `fields()`, as published."""
+    folder = write_folder(tmp_path_factory.mktemp("known"), fields())
+    manifest = folder / "manifest.csv.gz"
+    identity.write_manifest(folder, manifest, "cells")
+    row = dataclasses.replace(
+        sources.SOURCES["cells", "chula"], manifest=manifest, size=(100, 50),
+        digest=identity.identify(folder, holds="cells").digest,
+    )  # fmt: skip
+    monkeypatch.setitem(sources.SOURCES, ("cells", "chula"), row)
+    return folder
+
+
+def test_all_of_it_is_verified(known_fields):
+    whole = identity.verify(known_fields, holds="cells")
+    assert (whole.source.name, whole.n_photographs, whole.n_annotations) == ("chula", 4, 4)
+    assert (whole.n_published, whole.n_verified, whole.n_unknown) == (8, 8, 0)
+    assert "8 of the 8 files" in str(whole) and "MIT" in str(whole) and "part" not in str(whole)
+    assert whole.to_dict()["n_photographs"] == 4
+
+
+def test_a_part_at_half_size_is_taken_and_named_as_such(known_fields, tmp_path):
+    half = {name: data for name, data in fields((50, 25)).items() if "HF-M-8_0002" not in name}
+    folder = sources.fetch(
+        write_tar(tmp_path / "half.tar", half), tmp_path / "data", False, "cells"
+    )
+    found = identity.verify(folder, holds="cells")
+    assert (found.source.name, found.n_verified, found.n_unknown) == ("chula", 3, 3)
+    assert found.pixels == (50, 25)
+    assert "3 of the 8 files published are here and verified; 3 are unknown" in str(found)
+    assert "part of what was published" in str(found)
+    assert "0.5 times the size of those published: 50×25 of 100×50" in str(found)
+    assert set(laboratories.find_cells(folder)["laboratory"]) == {"Chula"}
+
+
+def test_files_that_are_no_part_of_it_are_named(known_fields):
+    (known_fields / "WBC_Dataset-half/WBC_Samples/train/labels/extra.txt").write_text("x")
+    with pytest.raises(DataMismatch, match="1 file is no part of the data set"):
+        identity.verify(known_fields, holds="cells")
+
+
+def boxed(tmp_path):
+    files = {
+        "TXL/labels/classes.txt": b"WBC\nRBC\nPC\n",
+        "TXL/data.yaml": b"names: [WBC, RBC, Platelets]",
+    }
+    sizes = {"one": (640, 480), "two": (416, 416), "three": (366, 369), "four": (575, 575)}
+    for part, (name, size) in zip(("train", "val", "test", "train"), sizes.items(), strict=True):
+        files[f"TXL/images/{part}/{name}.jpg"] = jpeg(size)
+        text = b"0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.5 0.5\n2 0.1 0.1 0.1 0.1\n"
+        files[f"TXL/labels/{part}/{name}.txt"] = text
+    return write_folder(tmp_path / "txl", files)
+
+
+def test_photographs_are_told_by_their_size_and_list(tmp_path):
+    table = laboratories.find_boxes(boxed(tmp_path))
+    assert len(table) == 12
+    of = table.drop_duplicates("photograph").set_index("photograph")
+    assert of["laboratory"].to_dict() == {
+        "one": "BCCD", "two": "BCCD", "three": "Barcelona", "four": "Raabin",
+    }  # fmt: skip
+    assert of["part"].to_dict() == {"one": "train", "two": "val", "three": "test", "four": "train"}
+    assert table.loc[table["photograph"] == "one", BOX].to_numpy().tolist()[:2] == [
+        [160, 120, 480, 360],
+        [0, 0, 320, 240],
+    ]
+    assert (of["group"] == of.index).all()
+
+
+# The real data
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    folder = Path(os.environ.get("WBC_REAL_DATA") or "nowhere")
+
+    def fetch(name, holds):
+        if not (folder / name).is_file():
+            pytest.skip(f"WBC_REAL_DATA names no folder with {name}")
+        return sources.fetch(folder / name, tmp_path_factory.mktemp("real"), False, holds)
+
+    return fetch
+
+
+def test_real_barcelona(real):
+    folder = real("PBC-subset.tar", "cells")
+    found = identity.verify(folder, holds="cells")
+    assert (found.source.name, found.n_verified, found.n_unknown) == ("pbc", 2000, 0)
+    table = laboratories.find_cells(folder)
+    assert table["cell_type"].value_counts().to_dict() == {
+        **dict.fromkeys(["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"], 320),
+        "other": 400,
+    }
+    assert set(table["laboratory"]) == {"Barcelona"}
+
+
+def test_real_chula(real):
+    folder = real("WBC_Dataset-half.tar", "cells")
+    found = identity.verify(folder, holds="cells")
+    assert (found.source.name, found.n_verified, found.n_unknown) == ("chula", 488, 500)
+    assert found.pixels == (720, 450)
+    table = laboratories.find_cells(folder)
+    assert table["cell_type"].value_counts(sort=False).to_dict() == {
+        "basophil": 100, "eosinophil": 100, "lymphocyte": 111, "monocyte": 88, "neutrophil": 112,
+        "other": 0,
+    }  # fmt: skip
+    assert table["group"].nunique() == 30
+    assert table["x_max"].max() <= 720 and set(table["laboratory"]) == {"Chula"}
+
+
+def test_real_txl(real):
+    folder = real("TXL-PBC_Dataset-main.tar", "photographs")
+    found = identity.verify(folder, holds="photographs")
+    assert (found.source.name, found.n_verified, found.n_unknown) == ("txl", 2884, 0)
+    table = laboratories.find_boxes(folder)
+    kinds = table["kind"].value_counts().to_dict()
+    assert kinds == dict(sources.SOURCES["photographs", "txl"].boxes)
+    assert ((table["width"] == 640) & (table["kind"] == "RBC")).sum() == 5130
+    of = table.drop_duplicates("photograph")
+    assert of["part"].value_counts().to_dict() == {"train": 1008, "val": 288, "test": 144}
+    copies = of[of["width"] == 416]
+    whole = of[of["width"] == 640].set_index("original")["group"]
+    # Nearly every copy stands beside its photograph, and always in its group.
+    partners = copies[copies["original"].isin(whole.index)]
+    assert len(partners) > 190
+    assert (partners["group"].to_numpy() == whole[partners["original"]].to_numpy()).all()
+    # Its own lists part what belongs together.
+    assert (of.groupby("group")["part"].nunique() > 1).sum() > 50
+    assert np.isfinite(table[BOX].to_numpy()).all() and isinstance(table, pd.DataFrame)
