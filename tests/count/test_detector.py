@@ -7,6 +7,7 @@ import sys
 from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import plain_smears
@@ -111,6 +112,41 @@ def test_no_more_photographs_are_held_than_are_shown_together():
     for number in range(3 * detector.AT_A_TIME):
         assert len(next(tables)) == 3
         assert len(drawn) <= number + 1 + detector.AT_A_TIME
+
+
+class Sees_every_dark_cell:
+    """Boxes every patch that is dark, also the part of one that an edge leaves."""
+
+    largest = 0
+
+    def predict_on_batch(self, shown):
+        self.largest = max(self.largest, *shown.shape[1:3])
+        return np.stack([self.answer_to(each) for each in shown])
+
+    def answer_to(self, shown):
+        is_dark = (shown[..., 1] < 150).astype(np.uint8)
+        _, _, found, _ = cv2.connectedComponentsWithStats(is_dark)
+        left, top, width, height = found[1:, :4].T
+        corners = np.column_stack([left, top, left + width, top + height])
+        return answer(maps_of(corners, [0] * len(corners), size=shown.shape[:2]))
+
+
+def test_a_wide_field_is_seen_in_parts_and_no_cell_lost_or_doubled_at_their_seams():
+    # Cells everywhere, at every distance from the seams: the lattice has another pitch than these.
+    field = plain(1650, 1900)
+    side, pitch = round(RED_CELL), 61
+    corners = np.array([
+        (x, y, x + side, y + side)
+        for y in range(3, field.shape[0] - side, pitch) for x in range(5, 1900 - side, pitch)
+    ])  # fmt: skip
+    for x_min, y_min, x_max, y_max in corners:
+        field[y_min:y_max, x_min:x_max] = 60
+    stand_in = Sees_every_dark_cell()
+    boxes = Detector(stand_in, {**ABOUT, "gain": False}).detect([field], red_cell=RED_CELL)
+    assert stand_in.largest == detector.TILE
+    assert len(boxes) == len(corners) == 27 * 31
+    found = boxes.sort_values(["y_min", "x_min"])[BOX].to_numpy()
+    np.testing.assert_allclose(found, corners, atol=1e-3)
 
 
 class Sees_a_dark_cell:

@@ -175,3 +175,9 @@ def test_the_network_takes_any_size_and_believes_in_nothing_at_first():
         maps = small.maps(shown)
         assert maps.shape == (2, height // STRIDE, width // STRIDE, N_KINDS + 4)
         assert maps[..., :N_KINDS].mean() < 0.1
+
+
+def test_as_many_are_read_as_the_field_can_hold():
+    maps = np.zeros((120, 160, N_KINDS + 4), np.float32)
+    maps[5:115:10, 5:155:10, RED] = 0.5
+    assert len(find_boxes(maps, 0.5)[2]) == 11 * 15

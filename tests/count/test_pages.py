@@ -139,7 +139,8 @@ def test_the_index_sums_up_the_counts(index):
     page = page_of(index)
     told = {text_of(each.dt): text_of(each.dd) for each in page.select("dl.lede div")}
     assert told == {
-        "Photographs": "5", "Red cells": "6", "White cells": "4", "Platelets": "1",
+        "Photographs": "5", "Red cells": "6 6 cut by the frame",
+        "White cells": "4 2 cut by the frame", "Platelets": "1 1 cut by the frame",
         "White cells answered for": "3 of 4", "Unsure boxes": "6", "Red cell": "20 pixels",
     }  # fmt: skip
     rows = [

@@ -33,9 +33,9 @@ KNOWN = {
 }
 A_B_C = {"a": 10, "b": 20, "c": 30}
 CELLS_OF_A = [
-    ["a.png", "RBC", "", "0.0", "0.0", "10.0", "10.0", "0.9", "", ""],
-    ["a.png", "WBC", "lymphocyte", "20.0", "10.0", "30.0", "20.0", "0.95", "0.91", "True"],
-    ["a.png", "WBC", "monocyte", "40.0", "40.0", "50.0", "50.0", "0.9", "0.4", "False"],
+    ["a.png", "RBC", "", "0.0", "0.0", "10.0", "10.0", "0.9", "", "", "left upper"],
+    ["a.png", "WBC", "lymphocyte", "20.0", "10.0", "30.0", "20.0", "0.95", "0.91", "True", ""],
+    ["a.png", "WBC", "monocyte", "40.0", "40.0", "50.0", "50.0", "0.9", "0.4", "False", ""],
 ]
 
 
@@ -83,13 +83,25 @@ def test_every_counted_cell_has_a_row(folder, out, reader):
         "file", "kind", "cell_type", "x_min", "y_min", "x_max", "y_max", "score",
         "type_probability",
     ]  # fmt: skip
-    assert header[9:] == ["answered"]
+    assert header[9:] == ["answered", "cut"]
     assert rows == [
         *CELLS_OF_A,
-        ["b.png", "RBC", "", "0.0", "0.0", "10.0", "10.0", "0.9", "", ""],
-        ["b.png", "RBC", "", "30.0", "0.0", "40.0", "10.0", "0.54", "", ""],
-        ["c.png", "WBC", "neutrophil", "60.0", "0.0", "70.0", "10.0", "0.8", "0.91", "True"],
-        ["c.png", "Platelets", "", "0.0", "30.0", "10.0", "40.0", "0.8", "", ""],
+        ["b.png", "RBC", "", "0.0", "0.0", "10.0", "10.0", "0.9", "", "", "left upper"],
+        ["b.png", "RBC", "", "30.0", "0.0", "40.0", "10.0", "0.54", "", "", "upper"],
+        [
+            "c.png",
+            "WBC",
+            "neutrophil",
+            "60.0",
+            "0.0",
+            "70.0",
+            "10.0",
+            "0.8",
+            "0.91",
+            "True",
+            "upper",
+        ],
+        ["c.png", "Platelets", "", "0.0", "30.0", "10.0", "40.0", "0.8", "", "", "left"],
     ]
 
 
@@ -99,11 +111,13 @@ def test_every_photograph_has_a_row_also_one_without_cells(folder, out, reader):
     rows = rows_of(out / "counts.csv")
     assert rows == [
         ["file", "RBC", "WBC", "Platelets", *cells.NAMES, "unanswered", "unsure", "width",
-         "height"],
-        ["a.png", "1", "2", "0", "0", "1", "0", "0", "1", "2", "80", "60"],
-        ["b.png", "2", "0", "0", "0", "0", "0", "0", "0", "1", "80", "60"],
-        ["c.png", "0", "1", "1", "0", "0", "0", "1", "0", "0", "80", "60"],
-        ["d.png", "0", "0", "0", "0", "0", "0", "0", "0", "0", "80", "60"],
+         "height", *(f"{what}_{kind}" for what in ("whole", "cut", "framed")
+                     for kind in ("RBC", "WBC", "Platelets"))],
+        # Whole, cut and framed are three numbers each at the end.
+        ["a.png", *"120", *"0100", *"12", "80", "60", *"020", *"100", *"020"],
+        ["b.png", *"200", *"0000", *"01", "80", "60", *"000", *"200", *"000"],
+        ["c.png", *"011", *"0001", *"00", "80", "60", *"000", *"011", *"000"],
+        ["d.png", *"000", *"0000", *"00", "80", "60", *"000", *"000", *"000"],
     ]  # fmt: skip
     assert found.counts.astype(str).to_numpy().tolist() == rows[1:]
     assert rows_of(out / "failures.csv") == [["file", "problem"]]
@@ -118,8 +132,9 @@ def test_what_is_returned_sums_up_the_tables(folder, out, reader):
     # The monocyte, too, for which there was no answer.
     assert found.most_probable.to_dict() == dict(zip(cells.NAMES, (0, 1, 1, 1), strict=True))
     ratios = found.differential.ratios
-    assert ratios.loc["RBC:WBC", ["first", "second", "ratio"]].tolist() == [3, 3, 1]
-    assert ratios.loc["Platelets:RBC", ["first", "second"]].tolist() == [1, 3]
+    # Of all 3 red cells, and of one of 3 white cells, the upper edge would count a neighbour's.
+    assert ratios.loc["RBC:WBC", ["first", "second", "ratio"]].tolist() == [0, 2, 0]
+    assert "Cut by the frame: 5 of them" in str(found)
     assert str(found).startswith("3 photographs: 3 red cells, 3 white cells, 1 platelet")
 
 

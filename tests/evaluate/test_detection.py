@@ -1,5 +1,6 @@
 """Boxes paired off, scored and counted by hand, and as COCO's own evaluation does."""
 
+import itertools
 import json
 
 import numpy as np
@@ -451,3 +452,25 @@ def test_confidence_is_that_of_the_bias_only():
 def test_what_cannot_be_compared(true, counted, confidence):
     with pytest.raises(InvalidParameter, match="cannot be compared"):
         count_agreement(true, counted, confidence)
+
+
+# What the frame cuts
+
+
+def test_edges_are_named_and_a_field_of_fields_counts_each_cell_once():
+    # Squares of 10 pixels, all over a plane of 300×300, seen in nine fields of 100×100.
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 290, (500, 2))
+    plane = pd.DataFrame(np.hstack([corners, corners + 10]), columns=BOX)
+    counted = visible = 0
+    for left, upper in itertools.product((0, 100, 200), repeat=2):
+        seen = (plane - [left, upper, left, upper]).clip(0, 100)
+        seen = seen[(seen["x_max"] - seen["x_min"] > 0) & (seen["y_max"] - seen["y_min"] > 0)]
+        counted += detection.is_framed(detection.cut_edges(seen, 100, 100)).sum()
+        visible += len(seen)
+    # Less those at the plane's own left and upper edge, which no field takes.
+    own = (plane[["x_min", "y_min"]] > 1.5).all(axis=1).sum()
+    assert visible > 560 and abs(counted - own) <= 0.03 * own
+    box = pd.DataFrame([[0, 0, 10, 10], [30, 90, 40, 100]], columns=BOX)
+    edges = detection.cut_edges(box, 100, 100)
+    assert [" ".join(edges.columns[row]) for row in edges.to_numpy()] == ["left upper", "lower"]

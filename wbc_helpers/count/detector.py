@@ -8,6 +8,7 @@ The weights ship with the package. What they were trained on, how well they do a
 for stands in their model cards, `detector.md` and `compact.md` in `wbc_helpers/weights/`.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from wbc_helpers import cells, errors
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier
 from wbc_helpers.classify.classifier import Classifier
-from wbc_helpers.count.network import N_KINDS, find_boxes
+from wbc_helpers.count.network import N_KINDS, drop_doubles, find_boxes
 from wbc_helpers.errors import BrokenRun
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
@@ -33,6 +34,10 @@ DEEPEST = 16
 
 AT_A_TIME = 8
 """Photographs that are held in memory and shown to the network together."""
+
+TILE, MARGIN = 768, 128
+"""Side of what the network is shown of a wide field at a time, and by how much these parts reach
+into each other, in pixels; both are divisible by `DEEPEST`. A white cell fits into the margin."""
 
 LOWEST = 0.02
 """Score below which a box is not worth telling."""
@@ -117,14 +122,33 @@ class Detector:
     def _find(self, batch: list, red_cell: float) -> Iterator[pd.DataFrame]:
         if not batch:
             return
-        maps = self.maps(np.stack([shown for _, _, shown in batch]))
-        for (name, size, _), of_one in zip(batch, maps, strict=True):
-            corners, kinds, scores = find_boxes(of_one, self.about["iou"], LOWEST)
+        stacked = np.stack([shown for _, _, shown in batch])
+        for (name, size, _), found in zip(batch, self._read(stacked), strict=True):
+            corners, kinds, scores = found
             width_height = np.array(size[::-1])
             zoom = np.array(_scaled(size, red_cell)[::-1]) / width_height
             corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
             is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
             yield _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
+
+    def _read(self, shown: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Read the boxes of (n, height, width, 3) uint8, of wide fields part by part."""
+        iou = self.about["iou"]
+        parts = [_parts(side) for side in shown.shape[1:3]]
+        if len(parts[0]) == len(parts[1]) == 1:
+            return [find_boxes(maps, iou, LOWEST) for maps in self.maps(shown)]
+        found = []
+        for field in shown:
+            boxes = []
+            for (top, *lines), (left, *columns) in itertools.product(*parts):
+                tile = field[np.newaxis, top : top + TILE, left : left + TILE]
+                corners, kinds, scores = find_boxes(self.maps(tile)[0], iou, LOWEST)
+                corners += np.tile([left, top], 2)
+                x, y = (corners[:, :2] + corners[:, 2:]).T / 2
+                is_own = (x >= columns[0]) & (x < columns[1]) & (y >= lines[0]) & (y < lines[1])
+                boxes.append((corners[is_own], kinds[is_own], scores[is_own]))
+            found.append(_joined(boxes, iou))
+        return found
 
     def maps(self, shown: np.ndarray) -> np.ndarray:
         """Ask the network about (n, height, width, 3) uint8, see `show`.
@@ -153,6 +177,30 @@ def _above_threshold(boxes: pd.DataFrame, detector: Detector) -> pd.Series:
     """How far each box's score lies above the threshold of its kind."""
     thresholds = boxes["kind"].astype(str).map(detector.about["thresholds"])
     return boxes["score"] - thresholds.astype(float)
+
+
+def _parts(side: int) -> list[tuple[int, float, float]]:
+    """Cut a side into parts of at most `TILE`: of each its start, and between where its cells lie.
+
+    Two neighbours share a strip in the middle of what both show, or a cell whose centre they place
+    a little otherwise would be lost.
+    """
+    starts = [*range(0, side - TILE, TILE - 2 * MARGIN), max(side - TILE, 0)]
+    seams = [(start + TILE + later) / 2 for start, later in itertools.pairwise(starts)]
+    shared = 8
+    lows, highs = [-np.inf, *(seam - shared for seam in seams)], [seam + shared for seam in seams]
+    return list(zip(starts, lows, [*highs, np.inf], strict=True))
+
+
+def _joined(boxes: list, iou: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put the boxes of parts together, those that two parts found once; as `find_boxes` does."""
+    corners, kinds, scores = (np.concatenate(column) for column in zip(*boxes, strict=True))
+    rows = []
+    for kind in range(N_KINDS):
+        of_kind = np.flatnonzero(kinds == kind)
+        rows.append(of_kind[drop_doubles(corners[of_kind], scores[of_kind], iou)])
+    single = np.concatenate(rows)
+    return corners[single], kinds[single], scores[single]
 
 
 def _scaled(size: Sequence[int], red_cell: float) -> list[int]:

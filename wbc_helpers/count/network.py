@@ -36,6 +36,9 @@ LEAST_SPREAD = 0.7
 MIDDLE = 0.5
 """Height of the hill from which on a place learns the size of the box."""
 
+SMALLEST = 10
+"""Side of the smallest box of a platelet, in pixels of what the network is shown."""
+
 _HILL = 3  # standard deviations that are drawn
 
 
@@ -92,18 +95,21 @@ def draw_maps(
 
 
 def find_boxes(
-    maps: np.ndarray, iou: float, lowest: float = 0.01, most: int = 100
+    maps: np.ndarray, iou: float, lowest: float = 0.01, most: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read boxes out of maps: at each summit, less those that stand for the cell of a surer one.
 
     `maps`, (height, width, at least N_KINDS + 4) float32, are as `draw_maps` draws and the network
     answers them. Below the score `lowest`, 0–1, nothing is read; of each kind the `most` surest
-    boxes are: of more, COCO's score takes no notice either. `iou` is that of `drop_doubles`.
+    boxes are, by default as many as platelets could lie side by side in the field. `iou` is that of
+    `drop_doubles`.
 
     Returns corners, (n_boxes, 4) float64, not clipped, and kinds, (n_boxes,) int, as in
     `draw_maps`; and scores, (n_boxes,) float64, falling within each kind.
     """
     of_kinds = []
+    if most is None:
+        most = max(round(maps.shape[0] * maps.shape[1] / (SMALLEST / STRIDE) ** 2), 1)
     for kind in range(N_KINDS):
         height = np.ascontiguousarray(maps[..., kind])
         summits = (height >= lowest) & (height == cv2.dilate(height, np.ones((3, 3), np.uint8)))

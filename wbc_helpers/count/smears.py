@@ -26,6 +26,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count import differential
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
+from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import PHOTOGRAPH_SUFFIXES, is_photograph, read_image
 from wbc_helpers.pixels.scale import check_photograph, check_red_cell, estimate_scale
 
@@ -36,12 +37,23 @@ _AT_A_TIME = 8  # photographs that are held in memory and looked at together
 
 CELLS, COUNTS, FAILURES = "cells.csv", "counts.csv", "failures.csv"
 JOURNAL, SETTINGS = "counted.jsonl", "settings.json"
-CELL_COLUMNS = ["file", "kind", "cell_type", *BOX, "score", "type_probability", "answered"]
-"""Of `cells.csv`, a row a cell that is counted."""
+CELL_COLUMNS = [
+    "file", "kind", "cell_type", *BOX, "score", "type_probability", "answered", "cut"
+]  # fmt: skip
+"""Of `cells.csv`, a row a cell that is counted. `cut` names the edges of the frame that it reaches,
+see `detection.cut_edges`; it is empty for a whole cell."""
 
-COUNT_COLUMNS = ["file", *cells.KIND_NAMES, *cells.NAMES, "unanswered", "unsure", "width", "height"]
+WHOLE, CUT, FRAMED = ([f"{what}_{kind}" for kind in cells.KIND_NAMES]
+                      for what in ("whole", "cut", "framed"))  # fmt: skip
+
+COUNT_COLUMNS = [
+    "file", *cells.KIND_NAMES, *cells.NAMES, "unanswered", "unsure", "width", "height",
+    *WHOLE, *CUT, *FRAMED,
+]  # fmt: skip
 """Of `counts.csv`, a row a photograph. The types hold the cells that are answered for, `unanswered`
-the other white ones, `unsure` the boxes worth a look, see `detector.UNSURE`."""
+the other white ones, `unsure` the boxes worth a look, see `detector.UNSURE`. Of each kind, `whole`
+and `cut` add up to all that is visible; `framed` is the unbiased count of the field, of which
+ratios and densities are made, see `detection.cut_edges`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +107,18 @@ class FolderCounts:
             _number(self.counts[kind.name].sum(), kind.title, kind.plural) for kind in cells.KINDS
         ]
         photographs = _number(len(self.counts), "photograph", "photographs")
-        lines = [f"{photographs}: {', '.join(totals)}", "", str(self.differential)]
+        framed = [
+            f"{self.counts[column].sum():,} {kind.plural}"
+            for column, kind in zip(FRAMED, cells.KINDS, strict=True)
+        ]
+        n_cut = self.counts[CUT].to_numpy().sum()
+        lines = [
+            f"{photographs}: {', '.join(totals)}",
+            f"Cut by the frame: {n_cut:,} of them. Without those at its left and upper edge: "
+            f"{', '.join(framed)}; of these are the ratios.",
+            "",
+            str(self.differential),
+        ]
         if self.passed_over:
             n_files = _number(len(self.passed_over), "file", "files")
             names = ", ".join(self.passed_over[:10]) + (", …" if self.passed_over[10:] else "")
@@ -255,7 +278,7 @@ def count_folder(
     counts, white = _write_tables(out, [image for image in images if image not in failed])
     with _csv(out / FAILURES, ["file", "problem"]) as table:
         table.writerows(failures)
-    by_kind = counts.set_index("file")[list(cells.KIND_NAMES)]
+    by_kind = counts.set_index("file")[FRAMED].set_axis(list(cells.KIND_NAMES), axis=1)
     return FolderCounts(
         folder, out, counts, failures, passed_over, scale,
         differential.count_differential(white, by_kind),
@@ -326,7 +349,9 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
     with _csv(out / CELLS, CELL_COLUMNS) as table:
         for photograph in read_counted(out, images):
             boxes = photograph["boxes"][photograph["boxes"]["counted"]]
-            rows = boxes.assign(file=photograph["file"])[CELL_COLUMNS].astype(object)
+            edges = detection.cut_edges(boxes, photograph["width"], photograph["height"])
+            cut = [" ".join(edges.columns[row]) for row in edges.to_numpy()]
+            rows = boxes.assign(file=photograph["file"], cut=cut)[CELL_COLUMNS].astype(object)
             table.writerows(rows.where(rows.notna(), "").to_numpy().tolist())
             counts.append(_count_boxes(photograph))
             white = boxes[boxes["kind"] == "WBC"]
@@ -343,6 +368,7 @@ def _count_boxes(photograph: dict[str, Any]) -> list[Any]:
     """One row of `counts.csv`."""
     counted = photograph["boxes"][photograph["boxes"]["counted"]]
     answered = counted["answered"].fillna(False).astype(bool)
+    cut = detection.cut_edges(counted, photograph["width"], photograph["height"])
     return [
         photograph["file"],
         *(int((counted["kind"] == kind).sum()) for kind in cells.KIND_NAMES),
@@ -351,6 +377,11 @@ def _count_boxes(photograph: dict[str, Any]) -> list[Any]:
         int(photograph["boxes"]["unsure"].sum()),
         photograph["width"],
         photograph["height"],
+        *(
+            int((counted["kind"].eq(kind) & chosen).sum())
+            for chosen in (~cut.any(axis=1), cut.any(axis=1), detection.is_framed(cut))
+            for kind in cells.KIND_NAMES
+        ),
     ]
 
 
