@@ -16,7 +16,7 @@ import pytest
 from written_files import below, write_folder
 
 from wbc_helpers import storage
-from wbc_helpers.data import archives, downloads
+from wbc_helpers.data import archives
 from wbc_helpers.errors import DownloadFailed, NoSpaceLeft
 
 CONTENT = bytes(range(256)) * 1000
@@ -70,7 +70,7 @@ def server(monkeypatch):
 
 
 def download(address, target, largest=10**6):
-    return downloads.download(address, target, largest, "Or draw.", progress=False)
+    return archives.download(address, target, largest, "Or draw.", progress=False)
 
 
 def test_file_is_downloaded_once(server, tmp_path):
@@ -87,7 +87,7 @@ def test_file_is_downloaded_once(server, tmp_path):
     [("/nothing", "answered 404"), ("/cut", "broke off"), ("/silent", "nothing more for 0.2")],
 )
 def test_failure_leaves_nothing_and_says_what_else(server, tmp_path, monkeypatch, path, reason):
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(archives, "STALL_SECONDS", 0.2)
     with pytest.raises(DownloadFailed, match=rf"{path} could.*{reason}.*Or draw\."):
         download(server.address + path, tmp_path / "archive.zip")
     assert list(tmp_path.iterdir()) == []
@@ -120,7 +120,7 @@ TOKEN = "KGAT_0123456789abcdef/+=secret"
 
 
 def download_dataset(folder, progress=False):
-    return downloads.download_from_kaggle(DATASET, folder, 1000, progress)
+    return archives.download_from_kaggle(DATASET, folder, 1000, progress)
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     # Port 9 of this machine refuses connections.
-    monkeypatch.setattr(downloads, "ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(archives, "KAGGLE", "http://127.0.0.1:9")
     return home
 
 
@@ -204,7 +204,7 @@ def kaggle(archive, monkeypatch):
         server.archive, server.token, server.asked, server.ranges = archive, None, [], []
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-        monkeypatch.setattr(downloads, "ADDRESS", "http://localhost")
+        monkeypatch.setattr(archives, "KAGGLE", "http://localhost")
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -218,7 +218,7 @@ def use_client(monkeypatch, program):
         "zip_file = pathlib.Path(sys.argv[4], 'cells.zip')\n"
         "token = os.environ.get('KAGGLE_API_TOKEN')\n"
     )
-    monkeypatch.setattr(downloads, "_CLIENT", (sys.executable, "-S", "-c", start + program))
+    monkeypatch.setattr(archives, "_CLIENT", (sys.executable, "-S", "-c", start + program))
 
 
 def give(archive):
@@ -239,8 +239,8 @@ def test_no_network_says_what_to_do(folder):
 def test_network_that_never_answers_is_given_up(folder, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(downloads, "ADDRESS", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(downloads, "PROBE_SECONDS", 0.2)
+        monkeypatch.setattr(archives, "KAGGLE", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(archives, "PROBE_SECONDS", 0.2)
         started = time.monotonic()
         with pytest.raises(DownloadFailed, match="cannot be reached"):
             download_dataset(folder)
@@ -249,14 +249,14 @@ def test_network_that_never_answers_is_given_up(folder, monkeypatch):
 
 
 def test_name_look_up_that_hangs_is_given_up(folder, monkeypatch):
-    monkeypatch.setattr(downloads, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(archives, "PROBE_SECONDS", 0.1)
     asking = threading.Event()
 
     def hang():
         asking.wait(5)
         raise OSError
 
-    monkeypatch.setattr(downloads.urllib.request, "build_opener", hang)
+    monkeypatch.setattr(archives.urllib.request, "build_opener", hang)
     started = time.monotonic()
     with pytest.raises(DownloadFailed, match=r"no answer within 0\.1 seconds"):
         download_dataset(folder)
@@ -273,7 +273,7 @@ def test_archive_is_downloaded_once(kaggle, archive, folder, monkeypatch, capfd)
     assert below(folder) == {"cells.zip": archive.read_bytes()}
     assert capfd.readouterr() == ("", "")
     use_client(monkeypatch, "sys.exit('never asked again')")
-    monkeypatch.setattr(downloads, "_why_unreachable", lambda: "no network")
+    monkeypatch.setattr(archives, "_why_unreachable", lambda: "no network")
     assert download_dataset(folder) == folder / "cells.zip"
 
 
@@ -306,7 +306,7 @@ def test_client_that_ends_well_with_half_an_archive(kaggle, archive, folder, mon
 
 
 def test_stalled_download_is_given_up(kaggle, folder, monkeypatch):
-    monkeypatch.setattr(downloads, "KAGGLE_STALL_SECONDS", 0.1)
+    monkeypatch.setattr(archives, "KAGGLE_STALL_SECONDS", 0.1)
     use_client(monkeypatch, "time.sleep(60)")
     started = time.monotonic()
     with pytest.raises(DownloadFailed, match=r"no data came for 0\.1 seconds"):
@@ -325,7 +325,7 @@ def test_interrupted_download_ends_the_client(kaggle, folder, tmp_path, monkeypa
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(downloads, "_wait", interrupt)
+    monkeypatch.setattr(archives, "_wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         download_dataset(folder)
     with pytest.raises(ProcessLookupError):
@@ -347,7 +347,7 @@ def test_full_disk_before_the_download(kaggle, folder, monkeypatch):
 
 
 def test_client_that_is_not_installed(kaggle, folder, monkeypatch):
-    monkeypatch.setattr(downloads.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(archives.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DownloadFailed, match="pip install kaggle"):
         download_dataset(folder)
 
@@ -405,7 +405,7 @@ def test_refused_token_appears_nowhere(place, kaggle, folder, home, monkeypatch,
     frames = [
         frame.locals
         for frame in told.stack
-        if Path(frame.filename).name == Path(downloads.__file__).name
+        if Path(frame.filename).name == Path(archives.__file__).name
     ]
     assert "reasons" in frames[-1]
     everything = f"{frames} {caught.value.args} {capfd.readouterr()} {below(folder)}"
@@ -429,7 +429,7 @@ def test_client_is_never_asked_to_be_verbose(monkeypatch):
     monkeypatch.setenv("VERBOSE", "1")
     monkeypatch.setenv("VERBOSE_OUTPUT", "true")
     for home in (None, "/nowhere"):
-        assert not {"VERBOSE", "VERBOSE_OUTPUT"} & set(downloads._environment(home))
+        assert not {"VERBOSE", "VERBOSE_OUTPUT"} & set(archives._environment(home))
 
 
 # Kaggle's own client, against Kaggle on the loopback interface

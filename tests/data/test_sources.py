@@ -15,7 +15,7 @@ import pytest
 from written_files import below, write_folder, write_zip
 
 from wbc_helpers import cells
-from wbc_helpers.data import archives, catalog, downloads, identity, sample, sources
+from wbc_helpers.data import archives, catalog, identity, sample, sources
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -52,7 +52,7 @@ def no_network(monkeypatch):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     # Port 9 of this machine refuses connections.
-    monkeypatch.setattr(downloads, "ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(archives, "KAGGLE", "http://127.0.0.1:9")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def kaggle(archive, monkeypatch):
         folder.mkdir(parents=True)
         return Path(shutil.copy(archive, folder / "blood-cells.zip"))
 
-    monkeypatch.setattr(downloads, "download_from_kaggle", download)
+    monkeypatch.setattr(archives, "download_from_kaggle", download)
     return asked
 
 
@@ -452,7 +452,7 @@ def test_full_disk_is_no_reason_to_draw(data_dir, monkeypatch, quick_sample):
     def refuse(*_):
         raise NoSpaceLeft("the disk filled up")
 
-    monkeypatch.setattr(downloads, "download_from_kaggle", refuse)
+    monkeypatch.setattr(archives, "download_from_kaggle", refuse)
     with pytest.raises(NoSpaceLeft):
         sources.fetch("auto", data_dir, progress=False)
     assert quick_sample == []

@@ -9,7 +9,7 @@ import pytest
 from written_files import below, write_folder, write_tar, write_zip
 
 from wbc_helpers import cells
-from wbc_helpers.data import archives, catalog, downloads, identity, sample, sources
+from wbc_helpers.data import archives, catalog, identity, sample, sources
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -76,7 +76,7 @@ def github(archive, monkeypatch):
             shutil.copy(archive, target)
         return target
 
-    monkeypatch.setattr(downloads, "download", download)
+    monkeypatch.setattr(archives, "download", download)
     return asked
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from wbc_helpers import cells, storage
-from wbc_helpers.data import archives, catalog, downloads, sample
+from wbc_helpers.data import archives, catalog, sample
 from wbc_helpers.errors import (
     BrokenArchive,
     DataMismatch,
@@ -527,9 +527,9 @@ def _download(source: Source, data_dir: Path, progress: bool) -> Path:
             f"removed ({error})"
         )
         raise (
-            downloads.kaggle_failure(source.kaggle, reason)
+            archives.kaggle_failure(source.kaggle, reason)
             if source.kaggle
-            else downloads.failure(source.archive, reason, _ELSE)
+            else archives.download_failure(source.archive, reason, _ELSE)
         ) from error
     shutil.rmtree(place, ignore_errors=True)
     return folder
@@ -540,13 +540,13 @@ def _download_archive(source: Source, place: Path, progress: bool) -> Path:
     reason = ""
     if source.kaggle:
         try:
-            return downloads.download_from_kaggle(source.kaggle, place, source.n_bytes, progress)
+            return archives.download_from_kaggle(source.kaggle, place, source.n_bytes, progress)
         except DownloadFailed as error:
             if not source.archive:
                 raise
             reason = f" Before: {error}"
     # GitHub packs its archives as they are asked for and does not say how long they are.
-    return downloads.download(
+    return archives.download(
         source.archive, place / source.archive_name, 10 * source.n_bytes, _ELSE + reason, progress
     )
 
