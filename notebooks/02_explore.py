@@ -90,7 +90,7 @@ figures.class_balance(all_images);
 # monocytes, two-lobed among red granules in eosinophils, three to five lobes in neutrophils.
 
 # %%
-figures.montage_by_type(training_images, n_each=6, seed=0);
+figures.montage_by_type(training_images, n_each=4, seed=0);
 
 # %% [markdown]
 # One white cell stands among many red ones, anywhere in the frame, and the frame itself is tilted:

@@ -143,11 +143,11 @@ figures.per_class_scores(judged.test);
 # %% [markdown]
 # ## Which types are taken for which?
 #
-# Rows are the true types. On the left images are counted; on the right each row is divided by its
-# sum, so that the diagonal is the recall.
+# Rows are the true types: images, and below their share of the row, which on the diagonal is the
+# recall.
 
 # %%
-figures.confusion_counts_and_rates(judged.test);
+figures.confusion(judged.test);
 
 # %% [markdown]
 # ## ROC and precision–recall curves

@@ -87,7 +87,7 @@ def main_job(folder, source, *more):
 def test_every_figure_is_in_the_executed_notebook_once(finished, name, n_figures):
     folder, _ = finished
     executed = (folder / "runs" / "two" / f"{name}.ipynb").read_text()
-    assert executed.count('"image/png"') == n_figures
+    assert executed.count('"image/svg+xml"') == n_figures
 
 
 @pytest.mark.slow

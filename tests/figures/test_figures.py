@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, in the fixed colours, legible and not cut off."""
 
 import io
+import re
 from inspect import isfunction
 from itertools import pairwise
 
@@ -25,6 +26,7 @@ from wbc_helpers.evaluate.detection import score_detections
 from wbc_helpers.figures import style
 from wbc_helpers.pixels.images import PixelStatistics
 from wbc_helpers.pixels.white_cells import WhiteCell
+from wbc_helpers.report.pages import INK, LINE, PAPER, in_both_schemes
 
 N_OF_SPLIT = {"TRAIN": (5, 4, 3, 2), "TEST": (1, 2, 3, 4)}
 COLOR_OF_TYPE = dict(zip(cells.NAMES, (60, 120, 180, 240), strict=True))
@@ -243,8 +245,7 @@ DRAWINGS = {
     "learning_curves": lambda get: figures.learning_curves(history_of(200), "grouped validation"),
     "learning_curves, one epoch": lambda get: figures.learning_curves(history_of(1)),
     "confusion": lambda get: figures.confusion(get("evaluation")),
-    "confusion, rates": lambda get: figures.confusion(get("evaluation"), rates=True),
-    "confusion_counts_and_rates": lambda get: figures.confusion_counts_and_rates(get("evaluation")),
+    "confusion, a type missing": lambda get: figures.confusion(get("without_neutrophils")),
     "roc_curves": lambda get: figures.roc_curves(get("evaluation")),
     "precision_recall_curves": lambda get: figures.precision_recall_curves(get("evaluation")),
     "per_class_scores": lambda get: figures.per_class_scores(get("evaluation")),
@@ -352,11 +353,15 @@ def test_figure_is_whole_legible_and_leaves_settings_alone(drawing, request):
     width, height = figure.get_size_inches()
     box = figure.get_tightbbox()
     assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
-    # At 800 pixels for 8 inches, 9 points are 12.5 pixels.
+    # A telephone shows it 358 pixels wide.
     texts = texts_of(figure)
-    assert all(9 <= text.get_fontsize() <= 12 for text in texts)
+    shown = 358 / (width * 72)
+    assert all(9 <= text.get_fontsize() * shown <= 12 for text in texts)
     assert any("n = " in text.get_text() for text in texts)
-    assert same_color(figure.get_facecolor(), "white")
+    assert same_color(figure.get_facecolor(), PAPER)
+    # Its caption says more than its title does.
+    caption, title = style.caption_of(figure), figure.get_suptitle()
+    assert caption.endswith(".") and caption not in (title, *titles_of(figure))
 
 
 @pytest.mark.parametrize(
@@ -533,7 +538,9 @@ def test_learning_curves_hold_the_history():
         # Nothing is clipped.
         assert ax.get_ylim()[1] > history[[measure, f"val_{measure}"]].max(axis=None)
         assert ax.get_ylim()[0] == 0
-    assert "n = 5 epochs; last validation accuracy 85.0%" in figure.get_suptitle()
+    assert "n = 5 epochs; last validation accuracy 85.0%" in figure.get_suptitle().replace(
+        "\n", " "
+    )
     assert "validation (random split)" in all_text(figure)
 
 
@@ -575,33 +582,64 @@ def test_tables_that_lack_something_are_named(draw, table, complaint):
         draw(table)
 
 
-@pytest.mark.parametrize("rates", [False, True])
-def test_confusion_numbers_can_be_read(evaluation, rates):
-    figure = figures.confusion(evaluation, rates=rates)
+def test_confusion_states_counts_and_shares(evaluation):
+    figure = figures.confusion(evaluation)
     (ax,) = figure.axes
     assert f"n = {evaluation.n_images}" in titles_of(figure)[0]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Predicted", "True")
-    matrix = evaluation.confusion_rates if rates else evaluation.confusion
-    expected = [f"{entry:.0%}" if rates else str(entry) for entry in matrix.to_numpy().flat]
-    assert written(ax.texts) == expected
-    image = ax.images[0]
-    assert image.cmap.name == "viridis"
-    backgrounds = image.to_rgba(image.get_array()).reshape(-1, 4)
-    for text, background in zip(ax.texts, backgrounds, strict=True):
-        assert contrast(text.get_color(), background[:3]) >= 4.5
+    counts, rates = evaluation.confusion.to_numpy(), evaluation.confusion_rates.to_numpy()
+    assert written(ax.texts) == [
+        f"{count}\n{rate:.0%}" for count, rate in zip(counts.flat, rates.flat, strict=True)
+    ]
+    assert [square.get_facecolor()[3] for square in ax.patches] == pytest.approx(rates.ravel())
 
 
-def test_text_is_readable_on_all_of_viridis():
-    for background in plt.get_cmap("viridis")(np.linspace(0, 1, 256)):
-        assert contrast(style.readable_on(background), background[:3]) >= 4.5
+@pytest.mark.parametrize(("page", "ink"), [("#fdfcfe", "#231b2e"), ("#16121c", "#ece6f2")])
+def test_confusion_can_be_read_in_both_schemes(page, ink):
+    """The ground shows through a square by as much as its share leaves."""
+    for share in np.linspace(0, 1, 21):
+        answers = np.zeros((100, 4))
+        right = round(100 * share)
+        answers[:right, 0] = answers[right:, 1] = 1
+        (ax,) = figures.confusion(evaluate(["eosinophil"] * 100, answers)).axes
+        plt.close("all")
+        square, text = ax.patches[0], ax.texts[0]
+        assert square.get_facecolor()[3] == pytest.approx(share)
+        mixed = share * np.array(square.get_facecolor()[:3]) + (1 - share) * np.array(to_rgb(page))
+        color = ink if text.get_color() == INK else text.get_color()
+        assert contrast(color, mixed) >= 3.9
 
 
 def test_confusion_of_an_absent_type_is_a_dash(without_neutrophils):
-    figure = figures.confusion_counts_and_rates(without_neutrophils)
-    counts, rates = figure.axes
-    assert written(counts.texts[-4:]) == ["0"] * 4
-    assert written(rates.texts[-4:]) == ["–"] * 4
-    assert contrast(rates.texts[-1].get_color(), style.UNDEFINED) >= 4.5
+    (ax,) = figures.confusion(without_neutrophils).axes
+    assert written(ax.texts[-4:]) == ["0\n–"] * 4
+    assert "None was mistaken" in style.caption_of(ax.figure)
+
+
+def test_a_notebook_shows_svg_in_the_readers_scheme_and_says_what_is_seen(evaluation, monkeypatch):
+    displayed = {}
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda data, metadata, raw: displayed.update(data=data, metadata=metadata),
+    )
+    figure = figures.confusion(evaluation)
+    figure._ipython_display_()
+    drawing = displayed["data"]["image/svg+xml"]
+    assert drawing.startswith("<svg") and ">eosinophil</text>" in drawing
+    assert displayed["metadata"]["image/svg+xml"]["alt"] == style.caption_of(figure)
+    page = in_both_schemes(drawing)
+    assert "prefers-color-scheme: dark" in page
+    assert not any(color in page for color in (INK, PAPER, LINE))
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page)
+
+
+def test_photographs_in_a_figure_are_small(catalog, monkeypatch):
+    displayed = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: displayed.update(data))
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3)).astype(np.uint8)
+    figures.montage([noise] * 2)._ipython_display_()
+    drawing = displayed["image/svg+xml"]
+    assert drawing.count("data:image/jpeg;base64,") == 2 and "data:image/png" not in drawing
 
 
 @pytest.mark.parametrize(
@@ -674,8 +712,8 @@ def test_mistakes_name_both_types(catalog, probabilities):
     figure = figures.mistakes(wrong)
     first = wrong.iloc[0]
     assert titles_of(figure)[0] == (
-        f"called {first.predicted} ({first.probability:.0%})\n"
-        f"is {first.cell_type} ({first.true_probability:.0%})"
+        f"called {first.predicted} {first.probability:.0%}\n"
+        f"is {first.cell_type} {first.true_probability:.0%}"
     )
     assert figure.get_suptitle() == f"Most confident mistakes (n = {len(wrong)})"
     assert sum(bool(ax.images) for ax in figure.axes) == len(wrong)
@@ -687,7 +725,7 @@ def test_longest_titles_of_mistakes_do_not_collide(catalog):
     figure = figures.mistakes(most_confident_mistakes(catalog, lymphocytes))
     figure.draw_without_rendering()
     # The title on the left is not the axes' central `title`.
-    boxes = [ax._left_title.get_window_extent() for ax in figure.axes[:4]]
+    boxes = [ax._left_title.get_window_extent() for ax in figure.axes[:3]]
     for left, right in pairwise(boxes):
         assert left.x1 < right.x0
 
@@ -857,7 +895,7 @@ def test_two_labels_of_a_photograph_are_both_named():
 def test_no_more_than_24_doubtful_labels_are_shown_and_the_rest_is_counted(n_crops):
     figure = figures.doubtful_labels(judged_labels(31), crops_of(n_crops))
     assert figure.get_suptitle() == (
-        "Doubtful labels (n = 31 of 40 photographs): the 24 most doubtful, and 7 more in the table"
+        "Doubtful labels (n = 31 of 40 photographs): the 24\nmost doubtful, and 7 more in the table"
     )
     shown = [int(ax.images[0].get_array()[0, 0, 0]) for ax in figure.axes if ax.images]
     assert shown == list(range(24)) and figures.MOST_DOUBTFUL == 24
@@ -871,17 +909,17 @@ def test_long_names_of_photographs_do_not_collide():
     judged[["self_confidence", "p_suggested"]] = 1.0
     figure = figures.doubtful_labels(judged, crops_of(8))
     figure.draw_without_rendering()
-    for row in (figure.axes[:4], figure.axes[4:8]):
+    for row in (figure.axes[:3], figure.axes[3:6]):
         boxes = [ax._left_title.get_window_extent() for ax in row]
         for left, right in pairwise(boxes):
             assert left.x1 < right.x0
         assert boxes[-1].x1 < figure.bbox.x1
     # Nor do titles reach into the crops above them.
-    above = min(ax.get_window_extent().y0 for ax in figure.axes[:4])
-    assert max(ax._left_title.get_window_extent().y1 for ax in figure.axes[4:8]) < above
+    above = min(ax.get_window_extent().y0 for ax in figure.axes[:3])
+    assert max(ax._left_title.get_window_extent().y1 for ax in figure.axes[3:6]) < above
     assert titles_of(figure)[0].splitlines()[:2] == [
-        "00 HAEMATOLOGY, WARD 1",
-        "7 HAEMATOLOGY, WARD 1…",
+        "00 HAEMATOLOGY, ",
+        "WARD 17 HAEMATO…",
     ]
 
 
@@ -968,7 +1006,7 @@ def test_bland_altman_draws_every_photograph_once():
         f"lower limit −{spread - 1:.2f}",
         f"upper limit +{spread + 1:.2f}",
     }
-    assert titles_of(figure) == ["Red cells: mean absolute error 1.33 (n = 6 photographs)"]
+    assert titles_of(figure) == ["Red cells: mean absolute error 1.33 (n = 6\nphotographs)"]
     low, high = ax.get_ylim()
     assert low < 1 - spread and high > 1 + spread
 
@@ -1107,11 +1145,11 @@ def test_differential_beside_its_ranges():
             counted.table.loc[name, ["low", "high"]].tolist()
         )
     shares = written(ax.texts)
-    assert shares[0] == "15.5%, above the range:\nsomething to look at"
+    assert shares[0] == "15.5%\nabove the range:\nto look at"
     assert shares[3] == "71.8%"
-    assert titles_of(figure) == [
+    assert figure.get_suptitle().replace("\n", " ") == (
         "Differential count (n = 181 white cells, 9 without an answer); not for diagnosis"
-    ]
+    )
 
 
 def test_differential_of_few_cells_points_at_nothing():

@@ -34,7 +34,6 @@ from wbc_helpers.figures.scores import (
     accuracy_by_seconds,
     conformal_coverage,
     confusion,
-    confusion_counts_and_rates,
     learning_curves,
     mistakes,
     paper_beside_ours,

@@ -17,14 +17,17 @@ from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate.detection import DetectionScores, count_agreement
 from wbc_helpers.figures.style import (
     GREY,
-    UNDEFINED,
     WIDTH,
     axes_of,
+    in_lines,
     in_style,
     pixels_of,
     require,
+    say_what_is_seen,
     training_and_validation,
+    write_title,
 )
+from wbc_helpers.report.pages import INK
 
 _HALO = [withStroke(linewidth=3.4, foreground="white")]
 
@@ -54,15 +57,15 @@ def bland_altman(
     places = pd.DataFrame({"x": (true + counted) / 2, "y": counted - true}).value_counts()
     x, y = (places.index.get_level_values(name) for name in ("x", "y"))
     look = cells.KIND_BY_NAME[kind]
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.75))
     ax.axhline(0, color=GREY, linestyle=":", linewidth=1)
-    ax.scatter(x, y, s=18 + 14 * places, color=look.color, marker=look.marker, alpha=0.75)
+    ax.scatter(x, y, s=18 + 14 * places, color=_on_paper(look), marker=look.marker, alpha=0.75)
     names = {"bias": "bias", "lower": "lower limit", "upper": "upper limit"}
     heights = {name: agreement[name] for name in names if np.isfinite(agreement[name])}
     # Where the limits coincide with the bias, one line says it.
     for name in list(heights) if agreement["sd"] > 0 else ["bias"]:
         line = "-" if name == "bias" else "--"
-        ax.axhline(heights[name], color="black", linestyle=line, linewidth=1.3)
+        ax.axhline(heights[name], color=INK, linestyle=line, linewidth=1.3)
         ax.annotate(
             f"{names[name]} {heights[name]:+.2f}".replace("-", "−"),
             (1, heights[name]),
@@ -70,17 +73,23 @@ def bland_altman(
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             va="center",
-            fontsize=9,
         )
     reach = max(1.0, np.abs(y).max(), *map(abs, heights.values())) * 1.15
     ax.set_ylim(-reach, reach)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(7, integer=True))
     ax.set(
-        xlabel=f"Mean of both counts, {look.plural} a photograph; marker area: photographs",
+        xlabel=f"Mean of both counts, {look.plural} a photograph;\nmarker area: photographs",
         ylabel="Counted less true",
-        title=f"{look.plural.capitalize()}: mean absolute error {agreement['mae']:.2f} "
-        f"(n = {len(true):,} photographs)",
+        title=in_lines(
+            f"{look.plural.capitalize()}: mean absolute error {agreement['mae']:.2f} "
+            f"(n = {len(true):,} photographs)"
+        ),
+    )
+    say_what_is_seen(
+        figure,
+        f"Above the dotted line more {look.plural} were counted than people boxed, below it fewer: "
+        f"by {agreement['bias']:+.2f} a photograph on average.".replace("-", "−"),
     )
     ax.grid()
     return figure
@@ -101,6 +110,12 @@ def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.yaxis.set_major_formatter(ScalarFormatter())
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(ylabel="Loss per cell", title=f"Loss by epoch (n = {len(history):,})")
+    epochs = "1 epoch" if len(history) == 1 else f"{len(history):,} epochs"
+    say_what_is_seen(
+        figure,
+        f"What the detector's loss fell to in {epochs}: "
+        f"{history['loss'].iloc[-1]:.3g} on views of the photographs trained on.",
+    )
     ax.legend()
     return figure
 
@@ -108,7 +123,7 @@ def detector_loss(history: pd.DataFrame, ax: Axes | None = None) -> Figure:
 @in_style
 def detection_curves(scores: DetectionScores, ax: Axes | None = None) -> Figure:
     """Draw precision against recall of each kind that there is, at an overlap of 0.5."""
-    figure, ax = axes_of(ax, (WIDTH * 0.7, WIDTH * 0.55))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.8))
     for evidence, (name, row) in zip(scores.evidence, scores.per_kind.iterrows(), strict=True):
         if not row["n_truth"]:
             continue
@@ -118,13 +133,19 @@ def detection_curves(scores: DetectionScores, ax: Axes | None = None) -> Figure:
         precision = hits / np.arange(1, len(hits) + 1)
         label = f"{look.plural}: AP {row['ap_50']:.3f} (n = {row['n_truth']:,.0f})"
         ax.plot(
-            recall, precision, color=look.color, marker=look.marker, label=label,
+            recall, precision, color=_on_paper(look), marker=look.marker, label=label,
             markevery=max(len(hits) // 10, 1),
         )  # fmt: skip
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="Recall", ylabel="Precision")
-    ax.set_title(
+    title = (
         f"mAP@0.5 {scores.map_50:.3f}, mAP@0.5:0.95 {scores.map_50_95:.3f} "
         f"(n = {scores.n_photographs:,} photographs)"
+    )
+    ax.set_title(in_lines(title))
+    say_what_is_seen(
+        figure,
+        "From left to right boxes are taken that are less and less sure: more cells are found, and "
+        "more of the boxes hold none.",
     )
     if ax.lines:
         ax.legend(loc="lower left")
@@ -165,7 +186,7 @@ def boxed_cells(
         )
     (pixels,) = pixels_of([photograph])
     height, width = pixels.shape[:2]
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.82 * height / width))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * height / width + 0.7))
     # Pixels reach from edge to edge as boxes do, not from centre to centre.
     ax.imshow(pixels, extent=(0, width, height, 0))
     names = boxes["kind"].astype(str)
@@ -184,10 +205,19 @@ def boxed_cells(
             points.set(edgecolor="white", linewidth=1, zorder=3)
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.set_title(f"{title or 'Cells found'} (n = {len(boxes):,})")
+    ax.set_title(in_lines(f"{title or 'Cells found'} (n = {len(boxes):,})"))
+    say_what_is_seen(
+        figure,
+        f"{title or 'Cells found'}: {len(boxes):,} boxes, each in the colour of what it holds.",
+    )
     if len(boxes):
-        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, handletextpad=0.2)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, handletextpad=0.2)
     return figure
+
+
+def _on_paper(look: cells.Kind) -> str:
+    """Colour of a kind where no photograph is behind it: black would not be seen on dark pages."""
+    return INK if look.color == "#000000" else look.color
 
 
 def _looks() -> list[tuple[str, cells.Kind | cells.CellType, str]]:
@@ -211,31 +241,37 @@ def differential(counted: Differential, ax: Axes | None = None) -> Figure:
     to look at.
     """
     require(counted.table, ("percent", "low", "high", "reference_low", "reference_high"), "count")
-    figure, ax = axes_of(ax, (WIDTH, 3.2))
+    figure, ax = axes_of(ax, (WIDTH, 3.8))
     labels = []
     for row, (name, values) in enumerate(counted.table.iterrows()):
         cell_type = cells.BY_NAME[str(name)]
         low, high = values["reference_low"], values["reference_high"]
         label = "adult reference range" if row == 0 else None
-        ax.barh(row, high - low, 0.62, left=low, color=UNDEFINED, label=label)
+        ax.barh(row, high - low, 0.62, left=low, color=GREY, alpha=0.35, label=label)
         ax.hlines(row, values["low"], values["high"], cell_type.color, linewidth=2.5)
         ax.plot(values["percent"], row, cell_type.marker, color=cell_type.color, markersize=8)
         share = "–" if np.isnan(values["percent"]) else f"{values['percent']:.1f}%"
         if values["verdict"] in ("below", "above"):
-            share += f", {values['verdict']} the range:\nsomething to look at"
+            share += f"\n{values['verdict']} the range:\nto look at"
         place = (1.01, row)
-        ax.annotate(share, place, xycoords=("axes fraction", "data"), va="center", fontsize=9)
+        ax.annotate(share, place, xycoords=("axes fraction", "data"), va="center")
         labels.append(f"{name} (n = {values['count']:,})")
     ax.set_yticks(range(len(labels)), labels)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(labels) - 0.5, -0.5)
     ax.set(
         xlim=(0, 100),
-        xlabel=f"% of the white cells named; lines: {counted.confidence:.0%} interval",
+        xlabel=f"% of the white cells named;\nlines: {counted.confidence:.0%} interval",
     )
     more = f", {counted.n_abstained:,} without an answer" if counted.n_abstained else ""
-    ax.set_title(
-        f"Differential count (n = {counted.n_cells:,} white cells{more}); not for diagnosis"
+    title = f"Differential count (n = {counted.n_cells:,} white cells{more}); not for diagnosis"
+    write_title(figure, title)
+    shares = ", ".join(
+        f"{name}s {percent:.1f} %" for name, percent in counted.table["percent"].dropna().items()
+    )
+    say_what_is_seen(
+        figure,
+        f"Shares of the white cells beside the adult ranges (grey bars): {shares or 'none'}.",
     )
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4)
     ax.grid(axis="x")

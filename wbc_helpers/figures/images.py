@@ -24,10 +24,12 @@ from wbc_helpers.figures.style import (
     pixels_of,
     require,
     say,
+    say_what_is_seen,
     write_title,
 )
 from wbc_helpers.pixels.images import PixelStatistics, read_image
 from wbc_helpers.pixels.white_cells import WhiteCell
+from wbc_helpers.report.pages import INK, PAPER
 
 
 @in_style
@@ -37,12 +39,19 @@ def class_balance(catalog: pd.DataFrame) -> Figure:
     counts = pd.crosstab(catalog["split"].astype(str), catalog["cell_type"].astype(str))
     counts = counts.reindex(columns=cells.NAMES, fill_value=0)
     splits = list(pd.unique(catalog["split"].astype(str)))
-    figure, panels = plt.subplots(1, len(splits), figsize=(WIDTH, 2.6), sharey=True, squeeze=False)
-    for ax, split in zip(panels[0], splits, strict=True):
+    size = (WIDTH, 0.5 + 1.45 * len(splits))
+    figure, panels = plt.subplots(len(splits), 1, figsize=size, sharex=True, squeeze=False)
+    for ax, split in zip(panels[:, 0], splits, strict=True):
         bars_by_type(ax, counts.loc[split], [f"{count:,}" for count in counts.loc[split]])
-        ax.set_xlim(0, counts.loc[split].max() * 1.3)
-        ax.set(title=f"{split} (n = {counts.loc[split].sum():,})", xlabel="Images", xticks=[])
+        ax.set(title=f"{split} (n = {counts.loc[split].sum():,})", xticks=[])
+    # One scale for all, so that lengths may be compared between panels.
+    panels[0, 0].set_xlim(0, counts.to_numpy().max() * 1.2)
     write_title(figure, f"Images by split and cell type (n = {len(catalog):,})")
+    in_words = [
+        f"in {split} {counts.loc[split].min():,} to {counts.loc[split].max():,} images of each type"
+        for split in splits
+    ]
+    say_what_is_seen(figure, f"How long the bars are, on one scale: {'; '.join(in_words)}.")
     return figure
 
 
@@ -78,11 +87,13 @@ def montage(
             f"{len(titles or [])} titles. Expected at least one image and one column, and a "
             "title for each image or none."
         )
+    # A few images are no smaller than many.
+    n_columns = min(n_columns, max(len(pictures), 2))
     n_rows = -(-len(pictures) // n_columns)
     width = WIDTH / n_columns
     height, pixels_wide = pictures[0].shape[:2]
     n_lines = max((line.count("\n") + 1 for line in titles or []), default=0)
-    row_height = width * height / pixels_wide + 0.18 * n_lines
+    row_height = width * height / pixels_wide + 0.2 * n_lines
     size = (WIDTH, n_rows * row_height + 0.4)
     figure, panels = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
     for ax in panels.flat:
@@ -90,13 +101,15 @@ def montage(
     for index, (ax, picture) in enumerate(zip(panels.flat, pictures, strict=False)):
         ax.imshow(picture)
         if titles is not None:
-            ax.set_title(titles[index], fontsize=9)
+            ax.set_title(titles[index], fontsize=10)
     write_title(figure, f"{title or 'Images'} (n = {len(pictures):,})")
+    above = ", each under what it is called" if titles is not None else ""
+    say_what_is_seen(figure, f"{title or 'Images'}: {len(pictures):,} of them{above}.")
     return figure
 
 
 @in_style
-def montage_by_type(catalog: pd.DataFrame, n_each: int = 6, seed: int = 0) -> Figure:
+def montage_by_type(catalog: pd.DataFrame, n_each: int = 4, seed: int = 0) -> Figure:
     """Draw images (rows with `path` and `cell_type`) of each type at random, a row for each.
 
     `n_each` of each, fewer where there are not so many; the same seed draws the same images.
@@ -118,6 +131,9 @@ def montage_by_type(catalog: pd.DataFrame, n_each: int = 6, seed: int = 0) -> Fi
         for ax, path in zip(panels, shown, strict=False):
             ax.imshow(read_image(path))
     write_title(figure, f"Drawn at random from n = {len(catalog):,} images")
+    say_what_is_seen(
+        figure, f"A row of {n_each} images for each type, under what its nucleus looks like."
+    )
     return figure
 
 
@@ -131,12 +147,14 @@ def mean_and_std(statistics: PixelStatistics, title: str | None = None) -> Figur
     """
     largest = max(float(statistics.std.max()), 1e-6)
     height, width = statistics.mean.shape[:2]
-    size = (WIDTH, WIDTH / 3.4 * height / width + 0.6)
-    figure, panels = plt.subplots(1, 3, figsize=size, layout="compressed")
+    size = (WIDTH, WIDTH * height / width + 0.9)
+    figure, grid = plt.subplots(2, 2, figsize=size)
+    *panels, empty = grid.flat
+    empty.remove()
     panels[0].imshow(statistics.mean / 255)
     panels[1].imshow(statistics.std / largest)
     spread = panels[2].imshow(statistics.std.mean(axis=-1))
-    figure.colorbar(spread, ax=panels, shrink=0.9, aspect=15, pad=0.01)
+    figure.colorbar(spread, ax=panels[2], location="right", aspect=15, shrink=0.8)
     panels[0].set_title("Mean")
     panels[1].set_title(f"Std, brightened × {255 / largest:.1f}")
     panels[2].set_title("Std, mean of R, G, B")
@@ -144,6 +162,12 @@ def mean_and_std(statistics: PixelStatistics, title: str | None = None) -> Figur
         ax.axis("off")
     title = title or "Mean and standard deviation of each pixel"
     write_title(figure, f"{title} (n = {statistics.n_images:,}; units 0–255)")
+    say_what_is_seen(
+        figure,
+        f"Pixels differ most from image to image where the second and third picture are bright: "
+        f"by {float(statistics.std.max()):.0f} of 255 at most, by "
+        f"{float(np.median(statistics.std)):.0f} at the median pixel.",
+    )
     return figure
 
 
@@ -166,6 +190,11 @@ def mean_and_std_by_type(statistics: Mapping[str, PixelStatistics]) -> Figure:
     panels[1, 0].set_ylabel(f"Std × {255 / largest:.1f}")
     n_images = sum(of_type.n_images for of_type in statistics.values())
     write_title(figure, f"Mean and standard deviation by cell type (n = {n_images:,})")
+    say_what_is_seen(
+        figure,
+        f"For each of {n_types} types, above what its images have in common, below where they "
+        "differ.",
+    )
     return figure
 
 
@@ -179,8 +208,9 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
     channels = ("red", "green", "blue")
     require(summary, ("cell_type", "split", "brightness", *channels), "summary")
     splits = list(pd.unique(summary["split"].astype(str)))
-    height = 1.4 + len(cells.NAMES) * (0.25 + 0.22 * len(splits))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, height), width_ratios=(1.5, 1))
+    height = 0.9 + len(cells.NAMES) * (0.25 + 0.22 * len(splits))
+    size = (WIDTH, height + 3.2)
+    figure, (left, right) = plt.subplots(2, 1, figsize=size, height_ratios=(height, 2.4))
     positions, labels = [], []
     for row, cell_type in enumerate(cells.CELL_TYPES):
         of_type = summary[summary["cell_type"] == cell_type.name]
@@ -198,7 +228,8 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
                 showfliers=False,
                 patch_artist=True,
                 boxprops={"facecolor": cell_type.color, "alpha": 0.75},
-                medianprops={"color": "black", "linewidth": 2},
+                medianprops={"color": INK, "linewidth": 2},
+                **{name: {"color": INK} for name in ("whiskerprops", "capprops")},
             )
         quartiles = of_type[list(channels)].quantile([0.25, 0.5, 0.75]).to_numpy()
         right.errorbar(
@@ -210,7 +241,7 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
             marker=cell_type.marker,
             label=cell_type.name,
         )
-    left.set_yticks(positions, labels, fontsize=9)
+    left.set_yticks(positions, labels)
     left.set(title="Brightness", xlabel="Mean of an image, 0–255")
     left.invert_yaxis()
     left.grid(axis="x")
@@ -218,8 +249,15 @@ def brightness_and_colour(summary: pd.DataFrame) -> Figure:
     right.set(title="Colour", ylabel="Mean of an image, 0–255")
     right.grid(axis="y")
     legend = right.get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=len(cells.NAMES))
+    figure.legend(*legend, loc="outside lower center", ncols=2)
     write_title(figure, f"Brightness and colour by cell type (n = {len(summary):,})")
+    medians = summary.groupby(summary["cell_type"].astype(str))["brightness"].median()
+    say_what_is_seen(
+        figure,
+        f"Above, how bright the images of each type are: brightest {medians.idxmax()}s, with a "
+        f"median of {medians.max():.0f}, darkest {medians.idxmin()}s, {medians.min():.0f}. Below, "
+        "how red, green and blue they are.",
+    )
     return figure
 
 
@@ -229,11 +267,17 @@ def black_corners(fraction: np.ndarray, n_images: int, ax: Axes | None = None) -
 
     `fraction`, (height, width) float: part of `n_images` images in which it is, 0–1.
     """
-    figure, ax = axes_of(ax, (WIDTH * 0.7, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.7))
     shown = ax.imshow(100 * np.asarray(fraction), vmin=0)
     ax.axis("off")
     figure.colorbar(shown, ax=ax, label="% of the images", shrink=0.8)
     ax.set_title(f"How often a pixel is black fill (n = {n_images:,})")
+    share = 100 * np.asarray(fraction)
+    say_what_is_seen(
+        figure,
+        f"Black in {share.max():.0f} % of the images at the pixel where it is most often, in "
+        f"{share.min():.0f} % where it is least.",
+    )
     return figure
 
 
@@ -248,7 +292,7 @@ def where_it_looks(
     cams: np.ndarray,
     answers: pd.DataFrame,
     masks: np.ndarray | None = None,
-    n_columns: int = 4,
+    n_columns: int = 3,
 ) -> Figure:
     """Images with their Grad-CAM maps laid over them, right answers above, wrong ones below.
 
@@ -278,7 +322,7 @@ def where_it_looks(
     groups = [(name, rows) for name, rows in groups if len(rows)]
     n_rows = [-(-len(rows) // n_columns) for _, rows in groups]
     height, width = pictures[0].shape[:2]
-    row_height = 0.87 * WIDTH / n_columns * height / width + 0.45
+    row_height = 0.85 * WIDTH / n_columns * height / width + 0.45
     figure = plt.figure(figsize=(WIDTH, sum(n_rows) * row_height + 0.3 * len(groups) + 0.4))
     parts = figure.subfigures(len(groups), 1, height_ratios=n_rows, squeeze=False)[:, 0]
     for part, (name, rows), n in zip(parts, groups, n_rows, strict=True):
@@ -291,9 +335,15 @@ def where_it_looks(
             answer = answers.iloc[row]
             title = f"{answer['predicted']} {answer['probability']:.0%}"
             truth = "" if is_right[row] else f"\nis {answer['cell_type']}"
-            ax.set_title(title + truth, fontsize=9)
+            ax.set_title(title + truth, fontsize=10)
         part.colorbar(heat, ax=list(axes), label="Grad-CAM", ticks=(0, 0.5, 1), aspect=12 * n)
     write_title(figure, f"Where it looks; each map is 1 at its maximum (n = {len(pictures):,})")
+    outlined = "" if masks is None else "; the line is the cell's outline"
+    say_what_is_seen(
+        figure,
+        f"Yellow speaks most for the answer, blue little{outlined}: {is_right.sum():,} right and "
+        f"{(~is_right).sum():,} wrong answers.",
+    )
     return figure
 
 
@@ -322,7 +372,7 @@ def occlusion(summary: pd.DataFrame, ax: Axes | None = None) -> Figure:
     guessing. For the table see `judging.summarise_occluded`.
     """
     require(summary, ("n_images", "accuracy", "probability"), "summary")
-    figure, ax = axes_of(ax, (WIDTH, 2.8))
+    figure, ax = axes_of(ax, (WIDTH, 3.2))
     measures = {
         "accuracy": ("accuracy", "#0072B2", None),
         "probability": ("probability of the original answer", "#E69F00", "//"),
@@ -331,7 +381,7 @@ def occlusion(summary: pd.DataFrame, ax: Axes | None = None) -> Figure:
     for shift, (column, (label, color, hatch)) in zip((-0.2, 0.2), measures.items(), strict=True):
         bars = ax.barh(
             places + shift, summary[column], 0.38, label=label, color=color, hatch=hatch,
-            edgecolor="white",
+            edgecolor=PAPER,
         )  # fmt: skip
         ax.bar_label(bars, [f"{value:.1%}" for value in summary[column]], padding=3)
     guessing = 1 / len(cells.NAMES)
@@ -344,14 +394,20 @@ def occlusion(summary: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
     ax.set_title(f"What blanking does to the answers (n = {summary['n_images'].max():,})")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower left")
+    say_what_is_seen(
+        figure,
+        "Bars that stay long keep their answers: "
+        + "; ".join(f"{name}, {row['accuracy']:.1%} right" for name, row in summary.iterrows())
+        + ".",
+    )
     return figure
 
 
 MOST_DOUBTFUL = 24
 """As many crops as `doubtful_labels` shows."""
 
-_LETTERS = 22  # that fit above a crop, four in a row, even if they are capitals
+_LETTERS = 16  # that fit above a crop, three in a row, even if they are capitals
 
 
 @in_style
@@ -403,10 +459,15 @@ def doubtful_labels(judged: pd.DataFrame, crops: Sequence[np.ndarray]) -> Figure
     if doubtful.empty:
         return say(f"No doubtful label ({of_all})")
     titles = [_title(label) for _, label in shown.iterrows()]
-    figure = montage(crops, titles, n_columns=4)
+    figure = montage(crops, titles, n_columns=3)
     more = len(doubtful) - len(shown)
     rest = f": the {len(shown)} most doubtful, and {more:,} more in the table" if more else ""
     write_title(figure, f"Doubtful labels ({of_all}){rest}")
+    say_what_is_seen(
+        figure,
+        "White cells under their published label and, with a question mark, what the network "
+        "suggests; in brackets how probable it holds either.",
+    )
     return figure
 
 
@@ -430,7 +491,7 @@ def _title(label: pd.Series) -> str:
 def located_cells(
     images: Sequence[str | Path | np.ndarray],
     located: Sequence[Sequence[WhiteCell]],
-    n_columns: int = 4,
+    n_columns: int = 3,
 ) -> Figure:
     """Images with a box around each white cell that `white_cells.locate` found.
 
@@ -457,4 +518,10 @@ def located_cells(
             ax.add_patch(frame)
     n_cells = sum(map(len, located))
     write_title(figure, f"White cells found: {n_cells} (n = {len(images):,} images)")
+    n_none = sum(not white for white in located)
+    say_what_is_seen(
+        figure,
+        f"A box around each of {n_cells} white cells, dashed where the frame cuts it"
+        + (f"; in {n_none} of {len(images):,} images none was found." if n_none else "."),
+    )
     return figure

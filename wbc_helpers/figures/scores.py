@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from wbc_helpers import cells
@@ -26,54 +27,66 @@ from wbc_helpers.figures.style import (
     WIDTH,
     axes_of,
     bars_by_type,
+    in_lines,
     in_style,
-    readable_on,
     require,
     say,
+    say_what_is_seen,
     training_and_validation,
     write_title,
 )
+from wbc_helpers.report.pages import INK, PAPER
 
 _SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
 
+_PURPLE = "#5f3b97"
+_DARK = 0.7  # share from which white is easier to read on that purple than the page's ink
+
+
 @in_style
-def confusion(evaluation: Evaluation, rates: bool = False, ax: Axes | None = None) -> Figure:
-    """Confusion matrix, in counts or (`rates`) in per cent of each true type."""
-    figure, ax = axes_of(ax, (WIDTH * 0.65, WIDTH * 0.6))
-    matrix = (evaluation.confusion_rates if rates else evaluation.confusion).to_numpy(float)
-    color_map = plt.get_cmap("viridis").with_extremes(bad=UNDEFINED)
-    highest = 1 if rates else max(matrix.max(), 1)
-    ax.imshow(matrix, color_map, vmin=0, vmax=highest)
-    for (row, column), entry in np.ndenumerate(matrix):
-        text = "–" if np.isnan(entry) else f"{entry:.0%}" if rates else f"{entry:,.0f}"
-        background = tuple(color_map(np.ma.masked_invalid(entry) / highest))
-        ax.text(column, row, text, ha="center", va="center", color=readable_on(background))
-    ax.set_xticks(range(len(cells.NAMES)), cells.NAMES, rotation=30, ha="right")
-    ax.set_yticks(range(len(cells.NAMES)), cells.NAMES)
+def confusion(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
+    """Confusion matrix: images by true type (row) and answer (column), and per cent of the row.
+
+    From the colour of the page to purple, by that share.
+    """
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.8))
+    counts, rates = (
+        matrix.to_numpy(float) for matrix in (evaluation.confusion, evaluation.confusion_rates)
+    )
+    for (row, column), rate in np.ndenumerate(rates):
+        defined = not np.isnan(rate)
+        square = Rectangle((column - 0.5, row - 0.5), 1, 1, edgecolor=PAPER, linewidth=2)
+        square.set_facecolor((_PURPLE, rate) if defined else UNDEFINED)
+        ax.add_patch(square)
+        share = f"{rate:.0%}" if defined else "–"
+        color = "white" if defined and rate >= _DARK else INK
+        text = f"{counts[row, column]:,.0f}\n{share}"
+        ax.text(column, row, text, ha="center", va="center", color=color)
+    n_types = len(cells.NAMES)
+    ax.set(xlim=(-0.5, n_types - 0.5), ylim=(n_types - 0.5, -0.5))
+    ax.set_xticks(range(n_types), cells.NAMES)
+    ax.set_yticks(range(n_types), cells.NAMES)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
-    kind = "Part of each true type" if rates else "Images"
-    ax.set(xlabel="Predicted", ylabel="True", title=f"{kind} (n = {evaluation.n_images:,})")
-    return figure
-
-
-@in_style
-def confusion_counts_and_rates(evaluation: Evaluation) -> Figure:
-    """Confusion matrix in counts, and in per cent of each true type."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 4.3), sharey=True, layout="compressed"
+    title = f"Images, and per cent of the true type (n = {evaluation.n_images:,})"
+    ax.set(xlabel="Predicted", ylabel="True", title=title)
+    wrong = np.where(np.eye(n_types, dtype=bool), 0, counts)
+    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
+    mistaken = (
+        f"Most often mistaken: {wrong[true, predicted]:,.0f} of {counts[true].sum():,.0f} "
+        f"{cells.NAMES[true]}s were called {cells.NAMES[predicted]}s."
+        if wrong.any()
+        else "None was mistaken."
     )
-    confusion(evaluation, ax=left)
-    confusion(evaluation, rates=True, ax=right)
-    right.set_ylabel("")
+    say_what_is_seen(figure, f"Right answers on the diagonal, mistakes beside it. {mistaken}")
     return figure
 
 
 @in_style
 def roc_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
     """Receiver operating characteristic of each cell type against the rest."""
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH))
     for name in cells.NAMES:
         curve = evaluation.roc(name)
         score = "undefined" if curve.auc is None else f"AUC {curve.auc:.3f}"
@@ -81,13 +94,15 @@ def roc_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="guessing")
     ax.set(xlabel="False positive rate", ylabel="True positive rate (recall)")
     _finish(ax, f"ROC, each type against the rest (n = {evaluation.n_images:,})", in_percent=False)
+    areas = {name: evaluation.roc(name).auc for name in cells.NAMES}
+    _say_worst(figure, areas, "The nearer a curve comes to the upper left corner, the better")
     return figure
 
 
 @in_style
 def precision_recall_curves(evaluation: Evaluation, ax: Axes | None = None) -> Figure:
     """Precision against recall of each type against the rest; dotted, that of guessing."""
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH))
     for cell_type in cells.CELL_TYPES:
         curve = evaluation.precision_recall(cell_type.name)
         if curve.average_precision is None:
@@ -100,7 +115,17 @@ def precision_recall_curves(evaluation: Evaluation, ax: Axes | None = None) -> F
     ax.plot([], [], color=GREY, linestyle=":", linewidth=1, label="guessing")
     ax.set(xlabel="Recall", ylabel="Precision")
     _finish(ax, f"Precision and recall (n = {evaluation.n_images:,})", in_percent=False)
+    averages = {name: evaluation.precision_recall(name).average_precision for name in cells.NAMES}
+    _say_worst(figure, averages, "The longer a curve stays at the top, the better")
     return figure
+
+
+def _say_worst(figure: Figure, scores: Mapping[str, float | None], reading: str) -> None:
+    """Caption curves by how to read them, and which is the worst."""
+    defined = {name: score for name, score in scores.items() if score is not None}
+    worst = min(defined, key=defined.__getitem__, default=None)
+    told = "" if worst is None else f"; lowest is that of {worst}s, {defined[worst]:.3f}"
+    say_what_is_seen(figure, f"{reading}{told}.")
 
 
 def _curve(
@@ -121,15 +146,12 @@ def _curve(
 
 def _finish(ax: Axes, title: str, in_percent: bool = True) -> None:
     """Frame curves between 0 and 1, with the legend where it hides none."""
-    ax.set(title=title, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.set(title=in_lines(title), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if in_percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1))
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-    # Outside the axes, for a curve can run anywhere inside; below them where they have
-    # neighbours, with room for the axis label.
-    alone = len(ax.figure.axes) == 1
-    anchor, padding = ((1, 1), 1) if alone else ((0, 0), 4)
-    ax.legend(loc="upper left", bbox_to_anchor=anchor, borderaxespad=padding)
+    # Below the axes, for a curve can run anywhere inside, with room for the axis label.
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4)
     ax.grid()
 
 
@@ -137,31 +159,44 @@ def _finish(ax: Axes, title: str, in_percent: bool = True) -> None:
 def per_class_scores(evaluation: Evaluation) -> Figure:
     """Precision, recall and F1 of each cell type."""
     scores = evaluation.per_class
-    figure, panels = plt.subplots(1, len(_SCORES), figsize=(WIDTH, 2.6), sharey=True)
+    figure, panels = plt.subplots(len(_SCORES), 1, figsize=(WIDTH, 5), sharex=True)
     for ax, (score, name) in zip(panels, _SCORES.items(), strict=True):
         labels = ["undefined" if np.isnan(value) else f"{value:.2f}" for value in scores[score]]
         bars_by_type(ax, scores[score], labels)
-        ax.set(title=name, xlim=(0, 1.3), xticks=(0, 0.5, 1))
-    panels[0].set_yticks(
-        range(len(scores)), [f"{name} (n = {n:,})" for name, n in scores["n_images"].items()]
-    )
+        ax.set(title=name, xlim=(0, 1.15), xticks=(0, 0.5, 1))
+        named = [f"{name} (n = {n:,})" for name, n in scores["n_images"].items()]
+        ax.set_yticks(range(len(scores)), named)
     write_title(figure, f"Scores by cell type (n = {evaluation.n_images:,})")
+    lowest = scores["recall"].dropna()
+    told = f": of {lowest.idxmin()}s, {lowest.min():.0%}" if len(lowest) else ""
+    say_what_is_seen(
+        figure,
+        "How many answers of a type are right (precision), and how many of its cells are found "
+        f"(recall{told} at worst).",
+    )
     return figure
 
 
 @in_style
-def mistakes(wrong: pd.DataFrame, n_columns: int = 4) -> Figure:
+def mistakes(wrong: pd.DataFrame, n_columns: int = 3) -> Figure:
     """Montage of `classification.most_confident_mistakes`; without any, a figure that says so."""
     columns = ("path", "cell_type", "predicted", "probability", "true_probability")
     if wrong.empty:
         return say("No mistakes (n = 0)")
     require(wrong, columns, "mistakes")
     titles = [
-        f"called {row.predicted} ({row.probability:.0%})\n"
-        f"is {row.cell_type} ({row.true_probability:.0%})"
+        f"called {row.predicted} {row.probability:.0%}\n"
+        f"is {row.cell_type} {row.true_probability:.0%}"
         for row in wrong.itertuples()
     ]
-    return montage(wrong["path"], titles, n_columns, title="Most confident mistakes")
+    figure = montage(wrong["path"], titles, n_columns, title="Most confident mistakes")
+    surest = wrong.iloc[0]
+    say_what_is_seen(
+        figure,
+        f"Wrong answers, the surest first: a {surest['cell_type']} called {surest['predicted']} "
+        f"with {surest['probability']:.0%}. Behind each type its probability.",
+    )
+    return figure
 
 
 @in_style
@@ -178,15 +213,15 @@ def paper_beside_ours(
     """
     if isinstance(evaluations, Evaluation):
         evaluations = {"ours": evaluations}
-    figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.45 * len(evaluations)))
-    ax.barh(0, 1 - paper_claim, left=paper_claim, height=0.5, color="#BBBBBB")
+    figure, ax = axes_of(ax, (WIDTH, 1.9 + 0.5 * len(evaluations)))
+    ax.barh(0, 1 - paper_claim, left=paper_claim, height=0.5, color=GREY, alpha=0.5)
     ax.text(paper_claim - 0.015, 0, f"over {paper_claim:.0%}", ha="right", va="center")
     for row, (name, ours) in enumerate(evaluations.items(), start=1):
         low, high = ours.accuracy_interval
         if intervals is not None:
             low, high = intervals[name].loc[["accuracy"], ["low", "high"]].to_numpy()[0]
-        ax.plot([low, high], [row, row], color="black", solid_capstyle="butt")
-        ax.plot(ours.accuracy, row, "o", color="black", markersize=8)
+        ax.plot([low, high], [row, row], color=INK, solid_capstyle="butt")
+        ax.plot(ours.accuracy, row, "o", color=INK, markersize=8)
         ax.annotate(
             f"{ours.accuracy:.1%}",
             (ours.accuracy, row),
@@ -202,10 +237,12 @@ def paper_beside_ours(
     ax.set_ylim(len(labels) + 0.5, -0.5)
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    naive = "naive 95% interval, images taken as independent"
-    lines = naive if intervals is None else "95% interval, photographs drawn anew"
+    naive = "naive 95% interval,\nimages taken as independent"
+    lines = naive if intervals is None else "95% interval,\nphotographs drawn anew"
     ax.set_xlabel(f"Accuracy; lines: {lines}")
     ax.set_title("The paper's test accuracy beside ours")
+    ours_in_words = ", ".join(f"{name} {one.accuracy:.1%}" for name, one in evaluations.items())
+    say_what_is_seen(figure, f"The paper says over {paper_claim:.0%}; here {ours_in_words}.")
     ax.grid(axis="x")
     return figure
 
@@ -226,8 +263,8 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
     """
     require(results, ("recipe", "epochs", "split", "seed", "n", "validation", "accuracy"), "table")
     groups = list(results.groupby(["recipe", "epochs", "split"]))
-    figure, ax = axes_of(None, (WIDTH, 1.5 + 0.75 * len(groups)))
-    ax.axvspan(paper_claim, 1, color="#DDDDDD")
+    figure, ax = axes_of(None, (WIDTH, 1.7 + 0.85 * len(groups)))
+    ax.axvspan(paper_claim, 1, color=GREY, alpha=0.3)
     ax.text(0.995, -0.62, f"the paper: over {paper_claim:.0%}", ha="right", va="center")
     shades = {"validation": ("#0072B2", "s", -0.14), "accuracy": ("#D55E00", "o", 0.14)}
     names = {"validation": "validation images", "accuracy": f"TEST (n = {results['n'].max():,})"}
@@ -258,7 +295,16 @@ def validation_beside_test(results: pd.DataFrame, paper_claim: float = 0.90) -> 
     )
     ax.set(xlim=(0.2, 1), ylim=(len(groups) - 0.4, -0.9), xlabel="Accuracy; a dot for each seed")
     ax.xaxis.set_major_formatter(PercentFormatter(1))
-    ax.set_title("What validation promises, and what TEST shows")
+    write_title(figure, "What validation promises, and what TEST shows")
+    gaps = results.groupby("split")[["validation", "accuracy"]].mean()
+    say_what_is_seen(
+        figure,
+        "; ".join(
+            f"validation, {split}: promised {row['validation']:.0%}, on TEST {row['accuracy']:.0%}"
+            for split, row in gaps.iterrows()
+        )
+        + ".",
+    )
     figure.legend(loc="outside lower center", ncols=2)
     ax.grid(axis="x")
     return figure
@@ -288,7 +334,7 @@ def reliability_diagram(
     temperature scaling, under their names; of more or none, InvalidParameter.
     """
     by_name = _by_name(evaluations, Evaluation)
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH))
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
     for (name, evaluation), style in zip(by_name.items(), _SERIES, strict=False):
         color, marker, line = style
@@ -307,6 +353,15 @@ def reliability_diagram(
         ax.plot([], [], color=color, marker=marker, linestyle=line, label=label)
     ax.set(xlabel="Confidence: probability of the answer", ylabel="Accuracy")
     _finish(ax, "How sure, and how often right; marker area: images")
+    errors = ", ".join(
+        f"{name}: {confidence.expected_calibration_error(evaluation, n_bins):.3f}"
+        for name, evaluation in by_name.items()
+    )
+    say_what_is_seen(
+        figure,
+        "Below the diagonal a network is surer than it is right, above it less sure. Mean "
+        f"distance, {errors}.",
+    )
     return figure
 
 
@@ -322,7 +377,7 @@ def risk_coverage(
     InvalidParameter. A `chosen` threshold is marked on each, beside the wanted error rate.
     """
     by_name = _by_name(curves, RiskCoverage)
-    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.5))
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * 0.95))
     for (name, curve), (color, marker, line) in zip(by_name.items(), _SERIES, strict=False):
         label = f"{name}\narea {curve.area:.3f} (n = {curve.n_images:,})"
         ax.plot(curve.coverage, curve.risk, color=color, linestyle=line, label=label)
@@ -343,6 +398,11 @@ def risk_coverage(
     _finish(ax, "What is gained by answering only when sure")
     highest = max(float(curve.risk.max()) for curve in by_name.values())
     ax.set_ylim(-0.02, min(1.02, max(highest * 1.15, 0.1)))
+    in_words = ", ".join(f"{name} {float(curve.risk[-1]):.0%}" for name, curve in by_name.items())
+    say_what_is_seen(
+        figure,
+        f"Wrong answers if all are answered: {in_words}; the further left, the fewer are answered.",
+    )
     return figure
 
 
@@ -360,7 +420,7 @@ def score_intervals(
     score without an interval is a dot alone.
     """
     require(table, ("value", "naive_low", "naive_high", "low", "high"), "table of intervals")
-    figure, ax = axes_of(ax, (WIDTH, 1.3 + 0.42 * len(table)))
+    figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.42 * len(table)))
     kinds = {
         f"taking images as independent (n = {n_images:,})": ("naive_", _NAIVE, -0.16),
         f"by photograph (n = {n_photographs:,})": ("", _HONEST, 0.16),
@@ -378,7 +438,14 @@ def score_intervals(
     ax.set_title("How far a score could be off")
     ax.grid(axis="x")
     # Below the axis label, where it covers no interval.
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4, ncols=2)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4)
+    first = table.iloc[0]
+    say_what_is_seen(
+        figure,
+        f"{_SCORE_NAMES.get(str(table.index[0]), str(table.index[0])).capitalize()}, for one, is "
+        f"{first['value']:.1%}: by photograph it could be {first['low']:.1%} to "
+        f"{first['high']:.1%}, the wider bar.",
+    )
     return figure
 
 
@@ -390,12 +457,12 @@ def conformal_coverage(measured: pd.DataFrame) -> Figure:
     """
     columns = ("wanted", "cell_type", "n_images", "coverage", "mean_size")
     require(measured, columns, "table of conformal sets")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.2))
+    figure, (left, right) = plt.subplots(2, 1, figsize=(WIDTH, 7.2))
     for name in [*cells.NAMES, "all"]:
         rows = measured[measured["cell_type"] == name].dropna().sort_values("wanted")
         if rows.empty:
             continue
-        color, marker = "black", "*"
+        color, marker = INK, "*"
         if name != "all":
             color, marker = cells.BY_NAME[name].color, cells.BY_NAME[name].marker
         style = {"color": color, "marker": marker, "linewidth": 2.4 if name == "all" else 1.2}
@@ -406,13 +473,22 @@ def conformal_coverage(measured: pd.DataFrame) -> Figure:
     left.plot(wanted, wanted, color=GREY, linestyle=":", linewidth=1.4, label="as promised")
     left.set(title="Sets that hold the true type", ylabel="Measured coverage")
     left.set_ylim(min(measured["coverage"].min(), wanted[0]) - 0.05, 1.02)
-    left.yaxis.set_major_formatter(PercentFormatter(1))
+    left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     right.set(title="Size of the sets", ylabel="Mean number of types", ylim=(-0.1, 4.1))
     for ax in (left, right):
         ax.set_xlabel("Promised coverage")
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         ax.grid()
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
+    of_all = measured[measured["cell_type"] == "all"].sort_values("wanted")
+    if len(of_all):
+        promise = of_all.iloc[-1]
+        say_what_is_seen(
+            figure,
+            f"Below the dotted line a promise is broken. Of sets that promise "
+            f"{promise['wanted']:.0%}, {promise['coverage']:.0%} hold the true type, with "
+            f"{promise['mean_size']:.1f} types each.",
+        )
     return figure
 
 
@@ -455,11 +531,14 @@ def accuracy_by_seconds(
     styles = cycle(zip(("#0072B2", "#D55E00", "#595959", "#009E73"), "o^sD", strict=True))
     for (name, curve), (color, marker) in zip(curves.items(), styles, strict=False):
         ax.plot(curve.index, curve, color=color, marker=marker, markersize=4, label=name)
-    ax.set_title(f"How fast recipes learn (n = {n_images:,} images of other photographs)")
+    title = f"How fast recipes learn (n = {n_images:,} images of other photographs)"
+    ax.set_title(in_lines(title))
     ax.set_xlabel("seconds of training")
     ax.set_ylabel("accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlim(left=0)
+    ends = ", ".join(f"{name} {curve.iloc[-1]:.0%}" for name, curve in curves.items())
+    say_what_is_seen(figure, f"Accuracy on photographs not trained on, at the end: {ends}.")
     ax.grid()
     ax.legend(loc="lower right")
     return figure
@@ -477,7 +556,7 @@ def learning_curves(history: pd.DataFrame, validation_name: str = "validation") 
         What the validation part is, for the legend.
     """
     require(history, ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"), "history")
-    figure, panels = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
+    figure, panels = plt.subplots(2, 1, figsize=(WIDTH, 5.6))
     for ax, measure in zip(panels, ("loss", "accuracy"), strict=True):
         training_and_validation(ax, history, measure, ("training", validation_name), 30)
         ax.set_title(measure.capitalize())
@@ -487,8 +566,13 @@ def learning_curves(history: pd.DataFrame, validation_name: str = "validation") 
     panels[1].set_ylim(0, 1.02)
     panels[1].yaxis.set_major_formatter(PercentFormatter(1))
     panels[1].axhline(1 / len(cells.NAMES), color=GREY, linestyle=":", label="guessing")
-    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     epochs = "1 epoch" if len(history) == 1 else f"{len(history):,} epochs"
     last = history["val_accuracy"].iloc[-1]
     write_title(figure, f"Learning curves (n = {epochs}; last validation accuracy {last:.1%})")
+    say_what_is_seen(
+        figure,
+        f"Loss above, accuracy below. After {epochs}: {history['accuracy'].iloc[-1]:.1%} on the "
+        f"images trained on, {last:.1%} on {validation_name}.",
+    )
     return figure

@@ -1,6 +1,7 @@
 """What all pages share: templates, the mark of a page of ours, and numbers for people."""
 
 import base64
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,32 @@ ABSENT = "\N{EN DASH}"
 """Stands where a number was not recorded."""
 
 
+INK, PAPER, QUIET, LINE = "#1f1a29", "#fffffe", "#59595a", "#dcdcdd"
+"""Colours that a drawing uses for text, ground, what stands back, and rules; on a page it takes the
+page's own instead, see `in_both_schemes`. No photograph or marker has just these."""
+
+_OWN_COLORS = {INK: "--ink", PAPER: "--paper", QUIET: "--quiet", LINE: "--line"}
+_STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+
+
+def in_page_colors(drawing: str) -> str:
+    """Let an SVG drawing take the colours of the page that it is a part of."""
+    for color, name in _OWN_COLORS.items():
+        drawing = drawing.replace(color, f"var({name})")
+    return drawing
+
+
+def in_both_schemes(drawing: str) -> str:
+    """Let an SVG drawing that stands by itself follow the reader's light or dark scheme."""
+    # The style sheet begins with the colours in both schemes.
+    schemes = (
+        _STYLE[: _STYLE.index("* {")] + "text { font-family: system-ui, sans-serif !important }"
+    )
+    return re.sub(
+        r"(<svg\b[^>]*>)", rf"\g<1><style>{schemes}</style>", in_page_colors(drawing), count=1
+    )
+
+
 def environment() -> jinja2.Environment:
     """Make an environment of the templates: everything is escaped, nothing undefined passes."""
     made = jinja2.Environment(
@@ -42,7 +69,7 @@ def environment() -> jinja2.Environment:
     made.globals.update(
         cell_types=NAMES,
         generator=Markup(GENERATOR),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        style=Markup(_STYLE),
     )
     return made
 

@@ -30,7 +30,17 @@ from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
 from wbc_helpers.errors import BrokenRun, RunNotFound
-from wbc_helpers.report.pages import TEMPLATES, duration, environment, refuse_foreign, write_page
+from wbc_helpers.report.pages import (
+    INK,
+    LINE,
+    TEMPLATES,
+    duration,
+    environment,
+    in_both_schemes,
+    in_page_colors,
+    refuse_foreign,
+    write_page,
+)
 from wbc_helpers.report.records import (
     FURTHER,
     ExecutedNotebook,
@@ -244,8 +254,6 @@ _DASHES = ("", "6 2.5", "1.8 1.8", "8 2 2 2")
 MAX_CURVES = 12
 """Runs drawn in one figure: as many as there are different lines."""
 
-_INK, _GRID = "#010203", "#040506"
-
 
 class Line(NamedTuple):
     """One curve: a short label, a value for each epoch (NaN leaves a gap), and how to draw it."""
@@ -285,19 +293,19 @@ def draw_panel(lines: Sequence[Line], name: str, title: str) -> Markup:
         "svg.fonttype": "none",
         "svg.hashsalt": "wbc_helpers",
         "font.family": "sans-serif",
-        "text.color": _INK,
+        "text.color": INK,
         "text.parse_math": False,
-        "axes.edgecolor": _GRID,
-        "axes.labelcolor": _INK,
+        "axes.edgecolor": LINE,
+        "axes.labelcolor": INK,
         "axes.spines.left": False,
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": _GRID,
+        "grid.color": LINE,
         "grid.linewidth": 0.7,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
     }
@@ -313,7 +321,7 @@ def draw_panel(lines: Sequence[Line], name: str, title: str) -> Markup:
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     # Panels share a page: each has ids of its own.
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element)
-    element = element.replace(_INK, "var(--ink)").replace(_GRID, "var(--line)")
+    element = in_page_colors(element)
     opening = f'<svg class="curve" role="img" aria-label="{escape(title)} against epoch"'
     return Markup(element.replace("<svg", opening, 1))
 
@@ -384,6 +392,7 @@ def _exporter() -> HTMLExporter:
     )
     exporter.register_filter("terminal_text", terminal_text)
     exporter.register_filter("last_lines", last_lines)
+    exporter.register_filter("in_both_schemes", in_both_schemes)
     exporter.register_filter("duration", duration)
     return exporter
 
