@@ -186,7 +186,7 @@ class Judged:
         images = (recipe, self.images["TEST"]["path"], size, self.red_cell)
         return inputs.decode(*images, self.cache), inputs.mask_cells(*images, progress=False)
 
-    def looks(self, n_each: int = 4, seed: int = 0) -> tuple[Any, ...]:
+    def looks(self, n_each: int = 3, seed: int = 0) -> tuple[Any, ...]:
         """Map where the network looks in some right and some wrong answers on TEST.
 
         Gives what `figures.where_it_looks` takes: images, Grad-CAM maps, answers and masks.
