@@ -8,7 +8,8 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.audit import labels
-from wbc_helpers.errors import DataMismatch, InvalidParameter
+from wbc_helpers.data import annotations
+from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.evaluate import classification
 
 E, L, M, N = cells.NAMES
@@ -325,3 +326,58 @@ def test_white_cells_are_cropped_each_at_its_own_scale(tmp_path):
         assert (x.mean(), y.mean()) == pytest.approx((47.5, 47.5), abs=1)
         widths.append(np.ptp(x))
     assert widths[0] == pytest.approx(widths[1], abs=2)
+
+
+# Boxes that are missing
+
+
+def boxed_photographs(folder, prefix, shades, boxes):
+    """Photographs of one shade each, all with these boxes: kind and corners."""
+    folder.mkdir()
+    names = [f"{prefix}{number}" for number in range(len(shades))]
+    for name, shade in zip(names, shades, strict=True):
+        Image.new("RGB", (64, 48), (shade, 128, 128)).save(folder / f"{name}.png")
+    photographs = pd.DataFrame({"photograph": names, "width": 64, "height": 48})
+    photographs["path"] = [str(folder / f"{name}.png") for name in names]
+    table = pd.DataFrame(
+        [(name, *box, 64, 48) for name in names for box in boxes],
+        columns=["photograph", "kind", *cells.BOX, "width", "height"],
+    )
+    table["kind"] = pd.Categorical(table["kind"], categories=cells.KIND_NAMES)
+    return annotations.Annotations(table, pd.DataFrame(), photographs)
+
+
+WHOLE, CUT, AT_FOUR = ("RBC", 10, 10, 20, 20), ("RBC", 50, 30, 60.5, 40), ("RBC", 4, 20, 14, 30)
+
+
+@pytest.fixture
+def twice(tmp_path):
+    """Three photographs boxed, and two of them completely, under other names and reversed."""
+    some = boxed_photographs(tmp_path / "some", "a", [0, 60, 120], [WHOLE])
+    every = [WHOLE, WHOLE, CUT, AT_FOUR, ("WBC", 20, 20, 40, 40)]
+    return some, boxed_photographs(tmp_path / "every", "b", [200, 120, 61], every)
+
+
+def test_the_same_photographs_are_found_by_their_pixels(twice):
+    some, every = twice
+    twins = labels.same_photographs(some.photographs, every.photographs)
+    assert twins.to_dict() == {"a1": "b2", "a2": "b1"}
+
+
+def test_missing_boxes_are_counted_whole_and_cut_apart(twice):
+    missing = labels.missing_boxes(*twice)
+    assert set(missing["photograph"]) == {"a1", "a2"}
+    one = missing[missing["photograph"] == "a2"].set_index(["kind", "place"])
+    assert one.loc[("RBC", "whole"), ["boxed", "complete"]].tolist() == [1, 2]
+    # 60.5 is 3.5 pixels from the edge at 64, and 4 is still at the frame.
+    assert one.loc[("RBC", "cut"), ["boxed", "complete"]].tolist() == [0, 2]
+    total = labels.sum_missing(missing)
+    assert total.loc[("RBC", "whole"), ["boxed", "complete", "share"]].tolist() == [2, 4, 0.5]
+    assert total.loc[("WBC", "whole"), ["boxed", "complete"]].tolist() == [0, 2]
+    assert np.isnan(total.loc[("Platelets", "cut"), "share"])
+
+
+def test_other_photographs_are_refused(twice, tmp_path):
+    other = boxed_photographs(tmp_path / "other", "c", [250], [WHOLE])
+    with pytest.raises(DataNotFound, match="None of 3 boxed photographs"):
+        labels.missing_boxes(twice[0], other)

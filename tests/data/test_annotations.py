@@ -1,9 +1,12 @@
 """Boxes read from XML: exact where they are right, named where they are wrong."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from written_files import below, write_zip
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
@@ -170,6 +173,186 @@ def test_hidden_files_are_no_photographs(write):
     (folder / "JPEGImages" / "._a.jpg").write_bytes(b"junk")
     (folder / "Annotations" / "._a.xml").write_bytes(b"junk")
     assert read_annotations(folder).problems.empty
+
+
+# YOLO and COCO, and VOC beside the images
+
+
+def picture(path, size=(200, 100)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def written(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+
+
+YOLO = "1 0.5 0.5 0.25 0.5\n0 0.1 0.1 0.2 0.2\n2 0.9 0.9 0.02 0.04 0.87\n"
+CORNERS = [["RBC", 75, 25, 125, 75], ["WBC", 0, 0, 40, 20], ["Platelets", 178, 88, 182, 92]]
+NAMES = "WBC\nRed Blood Cells\nthrombocyte\n"
+COCO = {
+    "images": [{"id": 7, "file_name": "a.jpg", "width": 200, "height": 100}],
+    "categories": [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "erythrocyte"}, {"id": 2, "name": "Leukocytes"},
+        {"id": 3, "name": "platelet"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 7, "category_id": 1, "bbox": [75, 25, 50, 50]},
+        {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0, 0, 40, 20]},
+        {"id": 3, "image_id": 7, "category_id": 3, "bbox": [178, 88, 4, 4]},
+    ],
+}  # fmt: skip
+VOC = [("rbc", 76, 26, 125, 75), ("Leukocyte", 1, 1, 40, 20), ("Platelet", 179, 89, 182, 92)]
+
+
+def yolo_of_roboflow(root):
+    picture(root / "train" / "images" / "a.jpg")
+    written(root / "train" / "labels" / "a.txt", YOLO)
+    written(root / "data.yaml", "train: ../train/images\nnc: 3\nnames: ['WBC', 'RBC', 'PLT']\n")
+
+
+def yolo_with_numbered_names(root):
+    yolo_of_roboflow(root)
+    written(root / "data.yaml", "names:\n  0: WBC\n  1: RBC\n  2: Platelets\n")
+
+
+def yolo_of_label_studio(root):
+    picture(root / "images" / "a.jpg")
+    written(root / "labels" / "a.txt", YOLO)
+    written(root / "classes.txt", NAMES)
+
+
+def yolo_of_labelimg(root):
+    picture(root / "a.jpg")
+    written(root / "a.txt", YOLO)
+    written(root / "classes.txt", NAMES)
+
+
+def coco_of_roboflow(root):
+    picture(root / "train" / "a.jpg")
+    written(root / "train" / "_annotations.coco.json", COCO)
+
+
+def coco_of_label_studio(root):
+    picture(root / "images" / "a.jpg")
+    image = COCO["images"][0] | {"file_name": "../../label-studio/data/images/a.jpg"}
+    written(root / "result.json", COCO | {"images": [image]})
+
+
+def voc_of_labelimg(root):
+    picture(root / "a.jpg")
+    written(root / "a.xml", xml(VOC, (200, 100)))
+
+
+def voc_of_label_studio(root):
+    picture(root / "images" / "a.jpg")
+    written(root / "Annotations" / "a.xml", xml(VOC, (200, 100)))
+
+
+LAYOUTS = [
+    yolo_of_roboflow, yolo_with_numbered_names, yolo_of_label_studio, yolo_of_labelimg,
+    coco_of_roboflow, coco_of_label_studio, voc_of_labelimg, voc_of_label_studio,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapped", ["", "export/of/mine"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_tools_boxes_are_read_alike(layout, wrapped, tmp_path):
+    layout(tmp_path / wrapped)
+    folder = sources.fetch(tmp_path, "nowhere", holds="photographs")
+    read = read_annotations(folder)
+    assert read.problems.empty, str(read)
+    assert read.boxes[["kind", *BOX]].to_numpy().tolist() == CORNERS
+    assert read.photographs[["photograph", "width", "height"]].to_numpy().tolist() == [
+        ["a", 200, 100]
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_archive_of_them_is_taken(layout, tmp_path):
+    layout(tmp_path / "mine")
+    files = {f"mine/{name}": data for name, data in below(tmp_path / "mine").items()}
+    archive = write_zip(tmp_path / "mine.zip", files)
+    folder = sources.fetch(archive, tmp_path / "data", False, "photographs")
+    assert len(read_annotations(folder).boxes) == 3
+
+
+def test_names_that_are_not_known_are_refused_with_the_list(tmp_path):
+    yolo_of_labelimg(tmp_path)
+    written(tmp_path / "classes.txt", "WBC\nparasite\nplatelet\n")
+    with pytest.raises(
+        DataMismatch, match=r"called parasite, of the names WBC, parasite, plat"
+    ) as error:
+        read_annotations(tmp_path)
+    assert "RBC (rbc, red blood cell" in str(error.value)
+    # What is listed and never used does no harm; names given by hand go before those in files.
+    written(tmp_path / "classes.txt", "WBC\nRBC\nplatelet\nparasite\n")
+    assert len(read_annotations(tmp_path).boxes) == 3
+    with pytest.raises(DataMismatch, match="number 2"):
+        read_annotations(tmp_path, classes=["WBC", "RBC"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("data.yaml", "names: 3"),
+        ("data.yaml", "names: ["),
+        ("notes.json", "{}"),
+        ("notes.json", "{"),
+    ],
+)
+def test_names_that_cannot_be_read_are_refused(name, text, tmp_path):
+    yolo_of_labelimg(tmp_path)
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataNotFound, match=r"classes\.txt"):
+        read_annotations(tmp_path)
+    written(tmp_path / name, text)
+    with pytest.raises(DataMismatch, match=f"{name} gives no list of names"):
+        read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"images": [{"id": 7}]},
+        {"annotations": [{"id": 1, "image_id": 8, "category_id": 1, "bbox": [1, 1, 2, 2]}]},
+        {"annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2]}]},
+        {"annotations": [{"id": 1, "image_id": 7, "category_id": 1}]},
+        {"categories": None},
+    ],
+)
+def test_malformed_coco_is_refused_by_name(broken, tmp_path):
+    coco_of_roboflow(tmp_path)
+    written(tmp_path / "train" / "_annotations.coco.json", COCO | broken)
+    with pytest.raises(DataMismatch, match=r"_annotations\.coco\.json is malformed"):
+        read_annotations(tmp_path)
+
+
+def test_lines_that_are_no_boxes_are_named(tmp_path):
+    yolo_of_labelimg(tmp_path)
+    written(tmp_path / "a.txt", YOLO + "1 0.5 0.5\n1 x 0.5 0.1 0.1\n1 0.1 0.1 0.3 0.1 0.3 0.2\n")
+    read = read_annotations(tmp_path)
+    assert read.problems[["box", "problem"]].to_numpy().tolist() == [
+        [4, "no numbers"], [5, "no numbers"],
+    ]  # fmt: skip
+    # The last one is an outline.
+    assert read.boxes[["kind", *BOX]].to_numpy().tolist()[3] == ["RBC", 20, 10, 60, 20]
+
+
+def test_photographs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    yolo_of_roboflow(tmp_path)
+    picture(tmp_path / "valid" / "images" / "a.jpg")
+    written(tmp_path / "valid" / "labels" / "a.txt", YOLO.splitlines()[0])
+    picture(tmp_path / "valid" / "images" / "b.jpg")
+    written(tmp_path / "valid" / "labels" / "c.txt", YOLO)
+    read = read_annotations(tmp_path)
+    counts = read.boxes["photograph"].value_counts().to_dict()
+    assert counts == {"train/images/a": 3, "valid/images/a": 1}
+    assert read.problems[["photograph", "problem"]].to_numpy().tolist() == [
+        ["b", "no annotation"], ["c", "no photograph"],
+    ]  # fmt: skip
 
 
 def test_drawn_sample_has_no_problems(sample_folder):

@@ -384,7 +384,7 @@ def _are_classes(names: list[str]) -> bool:
 
 def _are_smears(names: list[str]) -> bool:
     """Tell whether an archive holds photographs with annotations, in folders or beside them."""
-    for folders in (("/JPEGImages/", "/Annotations/"), ("/images/", "/labels/")):
+    for folders in _BOXED_IN:
         around = [{name.partition(part)[0] for name in names if part in name} for part in folders]
         if around[0] & around[1]:
             return True
@@ -394,6 +394,13 @@ def _are_smears(names: list[str]) -> bool:
     }
     beside = {path.with_suffix("") for path in paths if path.suffix in (".xml", ".txt")}
     return bool(photographs and (photographs & beside or any(p.suffix == ".json" for p in paths)))
+
+
+_BOXED_IN = (
+    ("/JPEGImages/", "/Annotations/"),
+    ("/images/", "/labels/"),
+    ("/images/", "/Annotations/"),
+)
 
 
 def _are_cells(names: list[str]) -> bool:
