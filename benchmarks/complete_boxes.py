@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from wbc_helpers.audit import labels
-from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data import sources, splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,15 +23,14 @@ def main() -> None:
         source: sources.fetch(source, options.data_dir, holds="photographs")
         for source in (options.boxed, options.complete)
     }
-    missing = labels.missing_boxes(*map(annotations.read_annotations, folders.values()))
-    say("Photographs that both have", missing)
+    missing = labels.missing_boxes(*folders.values())
     parts = splits.read_lists(folders[options.boxed])
-    say("Of them in the test list", missing[missing["photograph"].map(parts) == "test"])
-
-
-def say(title: str, missing) -> None:
-    print(f"{title}: {missing['photograph'].nunique()}")
-    print(labels.sum_missing(missing).round(3).to_string(), "\n")
+    test = missing.twins.index[missing.twins.index.map(parts) == "test"]
+    for title, names in (
+        ("Photographs that both have", missing.twins.index),
+        ("In the test list", test),
+    ):
+        print(f"{title}: {len(names)}\n{missing.total(names).round(3).to_string()}\n")
 
 
 if __name__ == "__main__":

@@ -48,15 +48,13 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 # The device is chosen first, because Keras asks for its backend when it is imported.
 
 # %%
-import dataclasses
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from wbc_helpers import figures
 from wbc_helpers.audit import labels, origins
 from wbc_helpers.classify import inputs, judging, training
-from wbc_helpers.data import annotations, catalog, identity, sources, splits
+from wbc_helpers.data import catalog, identity, splits
 from wbc_helpers.evaluate import uncertainty
 from wbc_helpers.runs import backend, recipes
 
@@ -304,19 +302,15 @@ if crossval_run:
 # For drawn cells, all boxes stand beside those within the frame.
 
 # %%
-compares_boxes = bool(complete) or data.drawn
 if complete:
-    both = [sources.fetch(each, data_folder, holds="photographs") for each in (boxed, complete)]
-    some, every = map(annotations.read_annotations, both)
-elif data.drawn:
-    every = annotations.read_annotations(data.folder)
-    some = dataclasses.replace(every, boxes=every.boxes[~labels.is_cut(every.boxes)])
-if compares_boxes:
-    missing = labels.missing_boxes(some, every)
-    print(f"{missing.photograph.nunique()} photographs have both")
-    display(labels.sum_missing(missing).round(3))
+    folders = [
+        identity.bring(name, data_folder, "photographs").folder for name in (boxed, complete)
+    ]
+    missing = labels.missing_boxes(*folders)
 else:
-    print('Nothing to compare with: give complete="txl"')
+    missing = labels.missing_boxes(data.folder) if data.drawn else None
+    print('Real boxes are compared with complete="txl"')
+missing.total().round(3) if missing else None
 
 # %% [markdown]
 # The photograph with the most red cells left out, above as boxed, below completely. Whoever counts
@@ -324,16 +318,11 @@ else:
 # them has learned not to see it.
 
 # %%
-if compares_boxes:
-    red = missing[missing.kind == "RBC"].set_index("photograph")
-    worst = (red.complete - red.boxed).groupby("photograph").sum().idxmax()
-    twin = labels.same_photographs(some.photographs, every.photographs)[worst]
-    path = some.photographs.set_index("photograph").path[worst]
+if missing:
+    path, *sets = missing.worst()
     figure, axes = plt.subplots(2, figsize=(8, 14))
-    for ax, title, read, name in zip(
-        axes, ("As boxed", "Complete"), (some, every), (worst, twin), strict=True
-    ):
-        figures.boxed_cells(path, read.boxes[read.boxes.photograph == name], title, ax=ax)
+    for ax, title, boxes in zip(axes, ("As boxed", "Complete"), sets, strict=True):
+        figures.boxed_cells(path, boxes, title, ax=ax)
 
 # %% [markdown]
 # ## What do so few photographs allow one to claim?

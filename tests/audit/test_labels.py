@@ -364,20 +364,39 @@ def test_the_same_photographs_are_found_by_their_pixels(twice):
     assert twins.to_dict() == {"a1": "b2", "a2": "b1"}
 
 
-def test_missing_boxes_are_counted_whole_and_cut_apart(twice):
-    missing = labels.missing_boxes(*twice)
-    assert set(missing["photograph"]) == {"a1", "a2"}
-    one = missing[missing["photograph"] == "a2"].set_index(["kind", "place"])
+@pytest.fixture
+def read_twice(twice, monkeypatch):
+    by_name = dict(zip(("some", "every"), twice, strict=True))
+    monkeypatch.setattr(labels, "read_annotations", by_name.__getitem__)
+
+
+def test_missing_boxes_are_counted_whole_and_cut_apart(read_twice, tmp_path):
+    missing = labels.missing_boxes("some", "every")
+    counts = missing.counts
+    assert set(counts["photograph"]) == {"a1", "a2"}
+    one = counts[counts["photograph"] == "a2"].set_index(["kind", "place"])
     assert one.loc[("RBC", "whole"), ["boxed", "complete"]].tolist() == [1, 2]
     # 60.5 is 3.5 pixels from the edge at 64, and 4 is still at the frame.
     assert one.loc[("RBC", "cut"), ["boxed", "complete"]].tolist() == [0, 2]
-    total = labels.sum_missing(missing)
+    total = missing.total()
     assert total.loc[("RBC", "whole"), ["boxed", "complete", "share"]].tolist() == [2, 4, 0.5]
     assert total.loc[("WBC", "whole"), ["boxed", "complete"]].tolist() == [0, 2]
     assert np.isnan(total.loc[("Platelets", "cut"), "share"])
+    assert missing.total(["a2"]).loc[("RBC", "whole"), "complete"] == 2
+    path, boxes, complete = missing.worst()
+    assert path == str(tmp_path / "some" / "a1.png")
+    assert (len(boxes), len(complete)) == (1, 5)
+    assert set(complete["photograph"]) == {"b2"}
 
 
-def test_other_photographs_are_refused(twice, tmp_path):
+def test_without_complete_boxes_those_at_the_frame_are_missing(read_twice):
+    total = labels.missing_boxes("every").total()
+    assert total.loc[("RBC", "cut"), ["boxed", "complete"]].tolist() == [0, 6]
+    assert total.loc[("RBC", "whole"), "share"] == 1
+
+
+def test_other_photographs_are_refused(twice, tmp_path, monkeypatch):
     other = boxed_photographs(tmp_path / "other", "c", [250], [WHOLE])
+    monkeypatch.setattr(labels, "read_annotations", {"some": twice[0], "other": other}.get)
     with pytest.raises(DataNotFound, match="None of 3 boxed photographs"):
-        labels.missing_boxes(twice[0], other)
+        labels.missing_boxes("some", "other")

@@ -12,11 +12,15 @@ References
    dataset labels, Journal of Artificial Intelligence Research 70, 1373–1411 (2021).
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from wbc_helpers import cells
-from wbc_helpers.data.annotations import Annotations
+from wbc_helpers.data.annotations import Annotations, read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.evaluate.classification import (
     PROBABILITIES,
@@ -230,41 +234,80 @@ def same_photographs(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
     return pd.Series(twins, name="twin", dtype=object).rename_axis("photograph")
 
 
-def missing_boxes(boxed: Annotations, complete: Annotations) -> pd.DataFrame:
-    """Count the boxes of photographs beside complete ones, whole cells and cut ones apart.
+@dataclass(frozen=True, eq=False)
+class MissingBoxes:
+    """Photographs that were boxed twice, partly and completely.
 
-    Photographs that only one of them has are passed over, see `same_photographs`. Returns one row a
-    photograph, kind and place: `photograph` (its name in `boxed`), `kind`, `place` (`whole`, or
-    `cut` by the frame, see `FRAME`), `boxed` and `complete`, numbers of boxes.
-
-    Raises `DataNotFound` if they share no photograph.
+    Attributes
+    ----------
+    boxed, complete : Annotations
+        As read.
+    twins : Series
+        See `same_photographs`.
+    counts : DataFrame
+        One row a photograph, kind and place: `photograph` (its name in `boxed`), `kind`, `place`
+        (`whole`, or `cut` by the frame, see `FRAME`), `boxed` and `complete`, numbers of boxes.
     """
-    twins = same_photographs(boxed.photographs, complete.photographs)
+
+    boxed: Annotations
+    complete: Annotations
+    twins: pd.Series
+    counts: pd.DataFrame
+
+    def total(self, photographs: Iterable[str] | None = None) -> pd.DataFrame:
+        """Sum the counts, by default of all photographs; `share` is that of boxes that are there.
+
+        A row a kind and place, none where no box is known.
+        """
+        counts = self.counts
+        if photographs is not None:
+            counts = counts[counts["photograph"].isin(list(photographs))]
+        grouped = counts.groupby(["kind", "place"], sort=False, observed=True)
+        total = grouped[["boxed", "complete"]].sum()
+        return total.assign(share=total["boxed"] / total["complete"].where(total["complete"] > 0))
+
+    def worst(self) -> tuple[str, pd.DataFrame, pd.DataFrame]:
+        """Path of the photograph that lacks most red cells, its boxes, and its complete boxes."""
+        red = self.counts[self.counts["kind"] == "RBC"]
+        name = str((red["complete"] - red["boxed"]).groupby(red["photograph"]).sum().idxmax())
+        paths = self.boxed.photographs.set_index("photograph")["path"]
+        first, second = self.boxed.boxes, self.complete.boxes
+        return (
+            paths[name],
+            first[first["photograph"] == name],
+            second[second["photograph"] == self.twins[name]],
+        )
+
+
+def missing_boxes(folder: str | Path, complete: str | Path = "") -> MissingBoxes:
+    """Count the boxes of photographs beside complete ones of the same, whole and cut cells apart.
+
+    Both are folders as `sources.fetch` gives them; photographs that only one has are passed over.
+    Without `complete`, the boxes of the folder are taken for complete, and those that the frame
+    cuts for missing.
+
+    Raises `DataNotFound` if they share no photograph, and as `annotations.read_annotations`.
+    """
+    boxed = read_annotations(folder)
+    whole = read_annotations(complete) if complete else boxed
+    if not complete:
+        boxed = replace(boxed, boxes=boxed.boxes[~is_cut(boxed.boxes)])
+    twins = same_photographs(boxed.photographs, whole.photographs)
     if twins.empty:
         raise DataNotFound(
             f"None of {len(boxed.photographs)} boxed photographs is among the "
-            f"{len(complete.photographs)} completely boxed ones. Expected the same photographs, "
+            f"{len(whole.photographs)} completely boxed ones. Expected the same photographs, "
             "such as BCCD's and TXL-PBC's."
         )
     names = pd.Series(twins.index, index=twins.array)
-    counts = {}
-    for title, table in (("boxed", boxed.boxes), ("complete", complete.boxes)):
-        place = np.where(is_cut(table), "cut", "whole")
-        called = table["photograph"] if title == "boxed" else table["photograph"].map(names)
-        keys = [called.rename("photograph"), table["kind"], pd.Series(place, table.index)]
-        counts[title] = table.groupby(keys, observed=True).size()
     index = pd.MultiIndex.from_product(
         [twins.index, boxed.boxes["kind"].cat.categories, ["whole", "cut"]],
         names=["photograph", "kind", "place"],
     )
-    both = {title: counted.reindex(index, fill_value=0) for title, counted in counts.items()}
-    return pd.DataFrame(both).reset_index()
-
-
-def sum_missing(missing: pd.DataFrame) -> pd.DataFrame:
-    """Sum `missing_boxes` over photographs: rows kinds and places, with the share that is boxed."""
-    order = missing[["kind", "place"]].drop_duplicates()
-    total = missing.groupby(["kind", "place"], observed=True)[["boxed", "complete"]].sum()
-    total = total.reindex(pd.MultiIndex.from_frame(order))
-    total["share"] = total["boxed"] / total["complete"].where(total["complete"] > 0)
-    return total
+    counts = {}
+    for title, table in (("boxed", boxed.boxes), ("complete", whole.boxes)):
+        called = table["photograph"] if title == "boxed" else table["photograph"].map(names)
+        place = pd.Series(np.where(is_cut(table), "cut", "whole"), table.index)
+        keys = [called.rename("photograph"), table["kind"], place]
+        counts[title] = table.groupby(keys, observed=True).size().reindex(index, fill_value=0)
+    return MissingBoxes(boxed, whole, twins, pd.DataFrame(counts).reset_index())
