@@ -184,20 +184,21 @@ judged.weight_on_cell().round(3)
 # %% [markdown]
 # ## Is that picture true?
 #
-# The white cell is painted over with the colour of the smear, then a piece of background of the
-# same shape. If the network reads the cell, the first destroys its answers and the second does not.
-# It looks at each image once here, as it lies; scores above may be the mean of several looks.
+# The white cell is painted over with the colour of the smear, then as much of the background, in
+# the cell's shape where there is room. If the network reads the cell, the first destroys its answers
+# and the second does not. It looks at each image once here, as it lies; scores above may be the mean
+# of several looks.
 
 # %%
 figures.occlusion(judging.summarise_occluded(judged.occluded));
 
 # %% [markdown]
-# By type: a type that keeps its accuracy without its cell is the answer that the network gives
-# when it sees nothing.
+# By type: of `images`, so many could be `tested`, for a cell must be found and there must be as much
+# background as cell. A type that keeps its accuracy without its cell is the answer that the network
+# gives when it sees nothing.
 
 # %%
-by_type = judged.occluded.assign(right=judged.occluded.predicted == judged.occluded.cell_type)
-by_type.pivot_table("right", "cell_type", "condition", observed=True).round(3)
+judged.occluded_by_type().round(3)
 
 # %% [markdown]
 # ## What do so few photographs allow one to say?

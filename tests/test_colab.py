@@ -1,6 +1,7 @@
 """Colab's side: what is missing is installed, nothing else changes, secrets stay secret."""
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -8,6 +9,8 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from wbc_helpers import colab
@@ -194,6 +197,24 @@ def test_colab_is_recognised(monkeypatch):
     assert colab.in_colab({})
 
 
+@pytest.fixture
+def _numbers_as_before():
+    yield
+    pd.reset_option("display.float_format")
+
+
+@pytest.mark.usefixtures("_numbers_as_before")
+def test_tables_show_as_many_digits_as_say_something(monkeypatch):
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    colab.prepare()
+    table = pd.DataFrame({"TEST": {"n_images": 2487.0, "accuracy": 0.891435, "bias": -12.3456}})
+    table["TEST_SIMPLE"] = [71, 1.0, np.nan]
+    cells_shown = re.findall(r"<td>(.*?)</td>", table.to_html())
+    assert cells_shown == ["2,487", "71", "0.891", "1.000", "-12.3", "NaN"]
+    assert colab.in_digits(0.0) == "0.000" and colab.in_digits(float("inf")) == "inf"
+
+
+@pytest.mark.usefixtures("_numbers_as_before")
 def test_only_on_colab_something_is_prepared(monkeypatch):
     asked = []
     monkeypatch.setattr(colab, "install_missing", lambda lines: asked.append(list(lines)))
@@ -206,6 +227,7 @@ def test_only_on_colab_something_is_prepared(monkeypatch):
     assert colab.folders("data", "mine") == (ROOT / "data", ROOT / "mine")
 
 
+@pytest.mark.usefixtures("_numbers_as_before")
 def test_without_a_clone_work_is_done_in_the_working_folder(monkeypatch, tmp_path):
     """As in Colab, where pip brought the package and knows what it requires."""
     asked = []

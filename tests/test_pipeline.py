@@ -2,11 +2,13 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from bs4 import BeautifulSoup
 
 from wbc_helpers import __main__, pipeline
 from wbc_helpers.errors import DataNotFound
@@ -88,6 +90,23 @@ def test_every_figure_is_in_the_executed_notebook_once(finished, name, n_figures
     folder, _ = finished
     executed = (folder / "runs" / "two" / f"{name}.ipynb").read_text()
     assert executed.count('"image/svg+xml"') == n_figures
+
+
+@pytest.mark.slow
+def test_no_table_of_the_notebooks_has_raw_digits_and_no_two_figures_share_a_caption(finished):
+    folder, _ = finished
+    for page in sorted((folder / "runs" / "two").glob("0*.html")):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        shown = [cell.get_text(strip=True) for cell in soup.select("table.dataframe td")]
+        raw = [text for text in shown if re.fullmatch(r"-?\d+\.\d{4,}|\d{2,}\.0+", text)]
+        assert not raw, (page.name, raw)
+        captions = [
+            caption.get_text().partition(" · ")[2] for caption in soup.find_all("figcaption")
+        ]
+        assert len(captions) == len(set(captions)), page.name
+        headings = {heading.get_text(strip=True) for heading in soup.find_all(["h1", "h2", "h3"])}
+        assert not headings & {caption.removesuffix(" Full size") for caption in captions}
+        assert len(soup.select("details.preparation")) == 1, page.name
 
 
 @pytest.mark.slow

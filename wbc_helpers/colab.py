@@ -43,7 +43,8 @@ def in_colab(environment: Mapping[str, str] = os.environ) -> bool:
 def prepare() -> None:
     """Do what a notebook needs before its other imports.
 
-    On Colab alone, missing packages are installed and secrets read, see `install_missing`.
+    On Colab alone, missing packages are installed and secrets read, see `install_missing`. Tables
+    show numbers as `in_digits` writes them.
     """
     clone = _clone()
     if clone and str(clone) not in sys.path:
@@ -55,6 +56,26 @@ def prepare() -> None:
             else importlib.metadata.requires(DISTRIBUTION) or ()
         )
         kaggle_secrets()
+    # Only now, for on Colab it could have been missing.
+    import pandas as pd
+
+    pd.options.display.float_format = in_digits
+
+
+def in_digits(value: float) -> str:
+    """Write a number of a table with as many digits as say something.
+
+    Examples
+    --------
+    >>> [in_digits(value) for value in (0.891435, 2487.0, 12.345, 1.0, 0.00002)]
+    ['0.891', '2,487', '12.3', '1.000', '2e-05']
+    """
+    size = abs(value)
+    if 0 < size < 0.0005:
+        return f"{value:.1g}"
+    if size >= 1000 or (size >= 2 and value == round(value)):
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}"
 
 
 def _clone() -> Path | None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wbc_helpers import cells
 from wbc_helpers.classify import judging
 from wbc_helpers.data.identity import bring
 from wbc_helpers.errors import DataNotFound, RunNotFound
@@ -55,6 +56,15 @@ def test_every_official_split_has_scores_and_intervals(judged, data):
     for split, table in judged.intervals.items():
         assert table["value"]["accuracy"] == scores[split]["accuracy"]
     assert judged.by_photograph()["photographs"]["n_images"] == judged.photographs().nunique()
+
+
+def test_the_occlusion_test_says_of_how_many_images_of_each_type(judged):
+    table = judged.occluded_by_type()
+    assert table.index.tolist() == list(cells.NAMES)
+    assert table["images"].to_dict() == judged.images["TEST"]["cell_type"].value_counts().to_dict()
+    assert (table["tested"] <= table["images"]).all() and (table["tested"] > 0).all()
+    assert table["tested"].sum() == judged.occluded["image"].nunique()
+    assert table[list(judging.CONDITIONS)].stack().between(0, 1).all()
 
 
 def test_where_it_looks_shows_right_answers_then_wrong_ones(judged):

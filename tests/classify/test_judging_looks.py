@@ -233,6 +233,19 @@ def test_the_background_patch_has_the_cells_shape_and_lies_off_cell_and_fill(mas
     np.testing.assert_array_equal(again.background, occluded.background)
 
 
+def test_a_cell_with_no_room_for_its_shape_is_compared_with_as_much_background(masks):
+    pixels = np.random.default_rng(0).integers(100, 250, (1, *SIZE, 3), dtype=np.uint8)
+    pixels[0, :2] = 0
+    mask = np.zeros_like(masks[:1])
+    mask[0, 6:20, 8:26] = True  # 252 of 768 pixels, nowhere so much beside them
+    occluded = judging.occlude(pixels, mask)
+    assert occluded.rows.tolist() == [0] and occluded.n_without_room == 0
+    changed = (occluded.background[0] != pixels[0]).any(axis=-1)
+    # Noise may have the smear's mean colour by chance.
+    assert 245 <= changed.sum() <= 252
+    assert not (changed & mask[0]).any() and not changed[:2].any()
+
+
 def test_a_cell_that_leaves_no_room_is_counted_not_forced(pixels, masks):
     masks[1, 2:-2, 4:-4] = True
     occluded = judging.occlude(pixels, masks)

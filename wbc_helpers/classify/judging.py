@@ -223,6 +223,23 @@ class Judged:
         types = self.images["TEST"]["cell_type"].to_numpy()
         return answers_to(self.model, pixels, types, occlude(pixels, masks))
 
+    def occluded_by_type(self) -> pd.DataFrame:
+        """Accuracy under each of `CONDITIONS`, of each type.
+
+        `images` counts those of TEST, `tested` those of which the cell and as much background could
+        be blanked; the accuracies, 0–1, are of these, missing where there are none.
+        """
+        answers = self.occluded.assign(
+            right=self.occluded["predicted"] == self.occluded["cell_type"]
+        )
+        rates = answers.pivot_table("right", "cell_type", "condition", observed=False)
+        tested = answers["cell_type"][answers["condition"] == CONDITIONS[0]].value_counts()
+        counts = pd.DataFrame(
+            {"images": self.images["TEST"]["cell_type"].value_counts(), "tested": tested}
+        )
+        counts = counts.reindex(list(cells.NAMES)).fillna(0).astype(int)
+        return counts.join(rates.reindex(columns=list(CONDITIONS)))
+
     def calibrate(self) -> tuple[dict[str, Evaluation], pd.DataFrame]:
         """Fit a temperature on the validation images, and write it into the run folder.
 
@@ -522,7 +539,7 @@ class Occluded:
 
     Of `n_images` given, `rows`, (n_used,) int, could be used; `cell` and `background`, (n_used,
     height, width, 3) uint8, are those, blanked. In `n_without_cell` no white cell was found; in
-    `n_without_room` it leaves no room for a patch of its shape beside it.
+    `n_without_room` there is less background than cell.
     """
 
     rows: np.ndarray
@@ -534,12 +551,14 @@ class Occluded:
 
 
 def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
-    """Blank the white cell, and for comparison a patch of the same shape beside it.
+    """Blank the white cell, and for comparison as many pixels of the background.
 
     Both are filled with the image's mean colour off the cell and off the black fill. The patch is
     the cell's mask, shifted at random (`seed`) to where it lies whole in the image, off every white
-    cell, and at most 5 % on black fill. What no blanking hides is the outline: its size and shape
-    remain. For `pixels` see `grad_cam`, for `masks` and errors `weight_on_cell`.
+    cell, and at most 5 % on black fill. Where a cell leaves no room for its own shape, as large
+    ones do in a crop, the patch is the background that is nearest to a pixel drawn at random. What
+    no blanking hides is the outline: its size and shape remain. For `pixels` see `grad_cam`, for
+    `masks` and errors `weight_on_cell`.
     """
     check_masks(pixels, masks)
     generator = np.random.default_rng(seed)
@@ -551,6 +570,8 @@ def occlude(pixels: np.ndarray, masks: np.ndarray, seed: int = 0) -> Occluded:
             continue
         fill = is_fill(image)
         patch = _beside(mask, fill, generator)
+        if patch is None:
+            patch = _around(~(mask | fill), int(mask.sum()), generator)
         if patch is None:
             continue
         rows.append(row)
@@ -583,6 +604,21 @@ def _beside(
     y, x = places[generator.integers(len(places))]
     patch = np.zeros_like(mask)
     patch[y : y + shape.shape[0], x : x + shape.shape[1]] = shape
+    return patch
+
+
+def _around(
+    background: np.ndarray, n_pixels: int, generator: np.random.Generator
+) -> np.ndarray | None:
+    """Take background around a pixel of it, or return None where there is not so much."""
+    ys, xs = np.nonzero(background)
+    if len(ys) < n_pixels:
+        return None
+    middle = generator.integers(len(ys))
+    distance = (ys - ys[middle]) ** 2 + (xs - xs[middle]) ** 2
+    nearest = np.argsort(distance, kind="stable")[:n_pixels]
+    patch = np.zeros_like(background)
+    patch[ys[nearest], xs[nearest]] = True
     return patch
 
 
