@@ -139,6 +139,10 @@ notebooks: setup-dev ## write each .ipynb from its .py
 	@$(python) -m jupytext --quiet --to ipynb --update notebooks/*.py
 	@$(python) -m nbstripout --keep-id --extra-keys metadata.language_info notebooks/*.ipynb
 
+.PHONY: site
+site: setup ## build the site that is published: notebooks executed on drawn cells, docs, runs
+	@$(python) .ci/publish.py
+
 .PHONY: badges
 badges: setup ## write the repository's address everywhere: REPO=owner/name
 	@$(python) .ci/badges.py $(call quoted,REPO)

@@ -2,6 +2,7 @@
 
     badges.py owner/name     write it everywhere
     badges.py --check        say where the places disagree with pyproject.toml
+    badges.py --published    the same, and stop while they name no repository of anybody's
 
 `[project.urls]` in pyproject.toml holds the address; the README's and notebooks' badges, the
 notebooks' first cells and CITATION.cff repeat it.
@@ -15,6 +16,9 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+
+PLACEHOLDER = "owner/white-blood-cells"
+"""Stands in the repository until somebody publishes it."""
 
 SLUG = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]*[A-Za-z0-9_-]"
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
@@ -103,9 +107,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the repository's address everywhere.")
     parser.add_argument("address", nargs="?", default="", metavar="owner/name")
     parser.add_argument("--check", action="store_true", help="only say where places disagree")
+    parser.add_argument(
+        "--published", action="store_true", help="as --check, and refuse an address of nobody's"
+    )
     options = parser.parse_args()
     present = present_address()
-    if options.check:
+    if options.published and present == PLACEHOLDER:
+        print(
+            f"Badges, set-up cells and CITATION.cff point at {PLACEHOLDER}, which is no "
+            "repository, so that nobody could open a notebook. Nothing is published. Run the "
+            "workflow `address`, or: make badges REPO=owner/name, and commit what it changes."
+        )
+        return 1
+    if options.check or options.published:
         found = disagreements(present)
         print("\n".join(found) or f"All places agree on {present}.")
         return 1 if found else 0

@@ -38,6 +38,8 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
+#
+# All of them, the package's a room a line.
 
 # %%
 from IPython.display import Markdown
@@ -82,6 +84,8 @@ print("\n".join(data.deviations) or "No deviation: every file is what was publis
 
 # %% [markdown]
 # ## Whose data are these?
+#
+# Name them wherever you show these images or what was learned from them.
 
 # %%
 Markdown(

@@ -38,6 +38,8 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %% [markdown]
 # ## Imports
+#
+# All of them, the package's a room a line.
 
 # %%
 from wbc_helpers import cells, figures
@@ -79,6 +81,8 @@ training_images = all_images[all_images.split == "TRAIN"]
 
 # %% [markdown]
 # ## How many of each type?
+#
+# By split: TRAIN to learn from, TEST and TEST_SIMPLE to be judged by.
 
 # %%
 figures.class_balance(all_images);

@@ -244,6 +244,9 @@ model.fit(
 
 # %% [markdown]
 # ## Learning curves
+#
+# Where training goes on getting better and validation does not, the network learns the images by
+# heart.
 
 # %%
 figures.learning_curves(
@@ -252,6 +255,8 @@ figures.learning_curves(
 
 # %% [markdown]
 # ## What is in the run folder
+#
+# All that evaluation needs, and what it takes to go on or to repeat this.
 
 # %%
 for file in sorted(this_run.folder.iterdir()):

@@ -103,12 +103,16 @@ pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
 
 # %% [markdown]
 # ## How it learned
+#
+# Accuracy and loss by epoch, on the images it learned from and on those it had set aside.
 
 # %%
 if this_run.was_trained:
     figures.learning_curves(
         this_run.history, validation_name=f"validation, {this_run.validation_title}"
     )
+else:
+    print("Not here: it came trained.")
 
 # %% [markdown]
 # ## Answers for the validation and the official test images
@@ -133,6 +137,9 @@ judged.scores()
 
 # %% [markdown]
 # ## By cell type
+#
+# Precision: of the images given this type, how many are of it. Recall: of those of it, how many were
+# given it. F1 is their harmonic mean.
 
 # %%
 judged.test.per_class.round(3)

@@ -204,6 +204,14 @@ def test_the_network_that_03_shows_is_that_of_the_recipe():
         assert np.array_equal(ours, recipes)
 
 
+def test_every_section_says_what_it_is_for(notebook):
+    """To a reader of GitHub's preview, who sees no output."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("#"):
+            heading, *text = cell.source.splitlines()
+            assert any(line.strip() for line in text), f"nothing stands below {heading!r}"
+
+
 def test_it_ends_with_what_comes_next(notebook):
     assert notebook.cells[-1].cell_type == "markdown"
     assert "**Next:**" in notebook.cells[-1].source

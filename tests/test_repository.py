@@ -298,6 +298,21 @@ def test_all_places_agree_on_the_address():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_nothing_is_published_under_the_placeholder(small_repository):
+    done = badges(small_repository, "--published")
+    assert done.returncode == 1 and "Nothing is published" in done.stdout
+    badges(small_repository, "Robert-Hooke/micro.graphia")
+    assert badges(small_repository, "--published").returncode == 0
+
+
+def test_the_workflow_writes_the_address_before_the_pages_ask_for_it():
+    workflows = {path.stem: path.read_text() for path in ROOT.glob(".github/workflows/*.yml")}
+    assert 'badges.py "$GITHUB_REPOSITORY"' in workflows["address"]
+    assert "workflows: [address]" in workflows["pages"]
+    published = workflows["pages"].index("badges.py --published")
+    assert published < workflows["pages"].index("make site")
+
+
 NOTEBOOK = """# %% [markdown]
 # # Toy
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/owner/white-blood-cells/blob/main/notebooks/01_toy.ipynb)
