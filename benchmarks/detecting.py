@@ -1,21 +1,26 @@
 """How well cells are found and counted: `make count SOURCE=...` with boxed photographs.
 
 Judges the detector that ships, and beside it the counter that learns nothing, on the photographs
-that the data set's own list sets aside for the test. With RUN=..., a run of `06_count` instead, on
-the test part of its own split. Prints scores with intervals over photographs, counts, and speed.
+that are set aside for the test. With RUN=..., a run of `06_count` instead, on the test part of its
+own split. Prints scores with intervals over photographs, counts, and speed.
+
+Of SOURCE=txl, whose boxes are complete, each laboratory is judged by itself, whole cells and those
+that the frame cuts apart; and every finished run that left a laboratory out, on that laboratory:
+
+    python benchmarks/detecting.py --source txl --train NAME [--without Raabin] [--epochs 80]
 """
 
 import argparse
 import time
 from pathlib import Path
 
-import laboratories
+import laboratories as simulated
 import pandas as pd
 
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import classical
-from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data import laboratories, sources, splits
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import read_image
@@ -32,14 +37,31 @@ def main() -> None:
     parser.add_argument("--run", help="name of a run of 06_count, instead of what ships")
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
+    parser.add_argument("--train", metavar="NAME", help="train a run of this name, and end there")
+    parser.add_argument("--without", nargs="*", default=[], help="laboratories to leave out")
+    parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=0.003)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
-    print(sources.banner(identify(folder, holds="photographs").source))
-    boxed = annotations.read_annotations(folder)
+    identity = identify(folder, holds="photographs")
+    print(sources.banner(identity.source))
+    boxed = laboratories.read_boxed(folder)
     print(boxed)
 
     from wbc_helpers.count import detector, training
 
+    if options.train:
+        chosen = training.DetectorSettings(
+            epochs=options.epochs, batch_size=options.batch_size, seed=options.seed,
+            learning_rate=options.learning_rate, without=tuple(options.without),
+        )  # fmt: skip
+        training.train_new(chosen, identity, options.train, options.runs_dir)
+        return
+    if "laboratory" in boxed.photographs:
+        judge_laboratories(boxed, training.deal(folder, boxed), options)
+        return
     if options.run:
         run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
         parts = run.split
@@ -76,15 +98,94 @@ def main() -> None:
     judge_elsewhere(found, boxed, shown)
 
 
+def judge_laboratories(boxed, parts: pd.Series, options) -> None:
+    """Judge on complete boxes: the grouped test, TXL-PBC's own list, laboratories left out."""
+    from wbc_helpers.count import detector, training
+
+    of_run = {}
+    for run in folders.list_runs(options.runs_dir / folders.DETECTORS):
+        without = run.settings["training"].get("without") or []
+        if run.is_complete and len(without) == 1:
+            of_run[run.name] = (run, without[0])
+    if options.run:
+        run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
+        found, tried = training.choose_reading(detector.of_run(run), boxed, names_in(parts, "val"))
+        print(tried.round(4).to_string(index=False))
+    else:
+        found = detector.load()
+    print(f"\nWays of looking: {found.about['ways']}; counted from {found.about['thresholds']} on")
+    table = boxed.photographs.set_index("photograph")
+    test = table.loc[names_in(parts, "test")]
+    copies = test["width"].eq(416)
+    groups = {
+        "test, BCCD": test[test["laboratory"].eq("BCCD") & ~copies],
+        "of these in BCCD's own test list": test[laboratories.in_own_test(test) & ~copies],
+        "test, Barcelona": test[test["laboratory"].eq("Barcelona")],
+        "test, Raabin": test[test["laboratory"].eq("Raabin")],
+        "test, BCCD and Barcelona": test[~test["laboratory"].eq("Raabin") & ~copies],
+        "TXL-PBC's own test list": test[test["part"].eq("test")],
+    }
+    for title, rows in groups.items():
+        tell(title, boxed, rows.index.tolist(), training, found)
+        if title.startswith("test") and "and" not in title:
+            apart = [each.reset_index() for _, each in rows.groupby(["width", "height"])]
+            cells_of = [classical.find_cells_in(each, progress=False) for each in apart]
+            tell(f"{title}, without learning", boxed, rows.index.tolist(), training,
+                 boxes=pd.concat(cells_of, ignore_index=True))  # fmt: skip
+    for name, (run, laboratory) in of_run.items():
+        others = parts[parts.index.map(table["laboratory"]) != laboratory]
+        reading, _ = training.choose_reading(
+            detector.of_run(run), boxed, names_in(others, "val"), ways=(found.about["ways"],)
+        )
+        elsewhere = table.index[table["laboratory"].eq(laboratory) & table["width"].ne(416)]
+        tell(f"{laboratory}, left out of {name}", boxed, elsewhere.tolist(), training, reading)
+
+
+def names_in(parts: pd.Series, part: str) -> list[str]:
+    return parts.index[parts == part].tolist()
+
+
+def tell(title, boxed, names: list[str], training, found=None, boxes=None) -> None:
+    """Print how cells are found and counted, by kind, and whole and cut red cells apart."""
+    if found is not None:
+        judged = training.judge(found, boxed, names)
+    else:
+        judged = training.judge_boxes(boxed, names, boxes)
+    scores = detection.intervals(judged.scores, boxed.photographs.set_index("photograph")["group"])
+    print(f"\n{title} (n = {len(names)} photographs)")
+    for score in ("mAP@0.5", "mAP@0.5:0.95"):
+        row = scores.loc[score]
+        print(f"  {score:14} {row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})")
+    table = judged.scores.per_kind[["ap_50", "ap_50_95"]].join(judged.table)
+    table["of_boxed"] = table["counted"] / table["true"]
+    print(table[["ap_50", "ap_50_95", "recall", "precision", *AGREEMENT[:4], "of_boxed"]]
+          .round(3).to_string())  # fmt: skip
+    matches = judged.matches
+    sizes = boxed.photographs.set_index("photograph")[["width", "height"]]
+    apart = {}
+    for name, rows in (("boxed", matches.truth), ("counted", matches.predictions)):
+        red = rows[rows["kind"] == "RBC"]
+        of = sizes.loc[red["photograph"]].set_axis(red.index)
+        is_cut = detection.cut_edges(red, of["width"], of["height"]).any(axis=1)
+        for what, chosen in (("whole", red[~is_cut]), ("cut", red[is_cut])):
+            counts = chosen["photograph"].value_counts().reindex(names, fill_value=0)
+            apart[what, name] = counts
+            if name == "boxed":
+                apart[what, "recall"] = (chosen["match"] >= 0).mean()
+    for what in ("whole", "cut"):
+        difference = apart[what, "counted"] - apart[what, "boxed"]
+        print(f"  red cells, {what}: boxed {apart[what, 'boxed'].sum()}, counted "
+              f"{apart[what, 'counted'].sum()}, recall {apart[what, 'recall']:.3f}, mean absolute "
+              f"error {difference.abs().mean():.2f}, bias {difference.mean():.2f}")  # fmt: skip
+
+
 def judge_elsewhere(found, boxed, photographs: pd.DataFrame) -> None:
     """Judge the detector on the same photographs as other laboratories might have taken them."""
     from wbc_helpers.count import training
 
     print("\nThe detector on simulated laboratories: mAP@0.5, and AP of each kind")
-    for laboratory in laboratories.LABORATORIES:
-        taken = [
-            laboratories.simulate(read_image(path), laboratory) for path in photographs["path"]
-        ]
+    for laboratory in simulated.LABORATORIES:
+        taken = [simulated.simulate(read_image(path), laboratory) for path in photographs["path"]]
         boxes = found.detect(taken)
         scale = taken[0].shape[1] / photographs["width"].iloc[0]
         boxes[BOX] /= scale

@@ -15,7 +15,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.network import draw_maps
-from wbc_helpers.data import annotations, catalog, splits
+from wbc_helpers.data import catalog, laboratories, splits
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import Identity
 from wbc_helpers.errors import InvalidParameter
@@ -126,10 +126,10 @@ def train_new(
     lists that come with the data, or where there are none, a split that keeps overlapping
     photographs together; `verbose` is that of `recorder.fit`.
 
-    Raises as `annotations.read_annotations`, `train` and `folders.start`.
+    Raises as `laboratories.read_boxed`, `train` and `folders.start`.
     """
     runtime = backend.choose()
-    boxed = annotations.read_annotations(identity.folder)
+    boxed = laboratories.read_boxed(identity.folder)
     if parts is None:
         parts = deal(identity.folder, boxed)
     record = describe(settings, identity.to_dict(), runtime)
@@ -140,8 +140,11 @@ def train_new(
 def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
     """Deal the photographs of a data set: by the lists that come with it, else by overlap.
 
-    Returns `splits.PARTS` by photograph.
+    Of several laboratories, see `laboratories.read_boxed`, by `laboratories.deal`. Returns
+    `splits.PARTS` by photograph.
     """
+    if "group" in boxed.photographs:
+        return laboratories.deal(boxed)
     lists = catalog.smears_folder(folder) / "ImageSets" / "Main"
     if lists.is_dir():
         return splits.read_lists(folder)
@@ -153,7 +156,7 @@ def train(
 ) -> folders.Run:
     """Train the detector of a run, from the start or from where an interruption left it.
 
-    `boxed` comes from `annotations.read_annotations`, `run` from `folders.start`; what is in no
+    `boxed` comes from `laboratories.read_boxed`, `run` from `folders.start`; what is in no
     part, by `parts`, that the run trains on, nor in `val`, is not looked at; `n_devices` and
     `verbose` are those of `recorder.fit`. Where `boxed.photographs` tell the `laboratory`, each is
     shown as often as another. The run comes back complete, with `split.csv`.

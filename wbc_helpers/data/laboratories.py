@@ -5,6 +5,7 @@ must not be parted (`group`): cells of one slide, photographs of one field.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -147,6 +148,42 @@ def of_photographs(read: annotations.Annotations) -> pd.DataFrame:
     return table
 
 
+INCOMPLETE = {"Raabin": "Platelets"}
+"""Kinds of which few are boxed in TXL-PBC, by laboratory: 28 in 500 photographs of Raabin."""
+
+
+def read_boxed(folder: str | Path) -> annotations.Annotations:
+    """Read the boxes of a data set, and of TXL-PBC also whose photographs they lie in.
+
+    `photographs` then have the columns of `of_photographs` and `incomplete`, the kinds of which
+    people boxed only some, parted by spaces. Raises as `annotations.read_annotations`.
+    """
+    read = annotations.read_annotations(folder)
+    if not set(read.photographs["photograph"]) & set(originals().index):
+        return read
+    table = of_photographs(read)
+    incomplete = table["laboratory"].map(INCOMPLETE).fillna("")
+    return replace(read, photographs=table.assign(incomplete=incomplete))
+
+
+def deal(boxed: annotations.Annotations, fraction: float = 1 / 8, seed: int = 0) -> pd.Series:
+    """Deal the photographs of TXL-PBC, see `read_boxed`, those of one field together.
+
+    Tested is on its own test list and on every copy of a photograph in BCCD's, and on what shows
+    the same fields; `fraction` of the others validate. Returns as `splits.split_photographs`.
+    """
+    table = boxed.photographs.set_index("photograph", drop=False)
+    test = table.index[table["part"].eq("test") | in_own_test(table)]
+    first = table.groupby("group")["photograph"].transform("first")
+    pairs = pd.DataFrame({"first": first, "second": table["photograph"]})
+    return splits.split_photographs(boxed, pairs, fraction, seed, test)
+
+
+def in_own_test(photographs: pd.DataFrame) -> pd.Series:
+    """Tell which photographs, by name as index, show one of BCCD's own test list: bool."""
+    return photographs.index.to_series().map(originals()["original_part"]).eq("test")
+
+
 def originals() -> pd.DataFrame:
     """Where the photographs of TXL-PBC come from, and which of them show the same field.
 
@@ -154,6 +191,7 @@ def originals() -> pd.DataFrame:
     `original` (string): the name of BCCD's photograph, found by its features in every copy, turned,
     pressed or cropped, see `audit.overlaps`; or the file of Barcelona's, the same byte for byte,
     such as `basophil/BA_100102`; empty where unknown. `group`: what photographs of one field share.
+    `original_part`: the list of BCCD's own in which that photograph is, or empty.
     """
     file = resources.files("wbc_helpers") / "manifests" / "txl-originals.csv.gz"
     with resources.as_file(file) as path:
