@@ -166,6 +166,28 @@ def test_photographs_are_told_by_their_size_and_list(tmp_path):
     assert (of["group"] == of.index).all()
 
 
+def test_what_a_laboratory_boxes_in_part_is_told_where_the_photographs_are_known(
+    tmp_path, monkeypatch
+):
+    folder = boxed(tmp_path)
+    assert "laboratory" not in laboratories.read_boxed(folder).photographs
+    table = pd.DataFrame(
+        {"original": ["BloodImage_1", ""], "group": ["a", "a"], "original_part": ["test", ""]},
+        index=pd.Index(["two", "four"], name="photograph"), dtype="string",
+    )  # fmt: skip
+    monkeypatch.setattr(laboratories, "originals", lambda: table)
+    read = laboratories.read_boxed(folder)
+    told = read.photographs.set_index("photograph")["incomplete"].to_dict()
+    assert told == {"one": "", "two": "", "three": "", "four": "Platelets"}
+    more = [read.photographs.iloc[[1]].assign(photograph=f"more-{n}", group=str(n), part="train")
+            for n in range(8)]  # fmt: skip
+    more = dataclasses.replace(read, photographs=pd.concat([read.photographs, *more]))
+    parts = laboratories.deal(more, 1 / 3)
+    # In its own test list, in BCCD's, and a photograph of the same field as that.
+    assert set(parts.index[parts == "test"]) == {"three", "two", "four"}
+    assert set(parts) == {"train", "val", "test"}
+
+
 # The real data
 
 
@@ -226,3 +248,12 @@ def test_real_txl(real):
     # Its own lists part what belongs together.
     assert (of.groupby("group")["part"].nunique() > 1).sum() > 50
     assert np.isfinite(table[BOX].to_numpy()).all() and isinstance(table, pd.DataFrame)
+    # What a detector learns from shows nothing of either test list.
+    read = laboratories.read_boxed(folder)
+    dealt = read.photographs.assign(dealt=laboratories.deal(read).to_numpy())
+    assert dealt.groupby("group")["dealt"].nunique().max() == 1
+    dealt = dealt.set_index("photograph")
+    assert dealt["dealt"].value_counts().to_dict() == {"train": 1015, "test": 280, "val": 145}
+    in_own = laboratories.in_own_test(dealt)
+    assert dealt.loc[in_own | dealt["part"].eq("test"), "dealt"].eq("test").all()
+    assert (in_own & dealt["width"].eq(640)).sum() == 40
