@@ -253,7 +253,7 @@ def test_real_txl(real):
     dealt = read.photographs.assign(dealt=laboratories.deal(read).to_numpy())
     assert dealt.groupby("group")["dealt"].nunique().max() == 1
     dealt = dealt.set_index("photograph")
-    assert dealt["dealt"].value_counts().to_dict() == {"train": 1015, "test": 280, "val": 145}
+    assert dealt["dealt"].value_counts().to_dict() == {"train": 1015, "test": 282, "val": 143}
     in_own = laboratories.in_own_test(dealt)
     assert dealt.loc[in_own | dealt["part"].eq("test"), "dealt"].eq("test").all()
     assert (in_own & dealt["width"].eq(640)).sum() == 40
