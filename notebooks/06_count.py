@@ -60,7 +60,7 @@ from wbc_helpers.count import detector, pages, smears, training
 from wbc_helpers.count.classical import find_cells_in
 from wbc_helpers.data import annotations, catalog, identity, splits
 from wbc_helpers.evaluate import detection
-from wbc_helpers.runs import backend, folders, recipes
+from wbc_helpers.runs import backend, recipes
 
 print(backend.choose())
 
@@ -163,11 +163,11 @@ print(f"{len(parted)} of {len(pairs)} pairs of overlapping photographs are parte
 name = run or f"{data.source.name}-{split}-{chosen.epochs}-{seed}"
 if epochs:
     trained = training.train_new(chosen, data, name, runs_folder, parts)
-    found = detector.of_run(trained)
+    network = detector.of_run(trained)
     out = trained.folder
 else:
-    found = detector.load()
-    out = folders.folder_of(f"shipped-{data.source.name}", runs_folder / folders.DETECTORS)
+    network = detector.load()
+    out = runs_folder / "detectors" / f"shipped-{data.source.name}"
 
 # %%
 if epochs:
@@ -182,9 +182,9 @@ if epochs:
 
 # %%
 if epochs:
-    found, tried = training.choose_reading(found, boxed, part["val"])
+    network, tried = training.choose_reading(network, boxed, part["val"])
     display(tried.round(3))
-print(found.about["thresholds"])
+print(network.about["thresholds"])
 
 # %% [markdown]
 # ## The test, once
@@ -193,7 +193,7 @@ print(found.about["thresholds"])
 # together. Everything was chosen before.
 
 # %%
-judged = training.judge(found, boxed, part["test"])
+judged = training.judge(network, boxed, part["test"])
 groups = splits.group_sources(pairs, boxed.photographs.photograph)
 detection.intervals(judged.scores, groups).round(3)
 
@@ -252,7 +252,7 @@ figures.bland_altman(judged.true_counts, judged.counts, "Platelets");
 own = Path(photographs) if photographs else None
 if upload:
     own = colab.upload_photographs(runs_folder / "uploaded")
-reader = detector.SmearReader(found, classifier.load())
+reader = detector.SmearReader(network, classifier.load())
 counted_folder = own or catalog.smears_folder(data.folder) / "JPEGImages"
 counts = smears.count_folder(
     counted_folder, out / (f"counts-{own.name}" if own else "counts"), reader,
@@ -266,7 +266,7 @@ counts.worst_first.head(10)
 
 # %%
 print(page)
-pd.read_csv(counts.out / smears.CELLS).head()
+pd.read_csv(counts.out / "cells.csv").head()
 
 # %% [markdown]
 # One of them, with the types of its white cells; a star is a white cell on which the network is not
