@@ -355,6 +355,17 @@ def test_photographs_of_one_name_are_told_apart_by_their_folders(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_a_turned_photograph_is_boxed_as_people_see_it(suffix, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (100, 200)).save(tmp_path / f"a{suffix}", exif=turned)
+    written(tmp_path / "a.xml", xml(VOC, (200, 100)))
+    read = read_annotations(tmp_path)
+    assert read.photographs[["width", "height"]].to_numpy().tolist() == [[200, 100]]
+    assert read.boxes[["kind", *BOX]].to_numpy().tolist() == CORNERS
+
+
 def test_drawn_sample_has_no_problems(sample_folder):
     read = read_annotations(sample_folder)
     assert len(read.photographs) == sample.N_PHOTOGRAPHS

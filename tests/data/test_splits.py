@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wbc_helpers.audit import overlaps
-from wbc_helpers.data import splits
+from wbc_helpers.data import laboratories, splits
 from wbc_helpers.data.annotations import Annotations, read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
@@ -109,6 +109,23 @@ def test_lists_are_read(listed):
     assert splits.read_lists(listed).to_dict() == {"a": "val", "b": "train", "c": "test"}
 
 
+def test_folders_are_lists_too(tmp_path):
+    for name in ("train/images/a", "train/images/b", "valid/images/a", "test/images/c"):
+        file = tmp_path / f"{name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        (file.parents[1] / "labels").mkdir(exist_ok=True)
+    assert splits.read_lists(tmp_path).to_dict() == {
+        "c": "test",
+        "b": "train",
+        "train/images/a": "train",
+        "valid/images/a": "val",
+    }
+    (tmp_path / "test/images/c.jpg").unlink()
+    with pytest.raises(DataNotFound, match=r"no list train\.txt"):
+        splits.read_lists(tmp_path)
+
+
 def test_wrong_lists_are_refused(listed):
     (listed / "ImageSets/Main/val.txt").write_text("a\nb\nz\n")
     with pytest.raises(DataMismatch, match=r"1 photographs twice \(b\) and 1 .* there \(z\)"):
@@ -124,6 +141,18 @@ def test_pairs_of_drawn_smears_are_known(sample_folder):
     parts = splits.split_photographs(read_annotations(sample_folder), pairs)
     assert parts.value_counts().loc[list(splits.PARTS)].sum() == 50
     assert splits.parted_pairs(pairs, parts).empty
+
+
+def test_pairs_of_copies_are_known_by_name(tmp_path):
+    known = laboratories.originals()
+    copies = known[known["original"] == "BloodImage_00094"].index
+    others = known[known["original"].str.startswith("basophil/")].index[:2]
+    for name in [*copies, *others, "unknown"]:
+        (tmp_path / "JPEGImages").mkdir(exist_ok=True)
+        (tmp_path / "JPEGImages" / f"{name}.jpg").touch()
+    (tmp_path / "Annotations").mkdir()
+    pairs = overlaps.find_smear_pairs(tmp_path)
+    assert len(copies) == 2 and pairs.to_numpy().tolist() == [[*sorted(copies), True]]
 
 
 def test_pairs_of_unknown_photographs_are_found_in_the_pixels(sample_folder, tmp_path):

@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers.data import sample, sources, splits
+from wbc_helpers.data import laboratories, sample, sources, splits
 from wbc_helpers.data.catalog import (
     digest_files,
-    find_photographs,
+    name_photographs,
     read_manifest,
     smears_folder,
 )
@@ -60,10 +60,10 @@ _COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "
 def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2) -> pd.DataFrame:
     """Pairs of photographs of smears that show a part of the same field.
 
-    Of drawn smears they are known by construction, of the BCCD photographs from the table in the
-    package, by content; of any others they are worked out from the pixels, see `read_photographs`
-    and `find_overlaps`. Columns `first`, `second`, `same_cell` (bool; whether they show the same
-    white cell), and where measured more.
+    Of drawn smears they are known by construction, of BCCD's photographs and of TXL-PBC's from the
+    tables in the package, by content and by name; of any others they are worked out from the
+    pixels, see `read_photographs` and `find_overlaps`. Columns `first`, `second`, `same_cell`
+    (bool; whether they show the same white cell), and where measured more.
     """
     root = smears_folder(folder)
     drawn = sample.enclosing(root)
@@ -78,24 +78,35 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
         pairs = splits.shipped_overlaps()
         among = pairs["first"].isin(names) & pairs["second"].isin(names)
         return pairs[among].reset_index(drop=True)
+    table = laboratories.originals().reset_index()
+    table = table[table["photograph"].isin(list(name_photographs(root)))]
+    if len(table):
+        pairs = table.rename(columns={"photograph": "second"})
+        firsts = pairs.groupby("group")[["second", "original"]].transform("first")
+        pairs.insert(0, "first", firsts["second"])
+        # Copies show what their original shows, and of no others is that certain.
+        pairs["same_cell"] = (pairs["original"] == firsts["original"]).astype(bool)
+        pairs = pairs[pairs["first"] != pairs["second"]]
+        return pairs[["first", "second", "same_cell"]].reset_index(drop=True)
     return find_overlaps(read_photographs(root, progress), progress, workers)
 
 
 def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
-    """Read all photographs in a folder's `JPEGImages` at half size, that of images made from them.
+    """Read all photographs of a folder at half size, that of images made from them.
 
-    Returns RGB, (height, width, 3) uint8, averaged over 2×2 pixels, by name, in the order of names.
-    Raises `DataNotFound` without photographs, `UnreadableImage` if one is not a complete image.
+    Returns RGB, (height, width, 3) uint8, averaged over 2×2 pixels, by name, see
+    `catalog.name_photographs`. Raises `DataNotFound` without photographs, `UnreadableImage` if one
+    is not a complete image.
     """
-    paths = find_photographs(folder)
+    paths = name_photographs(folder)
     if not paths:
         raise DataNotFound(
             f"{folder} holds no photographs. Expected JPEG files in its folder JPEGImages, as in "
             "the dataset-master part of the blood-cells archive; without them nothing can be "
             "said about where the images come from."
         )
-    bar = tqdm(paths, desc="photographs", unit="photograph", disable=not progress)
-    return {path.stem: images.resample(images.read_image(path), 0.5) for path in bar}
+    bar = tqdm(paths.items(), desc="photographs", unit="photograph", disable=not progress)
+    return {name: images.resample(images.read_image(path), 0.5) for name, path in bar}
 
 
 def find_overlaps(

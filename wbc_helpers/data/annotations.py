@@ -37,12 +37,12 @@ import pandas as pd
 import yaml
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import parse
-from PIL import Image
+from PIL import ExifTags, Image
 from yaml import YAMLError
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.data.catalog import box_format, coco_files, find_photographs, smears_folder
+from wbc_helpers.data.catalog import box_format, coco_files, name_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
 _BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
@@ -145,7 +145,7 @@ def read_annotations(
     the file of names or COCO's is malformed.
     """
     root = smears_folder(folder)
-    paths = _by_name(root, find_photographs(root))
+    paths = name_photographs(root)
     written = box_format(root)
     if written == "YOLO":
         annotated = _read_yolo(root, paths, kinds, classes)
@@ -191,17 +191,6 @@ def _first(problems: list[tuple]) -> str:
         return ""
     name, _, problem, what, _ = problems[0]
     return f"The first problem: {name}, {problem} ({what})."
-
-
-def _by_name(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
-    """Name photographs by their files, and those of which there are two by their folders, too."""
-    stems = [path.stem for path in paths]
-    return {
-        path.stem
-        if stems.count(path.stem) == 1
-        else path.relative_to(root).with_suffix("").as_posix(): path
-        for path in paths
-    }
 
 
 def _files_of(root: Path, paths: dict[str, Path], suffix: str, folders: dict[str, str]) -> dict:
@@ -266,6 +255,12 @@ def _read_one(
     try:
         with Image.open(path) as image:
             size = image.size
+            # Turned upright, as people see it and box it; of TIFF Pillow does that itself.
+            if (
+                image.format != "TIFF"
+                and image.getexif().get(ExifTags.Base.Orientation, 1) >= _TURNED
+            ):
+                size = size[::-1]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         leave_out("broken photograph", str(error))
         return None
@@ -453,6 +448,8 @@ def _mend(
     if is_left:
         boxes.append((kind, *inside_low, *inside_high))
 
+
+_TURNED = 5  # from this orientation on, height and width are exchanged
 
 _ROUNDED = 0.5
 """Pixels that a box may leave the photograph by; parts of a frame are rounded."""

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources.abc import Traversable
@@ -27,6 +28,8 @@ from wbc_helpers.errors import DataMismatch, DataNotFound, UnreadableImage
 
 SPLITS = ("TRAIN", "TEST", "TEST_SIMPLE")
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+PHOTOGRAPH_SUFFIXES = (*IMAGE_SUFFIXES, ".bmp", ".tif", ".tiff", ".webp")
+"""Of photographs that people boxed themselves."""
 
 # The archive nests its folders twice; people also unpack it once or copy only the inner part.
 _IMAGE_FOLDERS = (".", "images", "dataset2-master/images", "dataset2-master/dataset2-master/images")
@@ -199,7 +202,7 @@ def box_format(root: str | Path) -> str:
         return "VOC"
     for part in filter(Path.is_dir, parts):
         names = [Path(name) for name in os.listdir(part) if not is_junk(name)]
-        photographs = {name.stem for name in names if name.suffix.lower() in IMAGE_SUFFIXES}
+        photographs = {name.stem for name in names if name.suffix.lower() in PHOTOGRAPH_SUFFIXES}
         for name, suffix in (("VOC", ".xml"), ("YOLO", ".txt")):
             if photographs & {file.stem for file in names if file.suffix.lower() == suffix}:
                 return name
@@ -236,8 +239,23 @@ def find_photographs(root: str | Path) -> list[Path]:
     return sorted(
         path
         for path in (voc.glob("*") if voc.is_dir() else Path(root).rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in PHOTOGRAPH_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def name_photographs(root: str | Path) -> dict[str, Path]:
+    """Name the photographs of a folder, see `find_photographs`, by their files, without suffix.
+
+    Those of which there are two have their folder before the name.
+    """
+    paths = find_photographs(root)
+    counts = Counter(path.stem for path in paths)
+    return {
+        path.stem
+        if counts[path.stem] == 1
+        else path.relative_to(root).with_suffix("").as_posix(): path
+        for path in paths
+    }
 
 
 CELL_FOLDERS = {

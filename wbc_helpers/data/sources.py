@@ -390,7 +390,7 @@ def _are_smears(names: list[str]) -> bool:
             return True
     paths = [Path(name) for name in names]
     photographs = {
-        path.with_suffix("") for path in paths if path.suffix.lower() in catalog.IMAGE_SUFFIXES
+        path.with_suffix("") for path in paths if path.suffix.lower() in catalog.PHOTOGRAPH_SUFFIXES
     }
     beside = {path.with_suffix("") for path in paths if path.suffix in (".xml", ".txt")}
     return bool(photographs and (photographs & beside or any(p.suffix == ".json" for p in paths)))

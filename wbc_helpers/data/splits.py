@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wbc_helpers.data import sample
 from wbc_helpers.data.annotations import Annotations
-from wbc_helpers.data.catalog import digest_paths, find_photographs, smears_folder
+from wbc_helpers.data.catalog import digest_paths, name_photographs, smears_folder
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
 MATCH_COLUMNS = {
@@ -210,15 +210,27 @@ def split_validation(
 
 PARTS = ("train", "val", "test")
 
+_PART_OF = {**dict(zip(PARTS, PARTS, strict=True)), "valid": "val"}
+
 
 def read_lists(folder: str | Path) -> pd.Series:
     """Read the lists of photographs that come with a data set, see `catalog.smears_folder`.
 
-    They give `PARTS` by photograph, in the order of names; those in no list are left out. Raises
-    `DataNotFound` if there are no lists, `DataMismatch` if one names a photograph that is not
+    They stand in `ImageSets`, or are folders: train, val (or valid) and test. Returns `PARTS` by
+    photograph, in the order of names; those in no list are left out. Raises `DataNotFound` if there
+    are no lists, `DataMismatch` if one names a photograph that is not
     there, or two name the same one.
     """
     root = smears_folder(folder)
+    photographs = name_photographs(root)
+    by_folder = {
+        name: _PART_OF[part]
+        for name, path in photographs.items()
+        for part in path.relative_to(root).parts[:-1]
+        if part in _PART_OF
+    }
+    if set(by_folder.values()) == set(PARTS):
+        return pd.Series(by_folder, name="part").rename_axis("photograph").sort_index()
     files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in PARTS}
     if absent := [file.name for file in files.values() if not file.is_file()]:
         raise DataNotFound(
@@ -230,9 +242,8 @@ def read_lists(folder: str | Path) -> pd.Series:
         {part: file.read_text(encoding="utf-8").split() for part, file in files.items()}
     ).explode()
     listed = pd.Series(listed.index, index=listed.array, name="part").rename_axis("photograph")
-    there = {path.stem for path in find_photographs(root)}
     twice = listed.index[listed.index.duplicated()]
-    unknown = [name for name in listed.index if name not in there]
+    unknown = [name for name in listed.index if name not in photographs]
     if len(twice) or unknown:
         raise DataMismatch(
             f"The lists in {root / 'ImageSets'} name {len(twice)} photographs twice "
