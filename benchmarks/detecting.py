@@ -34,6 +34,7 @@ AGREEMENT = ["true", "counted", "mae", "bias", "bias_low", "bias_high", "lower",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", default="auto")
+    parser.add_argument("--classes", nargs="*", help="names of YOLO's numbers, if no file has them")
     parser.add_argument("--run", help="name of a run of 06_count, instead of what ships")
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
@@ -46,8 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
     identity = identify(folder, holds="photographs")
-    print(sources.banner(identity.source))
-    boxed = laboratories.read_boxed(folder)
+    print(identity)
+    boxed = laboratories.read_boxed(folder, options.classes)
     print(boxed)
 
     from wbc_helpers.count import detector, training

@@ -12,7 +12,7 @@ from PIL import Image
 from written_files import write_folder, write_tar
 
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import identity, laboratories, sources
+from wbc_helpers.data import annotations, identity, laboratories, sources
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
 
@@ -151,8 +151,15 @@ def boxed(tmp_path):
     return write_folder(tmp_path / "txl", files)
 
 
+def boxes_of(folder):
+    """Boxes with what is known of their photographs."""
+    read = annotations.read_annotations(folder)
+    known = laboratories.of_photographs(read).set_index("photograph")
+    return read.boxes.join(known[["laboratory", "part", "original", "group"]], on="photograph")
+
+
 def test_photographs_are_told_by_their_size_and_list(tmp_path):
-    table = laboratories.find_boxes(boxed(tmp_path))
+    table = boxes_of(boxed(tmp_path))
     assert len(table) == 12
     of = table.drop_duplicates("photograph").set_index("photograph")
     assert of["laboratory"].to_dict() == {
@@ -233,7 +240,7 @@ def test_real_txl(real):
     folder = real("TXL-PBC_Dataset-main.tar", "photographs")
     found = identity.identify(folder, holds="photographs")
     assert (found.source.name, found.n_verified, found.n_unknown) == ("txl", 2884, 0)
-    table = laboratories.find_boxes(folder)
+    table = boxes_of(folder)
     kinds = table["kind"].value_counts().to_dict()
     assert kinds == dict(sources.SOURCES["photographs", "txl"].boxes)
     assert ((table["width"] == 640) & (table["kind"] == "RBC")).sum() == 5130

@@ -121,7 +121,9 @@ def test_folders_are_lists_too(tmp_path):
         "train/images/a": "train",
         "valid/images/a": "val",
     }
+    assert splits.has_lists(tmp_path)
     (tmp_path / "test/images/c.jpg").unlink()
+    assert not splits.has_lists(tmp_path)
     with pytest.raises(DataNotFound, match=r"no list train\.txt"):
         splits.read_lists(tmp_path)
 

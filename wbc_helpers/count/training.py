@@ -15,7 +15,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.network import draw_maps
-from wbc_helpers.data import catalog, laboratories, splits
+from wbc_helpers.data import laboratories, splits
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import Identity
 from wbc_helpers.errors import InvalidParameter
@@ -145,8 +145,7 @@ def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
     """
     if "group" in boxed.photographs:
         return laboratories.deal(boxed)
-    lists = catalog.smears_folder(folder) / "ImageSets" / "Main"
-    if lists.is_dir():
+    if splits.has_lists(folder):
         return splits.read_lists(folder)
     return splits.split_photographs(boxed, overlaps.find_smear_pairs(folder, progress=False))
 

@@ -63,6 +63,7 @@ class Identity:
         """Title, licence and credit, and how much of it is here and as published."""
         source = self.source
         lines = [
+            banner(source),
             ". ".join(
                 filter(None, (source.title, source.licence and f"Licence: {source.licence}"))
             ),
@@ -94,11 +95,13 @@ class Identity:
         return int(self.counts.to_numpy().sum())
 
     def _repr_markdown_(self) -> str:
-        """Say in a notebook what the data are, and loudly if they are drawn."""
+        """Say in a notebook what the data are and whose, and loudly if they are drawn."""
         things = "images" if self.source.holds == "images" else "photographs"
         number = f"{getattr(self, f'n_{things}'):,} {things}"
         said = f"**{self.source.title}**: {number}, in `{self.folder}`"
-        return "\n\n".join(filter(None, (banner(self.source, markdown=True), said)))
+        credit = " ".join(filter(None, (f"{self.source.licence}.", self.source.citation)))
+        shown = (banner(self.source, markdown=True), said, credit if self.source.citation else "")
+        return "\n\n".join(filter(None, shown))
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the data for a run's `settings.json`, in plain values."""

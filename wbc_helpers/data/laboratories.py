@@ -4,7 +4,7 @@ What counts for a network that is to travel is the number of laboratories, not o
 must not be parted (`group`): cells of one slide, photographs of one field.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -112,19 +112,6 @@ LABORATORIES = {
 turned and pressed into a square."""
 
 
-def find_boxes(folder: str | Path) -> pd.DataFrame:
-    """List the boxes of TXL-PBC, with the laboratory, the part and the group of each photograph.
-
-    The columns of `Annotations.boxes`, and after them `laboratory`, `part`, `original` and `group`
-    of `of_photographs`. A photograph without a box has no row. Raises as
-    `annotations.read_annotations`.
-    """
-    read = annotations.read_annotations(folder)
-    added = of_photographs(read).set_index("photograph")
-    columns = ["laboratory", "part", "original", "group"]
-    return read.boxes.join(added[columns], on="photograph")
-
-
 def of_photographs(read: annotations.Annotations) -> pd.DataFrame:
     """Say whose the photographs are, in which list they stand and which belong together.
 
@@ -152,13 +139,14 @@ INCOMPLETE = {"Raabin": "Platelets"}
 """Kinds of which few are boxed in TXL-PBC, by laboratory: 28 in 500 photographs of Raabin."""
 
 
-def read_boxed(folder: str | Path) -> annotations.Annotations:
+def read_boxed(folder: str | Path, classes: Sequence[str] | None = None) -> annotations.Annotations:
     """Read the boxes of a data set, and of TXL-PBC also whose photographs they lie in.
 
     `photographs` then have the columns of `of_photographs` and `incomplete`, the kinds of which
-    people boxed only some, parted by spaces. Raises as `annotations.read_annotations`.
+    people boxed only some, parted by spaces. `classes` and what is raised: see
+    `annotations.read_annotations`.
     """
-    read = annotations.read_annotations(folder)
+    read = annotations.read_annotations(folder, classes=classes)
     if not set(read.photographs["photograph"]) & set(originals().index):
         return read
     table = of_photographs(read)

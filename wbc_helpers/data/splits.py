@@ -213,6 +213,23 @@ PARTS = ("train", "val", "test")
 _PART_OF = {**dict(zip(PARTS, PARTS, strict=True)), "valid": "val"}
 
 
+def has_lists(folder: str | Path) -> bool:
+    """Tell whether lists of photographs come with a data set, see `read_lists`."""
+    root = smears_folder(folder)
+    is_listed = (root / "ImageSets" / "Main").is_dir()
+    return is_listed or set(_parts_by_folder(root).values()) == set(PARTS)
+
+
+def _parts_by_folder(root: Path) -> dict[str, str]:
+    """Part of each photograph that is in a folder of a part's name."""
+    return {
+        name: _PART_OF[part]
+        for name, path in name_photographs(root).items()
+        for part in path.relative_to(root).parts[:-1]
+        if part in _PART_OF
+    }
+
+
 def read_lists(folder: str | Path) -> pd.Series:
     """Read the lists of photographs that come with a data set, see `catalog.smears_folder`.
 
@@ -223,12 +240,7 @@ def read_lists(folder: str | Path) -> pd.Series:
     """
     root = smears_folder(folder)
     photographs = name_photographs(root)
-    by_folder = {
-        name: _PART_OF[part]
-        for name, path in photographs.items()
-        for part in path.relative_to(root).parts[:-1]
-        if part in _PART_OF
-    }
+    by_folder = _parts_by_folder(root)
     if set(by_folder.values()) == set(PARTS):
         return pd.Series(by_folder, name="part").rename_axis("photograph").sort_index()
     files = {part: root / "ImageSets" / "Main" / f"{part}.txt" for part in PARTS}
