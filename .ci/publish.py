@@ -26,8 +26,13 @@ sys.path.insert(0, str(ROOT))
 from wbc_helpers.report import pages, rendering
 
 RUN = "drawn-cells"
-# Epochs that show what happens, not what comes out: the cells are drawn anyway.
-BESIDE = {"05_audit": {"epochs": 4}, "06_count": {"epochs": 3}}
+# Epochs that show what happens, not what comes out: the cells are drawn anyway. The two trainings of
+# 05 are no runs to browse.
+SCRATCH = ROOT / "build" / "site-data"
+BESIDE = {
+    "05_audit": {"epochs": 4, "runs_dir": str(SCRATCH / "runs")},
+    "06_count": {"epochs": 3},
+}
 TEXTS = {
     "README.md": "index.html",
     "CONTRIBUTING.md": "contributing.html",
@@ -57,7 +62,7 @@ def execute(site: Path) -> None:
     """Execute all notebooks on drawn cells, each into the folder of one run, and render it."""
     import papermill
 
-    runs, data = site / "runs", site.parent / "site-data"
+    runs, data = site / "runs", SCRATCH
     wbc = [sys.executable, "-m", "wbc_helpers", "run", "--source", "sample", "--run", RUN]
     subprocess.run([*wbc, "--data-dir", data, "--runs-dir", runs], cwd=ROOT, check=True)
     for name, given in BESIDE.items():
@@ -115,8 +120,10 @@ def text_of(page: str) -> tuple[str, Markup]:
             picture["src"] = f"data:{kind or 'image/webp'};base64,{encoded}"
     for link in soup.find_all("a", href=True):
         link["href"] = target_of(link["href"], page)
-    for wide in soup.find_all(["table", "pre"]):
-        wide.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
+    for code in soup.find_all("pre"):
+        code["tabindex"] = "0"  # a keyboard scrolls what has the focus
+    for table in soup.find_all("table"):
+        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return soup.h1.get_text(), Markup(str(soup))
 
 

@@ -207,7 +207,7 @@ if recipe == "paper":
     model = paper_network(statistics)
 else:
     model = networks.build(recipe, settings.image_size, statistics)
-model.summary()
+model.summary(print_fn=print)
 
 # %% [markdown]
 # ## Optimizer and loss
