@@ -135,7 +135,7 @@ def read_form(cell: str) -> tuple[dict[str, object], list[str]]:
             wrong.append(f"{name}={value!r} is none of its choices")
         if kind == "slider" and not options["min"] <= value <= options["max"]:
             wrong.append(f"{name}={value!r} lies beside its slider")
-        if value is None and f"# @markdown `{name}`" not in cell:
+        if value is None and not re.search(rf"# @markdown .*`{name}`", cell):
             wrong.append(f"{name} does not say what None takes")
         fields[name] = choices or kind
     return fields, wrong

@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 from wbc_helpers.report import pages, rendering
 
 RUN = "drawn-cells"
-# Epochs that show what happens, not what comes out: the cells are drawn anyway. What 05 trains is no
-# run to browse.
+# Epochs that show what happens, not what comes out: the cells are drawn anyway. What 05 trains is
+# no run to browse.
 SCRATCH = ROOT / "build" / "site-data"
 BESIDE = {
     "05_audit": {"epochs": 4, "runs_dir": str(SCRATCH / "runs")},
