@@ -1,14 +1,15 @@
 """What BCCD's own boxes leave out: `python benchmarks/complete_boxes.py`.
 
 Counts its boxes beside TXL-PBC's of the same photographs, whole cells and cells cut by the frame
-apart: of all photographs that both have, and of those in BCCD's test list.
+apart: of all photographs that both have, and of those in BCCD's test list. Then finds of which of
+BCCD's photographs the square ones of TXL-PBC are copies.
 """
 
 import argparse
 from pathlib import Path
 
-from wbc_helpers.audit import labels
-from wbc_helpers.data import sources, splits
+from wbc_helpers.audit import labels, overlaps
+from wbc_helpers.data import laboratories, sources, splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +32,13 @@ def main() -> None:
         ("In the test list", test),
     ):
         print(f"{title}: {len(names)}\n{missing.total(names).round(3).to_string()}\n")
+    copies = missing.complete.photographs.query("width == height == 416")
+    copies = copies.set_index("photograph")["path"]
+    photographs = overlaps.read_photographs(folders[options.boxed], progress=False)
+    found = overlaps.find_originals(copies, photographs, progress=False)
+    known = laboratories.originals()["original"].reindex(found.index)
+    print(f"{len(found)} of {len(copies)} square photographs are copies; of "
+          f"{(known == found).sum()} the package names the same original")  # fmt: skip
 
 
 if __name__ == "__main__":

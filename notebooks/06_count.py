@@ -72,7 +72,7 @@ pd.Series(recipes.versions(), name="version").to_frame()
 #
 # | parameter | meaning | default |
 # |---|---|---|
-# | `source` | `auto` (data already here, else downloaded from GitHub, else drawn smears), `bccd`, `sample`, or the path of a downloaded archive or an unpacked folder | `auto` |
+# | `source` | `auto` (data already here, else downloaded from GitHub, else drawn smears), `bccd`, `txl`, `sample`, or the path of an archive or folder, also of your own photographs with boxes in VOC, YOLO or COCO | `auto` |
 # | `data_dir` | folder for the data; a relative one is meant from the project's folder | `data` |
 # | `runs_dir` | folder of all runs | `runs` |
 # | `drive` | in Colab: keep the runs on your Google Drive | `False` |
@@ -86,7 +86,7 @@ pd.Series(recipes.versions(), name="version").to_frame()
 
 # %% tags=["parameters"]
 # @title Parameters
-source: str = "auto"  # @param ["auto", "bccd", "sample"] {allow-input: true}
+source: str = "auto"  # @param ["auto", "bccd", "txl", "sample"] {allow-input: true}
 data_dir: str = "data"  # @param {type: "string"}
 runs_dir: str = "runs"  # @param {type: "string"}
 drive: bool = False  # @param {type: "boolean"}

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from written_files import write_folder, write_tar
+from written_files import write_folder, write_tar, write_zip
 
+from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import annotations, identity, laboratories, sources
-from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
+from wbc_helpers.data import annotations, archives, identity, laboratories, sources
+from wbc_helpers.errors import DataMismatch, DataNotFound, DownloadFailed, InvalidParameter
+from wbc_helpers.pixels import images
 
 
 def jpeg(size, shade=0):
@@ -138,6 +140,31 @@ def test_files_that_are_no_part_of_it_are_named(known_fields):
     assert "1 file is no part of the data set" in found.deviations[0]
 
 
+def test_what_kaggle_does_not_give_comes_from_the_other_address(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(dataset, place, n_bytes, progress):
+        asked.append(dataset)
+        raise DownloadFailed("Kaggle is away.")
+
+    def download(address, target, largest, what_else, progress):
+        asked.append(address)
+        target.parent.mkdir(parents=True)
+        return write_zip(target, {f"PBC/{name}": jpeg((9, 9)) for name in BARCELONA})
+
+    monkeypatch.setattr(archives, "download_from_kaggle", refuse)
+    monkeypatch.setattr(archives, "download", download)
+    folder = sources.fetch("pbc", tmp_path, False, "cells")
+    pbc = sources.SOURCES["cells", "pbc"]
+    assert asked == [pbc.kaggle, pbc.archive]
+    assert len(laboratories.find_cells(folder)) == len(BARCELONA)
+    # It is known by where it came from, whatever is in it; and not fetched twice.
+    found = identity.identify(folder, holds="cells")
+    assert found.source.name == "pbc" and "CC BY 4.0" in str(found)
+    assert "5 files are changed" in found.deviations[0] or "no part" in found.deviations[0]
+    assert sources.fetch("pbc", tmp_path, False, "cells") == folder and len(asked) == 2
+
+
 def boxed(tmp_path):
     files = {
         "TXL/labels/classes.txt": b"WBC\nRBC\nPC\n",
@@ -236,6 +263,7 @@ def test_real_chula(real):
     assert table["x_max"].max() <= 720 and set(table["laboratory"]) == {"Chula"}
 
 
+@pytest.mark.slow
 def test_real_txl(real):
     folder = real("TXL-PBC_Dataset-main.tar", "photographs")
     found = identity.identify(folder, holds="photographs")
@@ -264,3 +292,22 @@ def test_real_txl(real):
     in_own = laboratories.in_own_test(dealt)
     assert dealt.loc[in_own | dealt["part"].eq("test"), "dealt"].eq("test").all()
     assert (in_own & dealt["width"].eq(640)).sum() == 40
+
+
+@pytest.mark.slow
+def test_real_copies_are_found_in_the_pixels(real):
+    pbc = real("TXL-PBC_Dataset-main.tar", "photographs")
+    known = laboratories.originals()["original"]
+    table = annotations.read_annotations(pbc).photographs.set_index("photograph")
+    copies = table[table["width"] == 416].head(6)["path"]
+    twins = table[(table["width"] == 640) & table.index.isin(known.index)]
+    twins = twins[known.reindex(twins.index).isin(known.reindex(copies.index)).to_numpy()]
+    others = table[table["width"] == 640].tail(20)
+    photographs = {
+        name: images.resample(images.read_image(path), 0.5)
+        for name, path in pd.concat([twins, others])["path"].items()
+    }
+    found = overlaps.find_originals(copies, photographs, progress=False)
+    expected = copies.index[known.reindex(copies.index).isin(known.reindex(twins.index))]
+    assert set(expected) <= set(found.index) and len(expected) >= 4
+    assert (known.reindex(found).to_numpy() == known.reindex(found.index).to_numpy()).all()

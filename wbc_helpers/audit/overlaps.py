@@ -408,6 +408,30 @@ def _words(descriptors: np.ndarray) -> np.ndarray:
     return (words + np.arange(_WORDS) * _WORD_SIZE).ravel()
 
 
+def find_originals(
+    copies: Mapping[str, str | Path], photographs: Mapping[str, np.ndarray], progress: bool = True
+) -> pd.Series:
+    """Find of which photograph each copy was made: turned, mirrored, cropped, or made square.
+
+    `copies` gives the file of each by name; `photographs` are those of `read_photographs`. Returns
+    the photograph's name by the copy's, only where `MIN_INLIERS` features or more agree.
+    """
+    names = list(photographs)
+    index = PictureIndex(list(photographs.values()))
+    originals = {}
+    for name, path in tqdm(copies.items(), desc="copies", disable=not progress):
+        # A quarter turn, and then pressed into a square: as wide as it was high.
+        looks = [images.read_image(path, size) for size in _COPY_SIZES]
+        matches = [match for look in looks for match in index.find(find_features(look))]
+        best = max(matches, key=lambda match: match.inliers, default=None)
+        if best is not None and best.inliers >= MIN_INLIERS:
+            originals[name] = names[best.picture]
+    return pd.Series(originals, name="original", dtype=object).rename_axis("photograph")
+
+
+_COPY_SIZES = ((240, 320), (320, 240))
+
+
 def refine_affine(
     picture: np.ndarray, image: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, float]:
