@@ -81,7 +81,7 @@ pd.Series(recipes.versions(), name="version").to_frame()
 # | `image_size` | height and width in pixels | `None` |
 # | `batch_size` | images a step | `None` |
 # | `learning_rate` | of the optimizer | `None` |
-# | `validation` | `random` (the paper's split; it leaks, see below) or `grouped` by photograph | `None` |
+# | `validation` | `random`, the paper's split, which leaks, or `grouped` by photograph | `None` |
 # | `validation_fraction` | part of TRAIN that is set aside, between 0 and 1 | `None` |
 # | `seed` | of split, initial weights, image order and dropout | 0 |
 
@@ -263,7 +263,6 @@ for file in sorted(this_run.folder.iterdir()):
     print(f"{file.stat().st_size / 1e3:10.1f} kB  {file.name}")
 
 # %% [markdown]
-# **What was learned:** whether the network can fit these images. **Limits:** a validation image
-# comes from the same slides as those trained on, and after a random split it even shows the same
-# cells. **Next:** [04_evaluate](04_evaluate.ipynb) asks whether it knows a new cell; in Colab, tick
-# `drive` there as here, since each badge opens a new machine.
+# **What was learned:** whether the network can fit these images. **Limits:** validation images come
+# from the same slides as those trained on. **Next:** [04_evaluate](04_evaluate.ipynb) asks whether
+# it knows a new cell; in Colab, tick `drive` there as here, since each badge opens a new machine.

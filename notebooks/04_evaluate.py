@@ -234,8 +234,8 @@ judged.by_photograph()
 # ## Are the probabilities to be believed?
 #
 # Of the answers given with 80 %, are 80 % right? Temperature scaling divides the network's logits
-# by one number, fitted on the validation images, and is kept in `calibration.json`. Validation
-# images that show cells to train on, as after a random split, leave it too sure of itself.
+# by one number, fitted on the validation images, and is kept in `calibration.json`. Where those are
+# easier for the network than new cells, it stays too sure of itself.
 
 # %%
 with_and_without, calibrated = judged.calibrate()
@@ -314,6 +314,6 @@ if compare_with:
 
 # %% [markdown]
 # **What was learned:** how the run does on cells that it was not trained on, and which types it
-# mixes up. **Limits:** 71 photographs, of which 4 show monocytes, from one laboratory; this is
-# no diagnostic device. **Next:** train another recipe or seed with [03_train](03_train.ipynb), and
+# mixes up. **Limits:** few photographs, in the published TEST 71, of which 4 show monocytes, from one
+# laboratory; this is no diagnostic device. **Next:** train another recipe or seed with [03_train](03_train.ipynb), and
 # compare the runs on the overview page.
