@@ -46,6 +46,15 @@ def test_cells_are_located_where_they_were_drawn(sample_folder):
     assert np.mean(share_of_mask) > 0.8 and min(share_of_mask) > 0.45
 
 
+def test_nearly_every_drawn_image_shows_a_white_cell_that_is_found(sample_catalog):
+    """A visitor's first pictures are these: of dozens, none or one may go without its box."""
+    red_cell = red_cell_diameter_of(sample_catalog["path"])
+    located = [
+        white_cells.locate(images.read_image(path), red_cell) for path in sample_catalog["path"]
+    ]
+    assert np.mean([bool(white) for white in located]) > 0.99
+
+
 def test_masks_come_at_the_models_size(sample_catalog):
     paths = sample_catalog.loc[sample_catalog["split"] == "TEST_SIMPLE", "path"][:4]
     masks = white_cells.outlines(paths, (48, 64), progress=False)

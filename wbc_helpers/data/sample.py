@@ -28,7 +28,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.data import catalog
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same seed would draw other pixels."""
 
 PHOTOGRAPHS = {
@@ -348,10 +348,10 @@ def kidney_nucleus(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def bilobed_nucleus(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Eosinophil: two large lobes like a pair of spectacles."""
-    apart, low = rng.uniform(0.38, 0.46), rng.uniform(0.05, 0.25)
+    apart, low = rng.uniform(0.42, 0.48), rng.uniform(0.05, 0.20)
     centres = (-apart - low * 1j, apart - low * 1j)
     lobes = [
-        ellipse(z, c, rng.uniform(0.36, 0.44), rng.uniform(0.29, 0.36), rng.normal(np.pi / 2, 0.5))
+        ellipse(z, c, rng.uniform(0.44, 0.52), rng.uniform(0.34, 0.40), rng.normal(np.pi / 2, 0.4))
         for c in centres
     ]
     return merge([*lobes, strand(z, *centres, 0.06)])

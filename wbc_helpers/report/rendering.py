@@ -363,8 +363,16 @@ def _draw(axes: Axes, lines: Sequence[Line], percent: bool) -> None:
 _PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 _SHOWN = ["text/html", "text/markdown", *_PICTURES, "text/latex", "text/plain"]
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_PREPARATION = ("Set-up", "Imports", "Runtime", "Parameters", "Data", "The run")
-"""Sections that a notebook begins with, in this order or without some; pages fold them together."""
+_PREPARATION = (
+    "Set-up",
+    "Imports",
+    "Parameters",
+    "Data",
+    "The images",
+    "The run",
+    "Which network, and on which data?",
+)
+"""Sections that a notebook begins with, or some of them; pages fold them together."""
 
 _LAST_LINES = 12  # of what was printed stay in sight; those before are folded
 
