@@ -600,8 +600,12 @@ def self_contained(markup: str, pages: Collection[str] = ()) -> str:
             picture.replace_with(str(picture.get("alt") or "(picture not embedded)"))
         elif not picture.get("alt"):
             picture["alt"] = "Picture without a description"
+    for preformatted in soup.find_all("pre"):
+        preformatted["tabindex"] = "0"  # what is wider than the screen is moved by keys, too
     for table in soup.find_all("table"):
         _align_numbers(table)
+        for corner in table.select("th:empty"):
+            corner.name = "td"  # heads nothing
         table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     return str(soup)
 
