@@ -206,6 +206,15 @@ def test_every_box_is_drawn_where_it_is_and_says_what_it_was_taken_for(index):
     assert "no answer" not in rows[0] and "no answer" in rows[1]
 
 
+def test_every_box_is_listed_for_those_who_have_no_pointer(index):
+    for path in smear_pages(index):
+        page = page_of(path)
+        titles = [title.get_text() for title in page.select("figure.smear title")]
+        rows = page.select("h2#boxes + details tbody tr")
+        assert sorted(row.td.get_text() for row in rows) == sorted(titles)
+        assert bool(titles) == bool(page.select('figcaption a[href="#boxes"]'))
+
+
 def test_the_photograph_on_the_page_is_the_one_that_was_counted(index):
     for path in smear_pages(index):
         image = page_of(path).select_one("figure.smear image")
