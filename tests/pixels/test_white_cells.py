@@ -41,8 +41,7 @@ def test_cells_are_located_where_they_were_drawn(sample_folder):
             on_boxes[box] = True
         if mask.any():
             share_of_mask.append(mask[on_boxes].sum() / mask.sum())
-    # The smallest drawn nuclei lie below the size of real ones.
-    assert n_cells == 52 and n_found >= 45
+    assert n_cells == 52 and n_found >= 51
     assert np.mean(share_of_mask) > 0.8 and min(share_of_mask) > 0.45
 
 
