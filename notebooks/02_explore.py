@@ -121,7 +121,7 @@ figures.located_cells(pictures, located);
 
 # %%
 crops = [white_cells.read_crop(path, (96, 96), red_cell) for path in examples.path]
-figures.montage(crops, list(examples.cell_type), n_columns=6);
+figures.montage(crops, list(examples.cell_type), n_columns=4);
 
 # %% [markdown]
 # ## The mean and the standard-deviation image

@@ -166,7 +166,7 @@ print(this_run.folder)
 batches, validation_batches = training.begin(prepared, this_run, runtime_in_use.n_devices)
 pixels, cell_types = batches[0]
 titles = [cells.NAMES[number] for number in cell_types.argmax(axis=1)]
-figures.montage(pixels[:18], titles[:18], n_columns=6);
+figures.montage(pixels[:18], titles[:18], n_columns=4);
 
 # %% [markdown]
 # ## The paper's network, layer by layer

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from wbc_helpers import cells
+from wbc_helpers import cells, figures
 from wbc_helpers.data import catalog, splits
 from wbc_helpers.errors import BrokenRun, PageExists, RunNotFound
 from wbc_helpers.evaluate import classification
@@ -1092,3 +1092,21 @@ def test_a_figure_opens_in_full_size_and_closes_without_a_script(site, chromium)
     tab.get_by_role("link", name="Back to the page").click()
     assert image.bounding_box()["width"] == small
     tab.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "ground"), [("light", (253, 252, 254)), ("dark", (22, 18, 28))])
+def test_a_figure_is_no_card_of_another_colour(run_folder, chromium, monkeypatch, scheme, ground):
+    displayed = {}
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: displayed.update(data))
+    figures.confusion(classification.evaluate(cells.NAMES, np.eye(4)))._ipython_display_()
+    cell = new_code_cell("figures.confusion()", execution_count=3, outputs=[shown(displayed)])
+    write_notebook(run_folder, "03_train", executed("03_train", [cell]))
+    rendering.render_run(run_folder)
+    context = chromium.new_context(viewport=PHONE, color_scheme=scheme)
+    tab = context.new_page()
+    tab.goto((run_folder / "03_train.html").as_uri())
+    picture = Image.open(io.BytesIO(tab.locator("figure img").last.screenshot())).convert("RGB")
+    assert picture.getpixel((picture.width - 12, 4)) == ground
+    assert picture.width <= PHONE["width"]
+    context.close()

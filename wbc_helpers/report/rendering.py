@@ -352,6 +352,8 @@ def _draw(axes: Axes, lines: Sequence[Line], percent: bool) -> None:
     )
     axes.set_xlabel("epoch")
     if percent:
+        # Room above 100 % would ask for a number there.
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.01))
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     if lines:
         axes.legend(ncols=math.ceil(len(lines) / 4), fontsize=10, framealpha=0, handlelength=3)
