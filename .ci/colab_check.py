@@ -2,7 +2,8 @@
 
 Makes environments of the versions that Colab ships (tests/colab-requirements.txt), and executes
 every notebook from a folder that holds nothing else: its first cell has to bring the package,
-from an archive like the one that GitHub serves. Then 03, 04 and 06 once more on JAX without
+from an archive like the one that GitHub serves. The first one also runs where that archive was
+unpacked by hand, without network. Then 03, 04 and 06 once more on JAX without
 TensorFlow, as on Colab's TPU runtime. Before, each notebook's parameters are read as Colab reads
 them, as a form, and a misspelt one has to be refused. Environments and archive are made under
 build/colab-check/.
@@ -142,8 +143,8 @@ def read_form(cell: str) -> tuple[dict[str, object], list[str]]:
 
 
 def prepare(notebook: Path, folder: Path, archive: Path, misspelt: bool = False) -> Path:
-    """Lay a copy with small parameters into an empty folder; `archive` stands for GitHub's."""
-    folder.mkdir()
+    """Lay a copy with small parameters into a folder; `archive` stands for GitHub's."""
+    folder.mkdir(exist_ok=True)
     text = notebook.read_text(encoding="utf-8")
     if len(ADDRESS.findall(text)) != 1:
         sys.exit(f"{notebook.name} does not name the repository's archive once.")
@@ -168,7 +169,7 @@ def prepare(notebook: Path, folder: Path, archive: Path, misspelt: bool = False)
     return copy
 
 
-def execute(python: Path, copy: Path, backend: str) -> tuple[float, str]:
+def execute(python: Path, copy: Path, backend: str, offline: bool = False) -> tuple[float, str]:
     """Seconds it took, and what stopped it if anything did."""
     kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HTTPS_PROXY", "https_proxy", "PIP_")
     environment = {name: value for name, value in os.environ.items() if name.startswith(kept)}
@@ -182,6 +183,8 @@ def execute(python: Path, copy: Path, backend: str) -> tuple[float, str]:
     }
     if backend == "jax":
         environment["KERAS_BACKEND"] = "jax"
+    if offline:
+        environment |= {"PIP_NO_INDEX": "1", "HTTPS_PROXY": "http://localhost:9"}
     started = time.perf_counter()
     done = subprocess.run(
         [str(python), "-c", EXECUTE, copy.name],
@@ -202,8 +205,8 @@ def execute(python: Path, copy: Path, backend: str) -> tuple[float, str]:
         capture_output=True,
         text=True,
     )
-    if not failure and "Successfully uninstalled" not in removed.stdout:
-        failure = "the first cell did not bring the package"
+    if not failure and ("Successfully uninstalled" in removed.stdout) == offline:
+        failure = f"the first cell {'brought' if offline else 'did not bring'} the package"
     return seconds, failure
 
 
@@ -263,6 +266,18 @@ def check_misspelt(
     return rows
 
 
+def check_unpacked(python: Path, notebook: Path, archive: Path) -> tuple[str, str, str, str]:
+    """Execute a notebook beside the package, in an unpacked archive that git knows nothing of."""
+    with tempfile.TemporaryDirectory(prefix="colab-check-") as folder:
+        zipfile.ZipFile(archive).extractall(folder)
+        inside = next(Path(folder).glob("*/notebooks"))
+        copy = prepare(notebook, inside, archive)
+        seconds, failure = execute(python, copy, "tensorflow", offline=True)
+    print(failure[-3000:], file=sys.stderr, flush=True)
+    result = "failed" if failure else "passed"
+    return f"{notebook.stem} unpacked", "tensorflow", f"{seconds:.0f}", result
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Execute the notebooks as Colab would.")
     parser.add_argument("--only", default="", help="begin of a notebook's name, such as 03")
@@ -275,8 +290,9 @@ def main() -> int:
     rows = check_forms(chosen)
     if options.backend != "jax":
         python = make_environment("colab")
-        rows += check_misspelt(python, chosen, archive)
         rows += check("tensorflow", python, chosen, archive)
+        rows += check_misspelt(python, chosen, archive)
+        rows.append(check_unpacked(python, notebooks[0], archive))
     if options.backend != "tensorflow":
         python = make_environment("colab-without-tensorflow", without="tensorflow")
         on_jax = [path for path in chosen if path.name.startswith(("03", "04", "06"))]
