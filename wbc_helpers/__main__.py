@@ -190,7 +190,7 @@ def _count(options: argparse.Namespace) -> int:
     summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv\nPage:    {page}"
     # A folder's name may hold bytes that are no UTF-8.
     print(summary.encode("utf-8", "replace").decode("utf-8"))
-    return 1 if counted.failures else 0
+    return 0 if counted.went_well else 1
 
 
 def _whole(name: str, value: str | None) -> int | None:

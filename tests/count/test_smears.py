@@ -14,7 +14,7 @@ from plain_smears import photograph, reader_of
 from wbc_helpers import cells
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector
+from wbc_helpers.count import detector, fitness
 from wbc_helpers.count.smears import count_folder, find_photographs, read_list
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.pixels import scale
@@ -56,6 +56,13 @@ def count(folder, out, reader, **options):
     return count_folder(
         folder, out, reader, **{"red_cell": plain_smears.RED_CELL, "progress": False, **options}
     )
+
+
+@pytest.fixture(autouse=True)
+def plain_is_fit(monkeypatch):
+    """Photographs of one grey have no structure to be judged by; `test_fitness` judges."""
+    monkeypatch.setattr(fitness, "judge", lambda looks: [])
+    monkeypatch.setattr(fitness, "judge_reading", lambda looks, red_cell, boxes: [])
 
 
 @pytest.fixture
@@ -109,15 +116,17 @@ def test_every_photograph_has_a_row_also_one_without_cells(folder, out, reader):
     plain_smears.write(folder, d=99)
     found = count(folder, out, reader)
     rows = rows_of(out / "counts.csv")
+    judged = ["20.0", "True", "True", "", ""]
     assert rows == [
         ["file", "RBC", "WBC", "Platelets", *cells.NAMES, "unanswered", "unsure", "width",
          "height", *(f"{what}_{kind}" for what in ("whole", "cut", "framed")
-                     for kind in ("RBC", "WBC", "Platelets"))],
-        # Whole, cut and framed are three numbers each at the end.
-        ["a.png", *"120", *"0100", *"12", "80", "60", *"020", *"100", *"020"],
-        ["b.png", *"200", *"0000", *"01", "80", "60", *"000", *"200", *"000"],
-        ["c.png", *"011", *"0001", *"00", "80", "60", *"000", *"011", *"000"],
-        ["d.png", *"000", *"0000", *"00", "80", "60", *"000", *"000", *"000"],
+                     for kind in ("RBC", "WBC", "Platelets")),
+         "red_cell", "fit", "fit_to_name", "reasons", "note"],
+        # Whole, cut and framed are three numbers each.
+        ["a.png", *"120", *"0100", *"12", "80", "60", *"020", *"100", *"020", *judged],
+        ["b.png", *"200", *"0000", *"01", "80", "60", *"000", *"200", *"000", *judged],
+        ["c.png", *"011", *"0001", *"00", "80", "60", *"000", *"011", *"000", *judged],
+        ["d.png", *"000", *"0000", *"00", "80", "60", *"000", *"000", *"000", *judged],
     ]  # fmt: skip
     assert found.counts.astype(str).to_numpy().tolist() == rows[1:]
     assert rows_of(out / "failures.csv") == [["file", "problem"]]
@@ -242,11 +251,13 @@ def test_what_cannot_be_counted_is_listed_and_the_rest_is_counted(folder, out, r
     assert all(name in said for name in (*expected, "text.txt"))
 
 
-def test_without_a_scale_every_photograph_is_listed_with_what_to_give(folder, out, reader):
+def test_without_a_scale_photographs_are_read_at_a_guess_and_said_to_be_unsure(folder, out, reader):
     found = count(folder, out, reader, red_cell=None)
-    assert [name for name, _ in found.failures] == ["a.png", "b.png", "c.png"]
-    assert all("red_cell" in problem for _, problem in found.failures)
-    assert found.red_cell is None and len(found.counts) == 0 and reader.detector.greys == []
+    assert found.red_cell is None and found.failures == []
+    # 60 pixels high: as wide as in the same field at 640 by 480 pixels.
+    assert found.counts["red_cell"].tolist() == [13.0] * 3
+    assert found.counts["note"].str.startswith("scale unsure: too few red cells").all()
+    assert "scale unsure" in str(found) and "red_cell" in str(found)
 
 
 def test_the_scale_is_estimated_once_and_kept(folder, out, reader, monkeypatch):

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from wbc_helpers import cells, storage
-from wbc_helpers.count import differential
+from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
 from wbc_helpers.pixels.images import read_image
@@ -161,6 +161,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         kinds=cells.KINDS,
         types=cells.BY_NAME,
+        advice=fitness.ADVICE,
         markers={name: Markup(shape) for name, shape in MARKERS.items()},
     )
     return environment

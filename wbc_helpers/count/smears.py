@@ -23,12 +23,17 @@ from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import differential
+from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
 from wbc_helpers.evaluate import detection
-from wbc_helpers.pixels.images import PHOTOGRAPH_SUFFIXES, is_photograph, read_image
-from wbc_helpers.pixels.scale import check_photograph, check_red_cell, estimate_scale
+from wbc_helpers.pixels.images import PHOTOGRAPH_SUFFIXES, is_photograph, read_photograph
+from wbc_helpers.pixels.scale import (
+    SMALLEST_RED_CELL,
+    check_photograph,
+    check_red_cell,
+    estimate_scale,
+)
 
 if TYPE_CHECKING:
     from wbc_helpers.count.detector import SmearReader
@@ -45,15 +50,19 @@ see `detection.cut_edges`; it is empty for a whole cell."""
 
 WHOLE, CUT, FRAMED = ([f"{what}_{kind}" for kind in cells.KIND_NAMES]
                       for what in ("whole", "cut", "framed"))  # fmt: skip
+JUDGED = ["red_cell", "fit", "fit_to_name", "reasons", "note"]
 
 COUNT_COLUMNS = [
     "file", *cells.KIND_NAMES, *cells.NAMES, "unanswered", "unsure", "width", "height",
-    *WHOLE, *CUT, *FRAMED,
+    *WHOLE, *CUT, *FRAMED, *JUDGED,
 ]  # fmt: skip
 """Of `counts.csv`, a row a photograph. The types hold the cells that are answered for, `unanswered`
 the other white ones, `unsure` the boxes worth a look, see `detector.UNSURE`. Of each kind, `whole`
 and `cut` add up to all that is visible; `framed` is the unbiased count of the field, of which
-ratios and densities are made, see `detection.cut_edges`."""
+ratios and densities are made, see `detection.cut_edges`. `red_cell` is the width of a red cell in
+pixels at which it was read; `fit`, whether its cells may be counted, `fit_to_name`, whether its
+white cells may be named, and `reasons` why not, see `fitness.ADVICE`; `note`, what was adapted or
+is unsure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +80,13 @@ class FolderCounts:
     passed_over : list of str
         Files that are no images by their names.
     red_cell : float or None
-        Diameter of the red cells in pixels at which was counted.
+        Diameter of the red cells in pixels, as given or as estimated of the folder; for that of
+        each photograph see `counts`.
     differential : Differential
-        Of all white cells that are answered for.
+        Of the white cells that are answered for, in photographs that are fit, see `fitness`.
     most_probable : Series of int
-        All white cells by their most probable type, whether or not they are answered for.
+        All white cells of fit photographs by their most probable type, whether or not they are
+        answered for.
     """
 
     folder: Path
@@ -86,6 +97,25 @@ class FolderCounts:
     red_cell: float | None
     differential: Differential
     most_probable: pd.Series
+
+    @property
+    def fit(self) -> pd.DataFrame:
+        """`counts` of the photographs whose cells may be counted."""
+        return self.counts[self.counts["fit"].astype(bool)]
+
+    @property
+    def unfit(self) -> dict[str, list[str]]:
+        """Files by the reason for which they are not fit, see `fitness.ADVICE`."""
+        files: dict[str, list[str]] = {}
+        for file, reasons in zip(self.counts["file"], self.counts["reasons"], strict=True):
+            for reason in filter(None, reasons.split("; ")):
+                files.setdefault(reason, []).append(file)
+        return files
+
+    @property
+    def went_well(self) -> bool:
+        """Whether every file could be counted, and each showed a smear."""
+        return not self.failures and fitness.NO_SMEAR not in self.unfit and len(self.fit) > 0
 
     @property
     def worst_first(self) -> pd.DataFrame:
@@ -104,24 +134,30 @@ class FolderCounts:
     def __str__(self) -> str:
         """Say for a terminal what was counted and what went wrong."""
         totals = [
-            _number(self.counts[kind.name].sum(), kind.title, kind.plural) for kind in cells.KINDS
+            _number(self.fit[kind.name].sum(), kind.title, kind.plural) for kind in cells.KINDS
         ]
         photographs = _number(len(self.counts), "photograph", "photographs")
+        if len(self.fit) < len(self.counts):
+            photographs += f", {len(self.fit):,} of them fit to be counted"
         framed = [
-            f"{self.counts[column].sum():,} {kind.plural}"
+            f"{self.fit[column].sum():,} {kind.plural}"
             for column, kind in zip(FRAMED, cells.KINDS, strict=True)
         ]
-        n_cut = self.counts[CUT].to_numpy().sum()
+        n_cut = self.fit[CUT].to_numpy().sum()
         lines = [
             f"{photographs}: {', '.join(totals)}",
             f"Cut by the frame: {n_cut:,} of them. Without those at its left and upper edge: "
             f"{', '.join(framed)}; of these are the ratios.",
-            "",
-            str(self.differential),
         ]
+        for reason, files in self.unfit.items():
+            lines.append(f"- {reason}, {_number(len(files), 'photograph', 'photographs')}: "
+                         f"{_some(files, 5)}. {fitness.ADVICE.get(reason, '')}")  # fmt: skip
+        for note, files in self._notes().items():
+            lines.append(f"- {note}: {_some(files, 5)}")
+        lines += ["", str(self.differential)]
         if self.passed_over:
             n_files = _number(len(self.passed_over), "file", "files")
-            names = ", ".join(self.passed_over[:10]) + (", …" if self.passed_over[10:] else "")
+            names = _some(self.passed_over, 10)
             lines += ["", f"{n_files} passed over, no images by name and content: {names}"]
         if self.failures:
             lines += ["", f"{_number(len(self.failures), 'file', 'files')} could not be counted:"]
@@ -130,6 +166,18 @@ class FolderCounts:
                 lines.append(f"- and {len(self.failures) - 20:,} more, see {self.out / FAILURES}")
         # A file name may hold bytes that are no UTF-8.
         return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
+
+    def _notes(self) -> dict[str, list[str]]:
+        """Files by what is noted of them."""
+        files: dict[str, list[str]] = {}
+        for file, note in zip(self.counts["file"], self.counts["note"], strict=True):
+            if note:
+                files.setdefault(note, []).append(file)
+        return files
+
+
+def _some(files: Sequence[str], n_files: int) -> str:
+    return ", ".join(files[:n_files]) + (", …" if len(files) > n_files else "")
 
 
 def _number(n: float, one: str, more: str) -> str:
@@ -250,8 +298,7 @@ def count_folder(
     out = Path(out).expanduser().absolute()
     settings = _open_folder(out, _describe(folder, reader, red_cell))
     if red_cell is None and settings["estimated_red_cell"] is None:
-        paths = [folder / image for image in images]
-        estimate = estimate_scale(paths)
+        estimate = _folder_scale(folder, images, reader)
         settings["estimated_red_cell"], settings["photographs_for_scale"] = estimate
         storage.write_json(out / SETTINGS, settings)
     scale = red_cell or settings["estimated_red_cell"]
@@ -267,7 +314,7 @@ def count_folder(
         tqdm(total=len(images), initial=len(images) - len(remaining), desc="counting",
              unit="photograph", disable=not progress, mininterval=0.5) as bar,
     ):  # fmt: skip
-        for line in _count(folder, remaining, reader, scale):
+        for line in _count(folder, remaining, reader, scale, red_cell is not None):
             if isinstance(line, tuple):
                 failures.append(line)
             else:
@@ -278,7 +325,8 @@ def count_folder(
     counts, white = _write_tables(out, [image for image in images if image not in failed])
     with _csv(out / FAILURES, ["file", "problem"]) as table:
         table.writerows(failures)
-    by_kind = counts.set_index("file")[FRAMED].set_axis(list(cells.KIND_NAMES), axis=1)
+    fit = counts[counts["fit"].astype(bool)]
+    by_kind = fit.set_index("file")[FRAMED].set_axis(list(cells.KIND_NAMES), axis=1)
     return FolderCounts(
         folder, out, counts, failures, passed_over, scale,
         differential.count_differential(white, by_kind),
@@ -286,36 +334,84 @@ def count_folder(
     )  # fmt: skip
 
 
+def _folder_scale(
+    folder: Path, images: Sequence[str], reader: "SmearReader"
+) -> tuple[float | None, int]:
+    """Estimate the red cells' width over a folder, and have the boxes of a few check it."""
+    estimate, n_photographs = estimate_scale(
+        [folder / image for image in images], read=lambda path: _look_at(path)[0]
+    )
+    if estimate is None or len(images) <= _N_TO_CHECK:
+        return estimate, n_photographs
+    measured = []
+    for place in np.linspace(0, len(images) - 1, _N_TO_CHECK).astype(int):
+        try:
+            photograph, _ = _look_at(folder / images[place])
+            check_photograph(photograph, estimate)
+        except WbcError:
+            continue
+        (boxes,) = reader.read([photograph], estimate)
+        measured.append(fitness.read_at_own_scale(reader, photograph, boxes, estimate).measured)
+    usable = sorted(width for width in measured if np.isfinite(width))
+    if usable and min(abs(np.log(np.array(usable) / estimate))) > fitness.AGREES:
+        # One of them: between two magnifications there is none.
+        estimate = usable[len(usable) // 2]
+    return estimate, n_photographs
+
+
+_N_TO_CHECK = 4  # photographs of a folder
+
+
+def _look_at(path: Path) -> tuple[np.ndarray, str]:
+    """Read a photograph, the surround of an eyepiece filled; and say what was adapted."""
+    photograph = read_photograph(path)
+    pixels, surround = fitness.fill_surround(photograph.pixels)
+    notes = [photograph.note] if photograph.note else []
+    if surround:
+        notes.append("dark surround left out")
+    return pixels, "; ".join(notes)
+
+
 _MOST_PIXELS = 24_000_000  # that are held at once: 24 photographs of 1,000,000, one of a camera
 
 
 def _count(
-    folder: Path, images: Sequence[str], reader: "SmearReader", red_cell: float | None
+    folder: Path, images: Sequence[str], reader: "SmearReader", red_cell: float | None, given: bool
 ) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Count photographs: of each its line of the journal, or its name and what failed."""
 
-    def look_at(image: str) -> tuple[str, list[int] | None, np.ndarray | WbcError]:
+    def look_at(image: str) -> _Waiting | tuple[str, str]:
         stamp = _stamp_of(folder / image)
         try:
-            photograph = read_image(folder / image)
-            check_photograph(photograph, red_cell)
+            photograph, note = _look_at(folder / image)
+            check_photograph(photograph, red_cell or SMALLEST_RED_CELL)
         except WbcError as error:
-            return image, stamp, error
-        return image, stamp, photograph
+            return image, f"{type(error).__name__}: {error}"
+        return _Waiting(image, stamp, photograph, note)
 
-    batch: list[tuple[str, list[int] | None, np.ndarray]] = []
+    batch: list[_Waiting] = []
     # The next ones are read while the networks look at these.
     with ThreadPoolExecutor(2) as pool:
-        for image, stamp, photograph in _ahead(pool, look_at, images):
-            if isinstance(photograph, WbcError):
-                yield image, f"{type(photograph).__name__}: {photograph}"
+        for waiting in _ahead(pool, look_at, images):
+            if isinstance(waiting, tuple):
+                yield waiting
                 continue
-            batch.append((image, stamp, photograph))
-            n_pixels = sum(pixels.shape[0] * pixels.shape[1] for _, _, pixels in batch)
-            if len(batch) == _AT_A_TIME or n_pixels >= _MOST_PIXELS:
-                yield from _read_batch(reader, batch, red_cell)
+            batch.append(waiting)
+            n_pixels = sum(one.photograph.shape[0] * one.photograph.shape[1] for one in batch)
+            if red_cell is None or len(batch) == _AT_A_TIME or n_pixels >= _MOST_PIXELS:
+                yield from _read_batch(reader, batch, red_cell, given)
                 batch = []
-        yield from _read_batch(reader, batch, red_cell)
+        yield from _read_batch(reader, batch, red_cell, given)
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A photograph that was read and not counted yet."""
+
+    image: str
+    stamp: list[int] | None
+    photograph: np.ndarray
+    note: str
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterator[Any]:
@@ -329,21 +425,62 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterato
         yield begun.popleft().result()
 
 
-def _read_batch(reader: "SmearReader", batch: list, red_cell: float | None) -> Iterator[dict]:
+def _read_batch(
+    reader: "SmearReader", batch: Sequence[_Waiting], red_cell: float | None, given: bool
+) -> Iterator[dict[str, Any]]:
     """Have the networks look at photographs: a line of the journal each."""
-    if not batch or red_cell is None:
+    if not batch:
         return
-    tables = reader.read([photograph for _, _, photograph in batch], red_cell)
-    for (image, stamp, photograph), boxes in zip(batch, tables, strict=True):
+    # Where nothing tells the scale of the folder, the only photograph of the batch may.
+    start = red_cell or fitness.first_guess(batch[0].photograph)
+    looks = [fitness.measure(waiting.photograph, start) for waiting in batch]
+    reasons = [fitness.judge(of_one) for of_one in looks]
+    # What shows no smear is not read.
+    worth = [w.photograph for w, of_one in zip(batch, reasons, strict=True) if not of_one]
+    tables = iter(reader.read(worth, start) if worth else [])
+    for waiting, of_one, hopeless in zip(batch, looks, reasons, strict=True):
+        notes = [waiting.note] if waiting.note else []
+        if hopeless:
+            yield _line(waiting, None, start, hopeless, notes)
+            continue
+        boxes = next(tables)
+        reading = fitness.read_at_own_scale(reader, waiting.photograph, boxes, start)
+        at = start
+        differs = abs(np.log(reading.red_cell / start)) > fitness.CONTRADICTS
+        if not given and reading.red_cell != start:
+            boxes, at = reading.boxes, reading.red_cell
+            of_one = fitness.measure(waiting.photograph, at)
+        unfit = fitness.judge_reading(of_one, at, boxes)
+        if differs and given:
+            unfit.insert(0, fitness.WRONG_WIDTH)
+            notes.append(f"red cells about {reading.red_cell:.0f} pixels wide, not {at:.0f}")
+        elif differs and red_cell:
+            notes.append("red cells of another width than in the folder")
+        elif not red_cell and np.isnan(reading.measured):
+            notes.append("scale unsure: too few red cells; give their width as red_cell")
+        yield _line(waiting, boxes, at, unfit, notes)
+
+
+def _line(
+    waiting: _Waiting, boxes: pd.DataFrame | None, red_cell: float, reasons: Sequence[str],
+    notes: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Put together what the journal holds of a photograph."""
+    rows = []
+    if boxes is not None:
         boxes = boxes.round({**dict.fromkeys(BOX, 1), "score": 4, "type_probability": 4})
         boxes = boxes.assign(kind=boxes["kind"].astype(str)).astype(object)
         rows = boxes.where(boxes.notna(), None).to_numpy().tolist()
-        height, width = photograph.shape[:2]
-        yield {"file": image, "stamp": stamp, "width": width, "height": height, "boxes": rows}
+    height, width = waiting.photograph.shape[:2]
+    return {
+        "file": waiting.image, "stamp": waiting.stamp, "width": width, "height": height,
+        "boxes": rows, "red_cell": round(red_cell, 1), "reasons": list(reasons),
+        "note": "; ".join(notes),
+    }  # fmt: skip
 
 
 def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write `cells.csv` and `counts.csv` from the journal; return counts and white cells."""
+    """Write `cells.csv` and `counts.csv` from the journal; return counts, and fit white cells."""
     counts: list[list[Any]] = []
     white_cells: list[tuple[Any, Any]] = []
     with _csv(out / CELLS, CELL_COLUMNS) as table:
@@ -355,6 +492,8 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
             table.writerows(rows.where(rows.notna(), "").to_numpy().tolist())
             counts.append(_count_boxes(photograph))
             white = boxes[boxes["kind"] == "WBC"]
+            if photograph["reasons"]:
+                continue
             white_cells += zip(white["cell_type"], ~white["answered"], strict=True)
     with _csv(out / COUNTS, COUNT_COLUMNS) as table:
         table.writerows(counts)
@@ -382,6 +521,11 @@ def _count_boxes(photograph: dict[str, Any]) -> list[Any]:
             for chosen in (~cut.any(axis=1), cut.any(axis=1), detection.is_framed(cut))
             for kind in cells.KIND_NAMES
         ),
+        photograph["red_cell"],
+        fitness.is_fit(photograph["reasons"]),
+        not photograph["reasons"],
+        "; ".join(photograph["reasons"]),
+        photograph["note"],
     ]
 
 
@@ -408,7 +552,7 @@ _DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold"
 def _describe(folder: Path, reader: "SmearReader", red_cell: float | None) -> dict[str, Any]:
     """Put together what decides the counts: going on in another way would mix two of them."""
     return {
-        "what": "cells counted in photographs of smears",
+        "what": "cells counted in photographs of smears, each judged",
         "folder": os.fsencode(folder.resolve()).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
         "detector": {key: reader.detector.about.get(key) for key in _DECIDES_FINDING},
@@ -486,8 +630,9 @@ _DTYPES: dict[str, Any] = {
 def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Read what was counted in photographs, one after the other, in the order asked for.
 
-    Yields `file`, `width` and `height` in pixels, and `boxes`, a DataFrame of
-    `detector.READ_COLUMNS`.
+    Yields `file`, `width` and `height` in pixels, `red_cell`, `reasons` and `note` as in
+    `COUNT_COLUMNS`, and `boxes`, a DataFrame of `detector.READ_COLUMNS`; where there are reasons,
+    no white cell is answered for.
     """
     from wbc_helpers.count.detector import READ_COLUMNS
 
@@ -500,5 +645,7 @@ def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
         for image in images:
             lines.seek(places[image])
             photograph = json.loads(lines.readline())
-            boxes = pd.DataFrame(photograph["boxes"], columns=READ_COLUMNS)
-            yield {**photograph, "boxes": boxes.astype(_DTYPES)}
+            boxes = pd.DataFrame(photograph["boxes"], columns=READ_COLUMNS).astype(_DTYPES)
+            # On what is not fit there is no answer.
+            boxes["answered"] &= not photograph["reasons"]
+            yield {**photograph, "boxes": boxes}

@@ -3,7 +3,7 @@
 One image tells it to 12 % (standard deviation), two dozen of one microscope to 2 or 3 %.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,20 @@ def red_cell_diameter_of(
 
 
 def estimate_scale(
-    paths: Sequence[str | Path], n_photographs: int = N_FOR_SCALE
+    paths: Sequence[str | Path],
+    n_photographs: int = N_FOR_SCALE,
+    read: Callable[[Any], np.ndarray] = pixels_of,
 ) -> tuple[float | None, int]:
     """Estimate the diameter of the red cells in a folder of which some files may be no smears.
 
     Returns the median over `n_photographs` of them, spread evenly, in pixels, and how many told
     something. Files that cannot be read, or show too few red cells, are passed over; where none
-    tells anything, it is None.
+    tells anything, it is None. `read` makes RGB pixels of a path.
     """
     estimates = []
     for path in _spread(paths, n_photographs):
         try:
-            estimates.append(red_cell_diameter(pixels_of(path)))
+            estimates.append(red_cell_diameter(read(path)))
         except UnreadableImage:
             continue
     usable = [each for each in estimates if SMALLEST_RED_CELL <= each <= LARGEST_RED_CELL]
