@@ -22,7 +22,7 @@ from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier, training
 from wbc_helpers.count import detector
 from wbc_helpers.count import training as detector_training
-from wbc_helpers.data import annotations, sources, splits
+from wbc_helpers.data import laboratories, sources, splits
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import classification, confidence, detection
 from wbc_helpers.runs import folders, recipes
@@ -72,7 +72,7 @@ def ship_classifier(options: argparse.Namespace) -> None:
 
 def ship_detector(options: argparse.Namespace) -> None:
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
-    boxed = annotations.read_annotations(folder)
+    boxed = laboratories.read_boxed(folder)
     run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
     data = run.settings["data"]
     if data["digest"] != identify(folder, holds="photographs").digest:
@@ -85,8 +85,11 @@ def ship_detector(options: argparse.Namespace) -> None:
     print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
     reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
     found = detector.of_run(run, reading)
-    pairs = overlaps.find_smear_pairs(folder, progress=False)
-    groups = splits.group_sources(pairs, boxed.photographs["photograph"])
+    if "group" in boxed.photographs:
+        groups = boxed.photographs.set_index("photograph")["group"]
+    else:
+        pairs = overlaps.find_smear_pairs(folder, progress=False)
+        groups = splits.group_sources(pairs, boxed.photographs["photograph"])
     scores = {}
     for name in ("val",) if options.dry else ("val", "test"):
         judged = detector_training.judge(chosen if name == "val" else found, boxed, part[name])
