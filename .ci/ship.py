@@ -85,11 +85,8 @@ def ship_detector(options: argparse.Namespace) -> None:
     print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
     reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
     found = detector.of_run(run, reading)
-    if "group" in boxed.photographs:
-        groups = boxed.photographs.set_index("photograph")["group"]
-    else:
-        pairs = overlaps.find_smear_pairs(folder, progress=False)
-        groups = splits.group_sources(pairs, boxed.photographs["photograph"])
+    pairs = overlaps.find_smear_pairs(folder, progress=False)
+    groups = splits.group_sources(pairs, boxed.photographs["photograph"])
     scores = {}
     for name in ("val",) if options.dry else ("val", "test"):
         judged = detector_training.judge(chosen if name == "val" else found, boxed, part[name])

@@ -206,9 +206,9 @@ def _laboratories(photographs: pd.DataFrame) -> pd.Series:
 
 
 def _alike(boxed: Annotations, photographs: Sequence[str]) -> list[pd.DataFrame]:
-    """Rows of `boxed.photographs`, a table for each laboratory and size: those of one scale."""
+    """Rows of `boxed.photographs`, a table for each laboratory and about each size: of one scale."""
     rows = boxed.photographs[boxed.photographs["photograph"].isin(set(photographs))]
-    keys = [_laboratories(rows), rows["width"], rows["height"]]
+    keys = [_laboratories(rows), *((rows[side] / 20).round() for side in ("width", "height"))]
     return [table for _, table in rows.groupby(keys, sort=False)]
 
 
@@ -399,6 +399,25 @@ def judge(detector: Detector, boxed: Annotations, photographs: Sequence[str]) ->
     """
     boxes = _detect(detector, boxed, photographs)
     return judge_boxes(boxed, photographs, boxes, detector.counted(boxes))
+
+
+def judge_each(detector: Detector, boxed: Annotations, photographs: Sequence[str]) -> pd.DataFrame:
+    """Judge a detector laboratory by laboratory, see `judge`.
+
+    Rows are laboratories and kinds. `n_photographs`; `ap_50`, `ap_50_95`; cells that people boxed,
+    `true`, and `counted`, with `of_boxed`, their quotient; `mae` and `bias` a photograph.
+    """
+    rows = boxed.photographs[boxed.photographs["photograph"].isin(set(photographs))]
+    tables = {}
+    for laboratory, of_one in rows.groupby(_laboratories(rows)):
+        judged = judge(detector, boxed, of_one["photograph"].tolist())
+        table = judged.scores.per_kind[["ap_50", "ap_50_95"]].join(
+            judged.table[["true", "counted", "mae", "bias"]]
+        )
+        table.insert(0, "n_photographs", len(of_one))
+        table.insert(5, "of_boxed", table["counted"] / table["true"])
+        tables[laboratory] = table
+    return pd.concat(tables, names=["laboratory"])
 
 
 def judge_boxes(
