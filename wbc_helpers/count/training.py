@@ -206,7 +206,7 @@ def _laboratories(photographs: pd.DataFrame) -> pd.Series:
 
 
 def _alike(boxed: Annotations, photographs: Sequence[str]) -> list[pd.DataFrame]:
-    """Rows of `boxed.photographs`, a table for each laboratory and about each size: of one scale."""
+    """Rows of `boxed.photographs`, a table for each laboratory and size: those of one scale."""
     rows = boxed.photographs[boxed.photographs["photograph"].isin(set(photographs))]
     keys = [_laboratories(rows), *((rows[side] / 20).round() for side in ("width", "height"))]
     return [table for _, table in rows.groupby(keys, sort=False)]

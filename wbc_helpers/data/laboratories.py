@@ -169,7 +169,8 @@ def deal(boxed: annotations.Annotations, fraction: float = 1 / 8, seed: int = 0)
 
 def in_own_test(photographs: pd.DataFrame) -> pd.Series:
     """Tell which photographs, by name as index, show one of BCCD's own test list: bool."""
-    return photographs.index.to_series().map(originals()["original_part"]).eq("test")
+    parts = photographs.index.to_series().map(originals()["original_part"])
+    return parts.eq("test").fillna(False).astype(bool)
 
 
 def originals() -> pd.DataFrame:
