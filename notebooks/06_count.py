@@ -212,9 +212,7 @@ training.judge_each(network, boxed, part["test"]).round(3)
 # Cells that the frame cuts are harder to find than whole ones.
 
 # %%
-truth = judged.matches.truth
-is_cut = detection.cut_edges(truth, truth.width, truth.height).any(axis=1)
-(truth.match >= 0).groupby([truth.kind, is_cut.rename("cut")], observed=True).agg(["size", "mean"])
+judged.by_cut.round(3)
 
 # %% [markdown]
 # Boxes that are sure enough to be counted, paired off with those that people drew.

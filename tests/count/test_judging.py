@@ -9,7 +9,7 @@ from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.network import N_KINDS, draw_maps
-from wbc_helpers.count.training import choose_reading, judge, judge_boxes
+from wbc_helpers.count.training import choose_reading, judge, judge_boxes, judge_each
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.pixels.scale import RED_CELL
 
@@ -122,3 +122,26 @@ def test_a_photograph_without_mistakes_or_without_cells_has_none(boxed):
     assert list(judged.mistakes.items()) == [("c", 0), ("a", 0), ("b", 0)]
     judged = judge_boxes(boxed, ["c", *NAMES], boxed.boxes[:0].assign(score=0.9))
     assert list(judged.mistakes.items()) == [("c", 0), ("a", 2), ("b", 3)]
+
+
+def test_whole_cells_and_those_at_the_frame_are_judged_apart(boxed):
+    # Of a pair one is whole and one, moved, reaches the right edge; the platelet is whole.
+    boxes = boxed.boxes.copy()
+    boxes.loc[[1, 3], ["x_min", "x_max"]] = [76, 128]
+    boxed = Annotations(boxes, boxed.problems, boxed.photographs)
+    found = boxes.assign(score=0.9).drop(columns=["width", "height"]).drop(index=3)
+    table = judge_boxes(boxed, NAMES, found).by_cut
+    assert table.loc[("RBC", "whole")].tolist() == [2, 2, 1, 0, 0]
+    assert table.loc[("RBC", "cut")].tolist() == [2, 1, 0.5, 0.5, -0.5]
+    assert table.loc[("Platelets", "whole"), "true"] == 1
+
+
+def test_a_kind_that_people_boxed_in_part_is_not_judged_there(boxed):
+    here = boxed.photographs.assign(incomplete=["", "Platelets"], laboratory=["near", "far"])
+    here = Annotations(boxed.boxes, boxed.problems, here)
+    about = {**ABOUT, "thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3)}
+    judged = judge(Detector(Stand_in(), about), here, NAMES)
+    assert judged.true_counts["Platelets"].tolist() == [0, 0]
+    assert judged.counts["Platelets"].tolist() == [1, 0]
+    each = judge_each(Detector(Stand_in(), about), here, NAMES)
+    assert each.loc[("near", "RBC"), ["n_photographs", "of_boxed"]].tolist() == [1, 1]

@@ -1,5 +1,6 @@
 """Boxes paired off, scored and counted by hand, and as COCO's own evaluation does."""
 
+import dataclasses
 import itertools
 import json
 
@@ -452,6 +453,15 @@ def test_confidence_is_that_of_the_bias_only():
 def test_what_cannot_be_compared(true, counted, confidence):
     with pytest.raises(InvalidParameter, match="cannot be compared"):
         count_agreement(true, counted, confidence)
+
+
+def test_the_even_threshold_is_where_boxes_become_more_often_wrong_than_right():
+    matches = match_boxes(TRUTH, TRUTH.iloc[:0].assign(score=0.0))
+    rows = pd.DataFrame({"kind": "RBC", "score": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4],
+                         "match": [0, 1, -1, 2, -1, -1]})  # fmt: skip
+    even = detection.even_thresholds(dataclasses.replace(matches, predictions=rows))
+    # Two right, one wrong, one right, two wrong: ahead by 1, 2, 1, 2, 1, 0.
+    assert even.to_dict() == {"RBC": 0.8}
 
 
 # What the frame cuts

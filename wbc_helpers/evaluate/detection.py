@@ -153,6 +153,20 @@ def fair_thresholds(matches: BoxMatches) -> pd.Series:
     return pd.Series(thresholds, dtype=float, name="threshold").rename_axis("kind")
 
 
+def even_thresholds(matches: BoxMatches) -> pd.Series:
+    """Score from which on most boxes are right, by kind: below, more are wrong than right.
+
+    Of the matches of all boxes, like `fair_thresholds`; where most are wrong from the surest on,
+    it is the score of that one.
+    """
+    thresholds = {}
+    for kind, boxes in matches.predictions.groupby("kind", observed=True):
+        boxes = boxes.sort_values("score", ascending=False, kind="stable")
+        ahead = np.cumsum(np.where(boxes["match"] >= 0, 1, -1))
+        thresholds[str(kind)] = boxes["score"].iloc[int(ahead.argmax())]
+    return pd.Series(thresholds, dtype=float, name="threshold").rename_axis("kind")
+
+
 # Which cells the frame cuts
 
 EDGES = ("left", "upper", "right", "lower")
