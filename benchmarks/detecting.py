@@ -111,6 +111,7 @@ def judge_laboratories(boxed, parts: pd.Series, options) -> None:
             of_run[run.name] = (run, without[0])
     if options.run:
         run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
+        parts = run.split
         found, tried = training.choose_reading(detector.of_run(run), boxed, names_in(parts, "val"))
         print(tried.round(4).to_string(index=False))
     else:
@@ -141,7 +142,7 @@ def judge_laboratories(boxed, parts: pd.Series, options) -> None:
             tell(f"{title}, without learning", boxed, rows.index.tolist(), training,
                  boxes=pd.concat(cells_of, ignore_index=True))  # fmt: skip
     for name, (run, laboratory) in of_run.items():
-        others = parts[parts.index.map(table["laboratory"]) != laboratory]
+        others = run.split[run.split.index.map(table["laboratory"]) != laboratory]
         reading, _ = training.choose_reading(
             detector.of_run(run), boxed, names_in(others, "val"), ways=(found.about["ways"],)
         )
