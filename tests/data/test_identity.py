@@ -261,3 +261,10 @@ def test_one_flipped_bit_in_the_real_archive_is_named(real_folder, tmp_path):
     assert identity.identify(linked).deviations == (
         f"1 file is changed: TRAIN/MONOCYTE/{image.name}.",
     )
+
+
+def test_what_was_brought_says_in_a_notebook_what_it_is(sample_folder, tmp_path):
+    data = identity.bring(sample_folder, tmp_path)
+    said = data._repr_markdown_()
+    assert said.startswith("> # ⚠️ These cells are drawn")
+    assert f"{data.n_images:,} images" in said and str(data.folder) in said
