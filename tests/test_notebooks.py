@@ -19,6 +19,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from wbc_helpers import pipeline
+from wbc_helpers.data.sources import SOURCES
 from wbc_helpers.runs.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,6 +131,11 @@ def test_parameters_are_forms(notebook):
             ]
             assert f"`{name}`" in said and re.search(".*, ".join(own), said), said
     assert "allow-input" in fields["source"]
+    choices = {name: set(re.findall(r'"(\w+)"', form)) for name, form in fields.items()}
+    holds = "photographs" if "photographs" in fields else "images"
+    named = {name for kind, name in SOURCES if kind == holds} - {"local"}  # a folder, by its path
+    assert choices["source"] == {"auto"} | named
+    assert choices.get("recipe", set(RECIPES)) == set(RECIPES)
     assert all(fields[name].startswith("[") for name in ("recipe", "split") if name in fields)
     if "epochs" in fields:
         assert json.loads(re.sub(r"(\w+):", r'"\1":', fields["epochs"]))["type"] in (
