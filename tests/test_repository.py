@@ -611,3 +611,25 @@ def test_no_notebook_holds_a_picture():
         notebook = json.loads((ROOT / name).read_text(encoding="utf-8"))
         assert not any(cell.get("outputs") for cell in notebook["cells"]), name
         assert not any(cell.get("attachments") for cell in notebook["cells"]), name
+
+
+# --- The site -------------------------------------------------------------------------------------
+
+
+def test_every_text_has_a_page_and_every_link_of_it_leads_somewhere(tmp_path, monkeypatch):
+    """Links to the executed notebooks apart, which are not executed here."""
+    from wbc_helpers.report import rendering
+
+    monkeypatch.syspath_prepend(ROOT / ".ci")
+    import publish
+
+    (tmp_path / "runs").mkdir()
+    rendering.render_overview(tmp_path / "runs")
+    publish.render(tmp_path)
+    for text, target in publish.TEXTS.items():
+        page = (tmp_path / target).read_text()
+        assert "<h1" in page, text
+        assert not re.search(r"<(?:img|script|link)[^>]+(?:src|href)=\"(?!data:)", page), text
+    dead = [line for line in publish.dead_links(tmp_path) if f"runs/{publish.RUN}/" not in line]
+    assert dead == []
+    assert '<a href="../index.html">Start</a>' in (tmp_path / "runs/index.html").read_text()
