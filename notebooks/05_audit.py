@@ -28,8 +28,9 @@
 # **Time and hardware:** two trainings of `epochs` epochs, up to 20 minutes each on two CPU cores; 3
 # more with `recompute`.
 #
-# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you begin, which
-# saves most of those minutes. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
+# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you begin: up to 40
+# minutes are to be saved. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
+# Below, a line says what is in use.
 
 # %% [markdown]
 # ## Set-up

@@ -29,8 +29,9 @@
 # nothing else to do; one that was cut off goes on. With `epochs = 0` nothing is trained: the weights
 # that come with the project answer within a minute.
 #
-# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you begin, which
-# saves most of those minutes. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
+# **Runtime:** in Colab choose *Runtime → Change runtime type → T4 GPU* before you train: up to 20
+# minutes are to be saved. A TPU (*v5e-1*) works as well: Keras then runs on JAX. So does the CPU.
+# Below, a line says what is in use.
 
 # %% [markdown]
 # ## Set-up
