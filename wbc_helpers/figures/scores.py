@@ -422,7 +422,7 @@ def score_intervals(
     require(table, ("value", "naive_low", "naive_high", "low", "high"), "table of intervals")
     figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.42 * len(table)))
     kinds = {
-        f"taking images as independent (n = {n_images:,})": ("naive_", _NAIVE, -0.16),
+        f"by image, as if independent (n = {n_images:,})": ("naive_", _NAIVE, -0.16),
         f"by photograph (n = {n_photographs:,})": ("", _HONEST, 0.16),
     }
     rows = np.arange(len(table))
@@ -437,8 +437,8 @@ def score_intervals(
     ax.set_xlabel(f"Score with {confidence:.0%} interval")
     ax.set_title("How far a score could be off")
     ax.grid(axis="x")
-    # Below the axis label, where it covers no interval.
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4)
+    # Below the axis label, where it covers no interval; to the left, for names of scores are long.
+    ax.legend(loc="upper right", bbox_to_anchor=(1, 0), borderaxespad=4)
     first = table.iloc[0]
     say_what_is_seen(
         figure,
