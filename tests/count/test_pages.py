@@ -317,6 +317,24 @@ def test_the_command_tells_drawn_smears_by_the_folder_they_are_in(
 # Several index pages
 
 
+def test_reasons_stand_beside_each_photograph(folder, out, monkeypatch):
+    reasons = [fitness.OUT_OF_FOCUS, fitness.OVER_EXPOSED]
+    monkeypatch.setattr(fitness, "measure", lambda photograph, red_cell: photograph[0, 0, 0])
+    monkeypatch.setattr(
+        fitness, "judge_reading", lambda grey, red_cell, boxes: reasons if grey == 10 else []
+    )
+    index = render(count(folder, out))
+    (notice,) = page_of(index).select(".notice")
+    assert "4 of 5 photographs are fit to be counted" in text_of(notice)
+    assert all(fitness.ADVICE[reason] in text_of(notice) for reason in reasons)
+    cards = page_of(index).select(".smear-cards li")
+    said = {text_of(card.select_one(".title")): text_of(card) for card in cards}
+    assert "out of focus; over-exposed" in said["two.png"]
+    assert not any("focus" in words for name, words in said.items() if name != "two.png")
+    own = smear_pages(index)[WORST_FIRST.index("two.png")]
+    assert "Not fit to be counted" in text_of(page_of(own).select_one(".notice"))
+
+
 def test_smears_stand_on_several_index_pages(folder, out, monkeypatch):
     monkeypatch.setattr(pages, "PER_PAGE", 2)
     index = render(count(folder, out))
@@ -332,7 +350,9 @@ def test_smears_stand_on_several_index_pages(folder, out, monkeypatch):
             assert follow(part, current["href"]) == part
         # Back to the page on which its card stands.
         for smear in smear_pages(part):
-            backs = [follow(smear, a["href"]) for a in page_of(smear).select("a:not([rel], [href^='#'])")]
+            backs = [
+                follow(smear, a["href"]) for a in page_of(smear).select("a:not([rel], [href^='#'])")
+            ]
             assert set(backs) == {part}
     # From one page's last smear to the next page's first.
     smears = [smear for part in parts for smear in smear_pages(part)]

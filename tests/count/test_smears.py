@@ -490,6 +490,70 @@ def test_when_the_machine_stops_what_was_counted_is_on_the_disk(tmp_path, out):
     assert len(done) > 10 and sorted([*done, *again.detector.greys]) == list(range(30))
 
 
+# What is not fit to be counted
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Photographs of these greys have these reasons."""
+
+    def judge(**reasons):
+        monkeypatch.setattr(fitness, "measure", lambda photograph, red_cell: photograph[0, 0, 0])
+        monkeypatch.setattr(
+            fitness, "judge_reading", lambda grey, red_cell, boxes: reasons.get(f"grey{grey}", [])
+        )
+        monkeypatch.setattr(
+            fitness, "judge", lambda grey: [fitness.NO_SMEAR] if f"none{grey}" in reasons else []
+        )
+
+    return judge
+
+
+def test_nothing_rests_on_what_is_not_fit(folder, out, reader, judged):
+    judged(grey10=[fitness.OUT_OF_FOCUS, fitness.OVER_EXPOSED], grey30=[fitness.TOO_SMALL])
+    found = count(folder, out, reader)
+    header, *rows = rows_of(out / "counts.csv")
+    rows = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["fit"] for row in rows] == ["False", "True", "True"]
+    assert [row["fit_to_name"] for row in rows] == ["False", "True", "False"]
+    assert [row["reasons"] for row in rows] == [
+        "out of focus; over-exposed", "", fitness.TOO_SMALL
+    ]  # fmt: skip
+    # What was counted is told; no cell is named.
+    assert [row["WBC"] for row in rows] == ["2", "0", "1"]
+    assert [row["unanswered"] for row in rows] == ["2", "0", "1"]
+    assert all(row[9] in ("", "False") for row in rows_of(out / "cells.csv")[1:])
+    assert found.differential.n_cells == found.differential.n_abstained == 0
+    assert found.most_probable.sum() == 0
+    assert found.differential.n_photographs == 2
+    assert found.unfit == {
+        "out of focus": ["a.png"], "over-exposed": ["a.png"], fitness.TOO_SMALL: ["c.png"]
+    }  # fmt: skip
+    said = str(found)
+    assert said.startswith("3 photographs, 2 of them fit to be counted: 2 red cells, 1 white cell")
+    assert f"- out of focus, 1 photograph: a.png. {fitness.ADVICE['out of focus']}" in said
+    assert found.went_well
+
+
+def test_what_shows_no_smear_is_not_read_and_does_not_go_well(folder, out, reader, judged):
+    judged(none10=[])
+    found = count(folder, out, reader)
+    assert reader.detector.greys == [20, 30]
+    assert found.counts["RBC"].tolist() == [0, 2, 0]
+    assert found.unfit == {fitness.NO_SMEAR: ["a.png"]} and not found.went_well
+    # Nor is it looked at again.
+    count(folder, out, reader)
+    assert reader.detector.greys == [20, 30]
+
+
+def test_where_nothing_is_fit_nothing_is_said_of_the_blood(folder, out, reader, judged):
+    judged(**{f"grey{grey}": [fitness.OUT_OF_FOCUS] for grey in A_B_C.values()})
+    found = count(folder, out, reader)
+    said = str(found)
+    assert "No photograph is fit to be counted." in said and not found.went_well
+    assert "adult" not in said and "Not for diagnosis" not in said
+
+
 # What is refused, and left as it is
 
 
@@ -594,6 +658,13 @@ def test_the_command_goes_on_after_files_that_fail_and_says_so_with_1(command, f
     for name in expected:
         (folder / name).unlink()
     assert command() == 0
+
+
+def test_the_command_says_with_1_that_a_photograph_shows_no_smear(command, judged, out, capsys):
+    judged(none20=[])
+    assert command() == 1
+    assert "- no smear, 1 photograph: b.png" in capsys.readouterr().out
+    assert (out / "index.html").is_file()
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def judge(looks: Looks) -> list[str]:
 
     Reasons are keys of `ADVICE`.
     """
-    if looks.brightness < 60:
+    if looks.brightness < 20:
         return [UNDER_EXPOSED]
     if looks.contrast < 0.06:
         return [OVER_EXPOSED if looks.burnt > 0.5 else NO_CELL]
@@ -159,6 +159,8 @@ def judge_reading(looks: Looks, red_cell: float, boxes: pd.DataFrame) -> list[st
     reasons = []
     if looks.burnt > 0.2 and looks.burnt_cells > 0.2:
         reasons.append(OVER_EXPOSED)
+    if looks.brightness < 60:
+        reasons.append(UNDER_EXPOSED)
     if looks.edge > _BLURRED and red_cell >= SMALLEST_TO_NAME:
         reasons.append(OUT_OF_FOCUS)
     if not (boxes["counted"] & boxes["kind"].isin(["RBC", "WBC"])).any():

@@ -154,7 +154,8 @@ class FolderCounts:
                          f"{_some(files, 5)}. {fitness.ADVICE.get(reason, '')}")  # fmt: skip
         for note, files in self._notes().items():
             lines.append(f"- {note}: {_some(files, 5)}")
-        lines += ["", str(self.differential)]
+        may_say = len(self.fit) > 0
+        lines += ["", str(self.differential) if may_say else "No photograph is fit to be counted."]
         if self.passed_over:
             n_files = _number(len(self.passed_over), "file", "files")
             names = _some(self.passed_over, 10)
