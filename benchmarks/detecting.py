@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import laboratories as simulated
+import numpy as np
 import pandas as pd
 
 from wbc_helpers.audit import overlaps
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=ROOT / "data", type=Path)
     parser.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
     parser.add_argument("--train", metavar="NAME", help="train a run of this name, and end there")
+    parser.add_argument("--most", type=int, default=100, help="photographs of one left out")
     parser.add_argument("--without", nargs="*", default=[], help="laboratories to leave out")
     parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=8)
@@ -144,10 +146,13 @@ def judge_laboratories(boxed, parts: pd.Series, options) -> None:
     for name, (run, laboratory) in of_run.items():
         others = run.split[run.split.index.map(table["laboratory"]) != laboratory]
         reading, _ = training.choose_reading(
-            detector.of_run(run), boxed, names_in(others, "val"), ways=(found.about["ways"],)
-        )
+            detector.of_run(run), boxed, names_in(others, "val"),
+            ious=(found.about["iou"],), ways=(1,),
+        )  # fmt: skip
         elsewhere = table.index[table["laboratory"].eq(laboratory) & table["width"].ne(416)]
-        tell(f"{laboratory}, left out of {name}", boxed, elsewhere.tolist(), training, reading)
+        drawn = np.random.default_rng(0).permutation(elsewhere.tolist())[: options.most]
+        print(f"\nCounted from {reading.about['thresholds']} on")
+        tell(f"{laboratory}, left out of {name}", boxed, drawn.tolist(), training, reading)
 
 
 def names_in(parts: pd.Series, part: str) -> list[str]:
