@@ -59,6 +59,16 @@ def real_bccd(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_txl(tmp_path_factory) -> Path:
+    """Unpack the real archive of TXL-PBC once; tests are skipped without."""
+    folder = Path(os.environ.get("WBC_REAL_DATA") or "nowhere")
+    archives = sorted(folder.glob("TXL-PBC_Dataset-*"))
+    if not archives:
+        pytest.skip("WBC_REAL_DATA names no folder with the archive of TXL-PBC")
+    return sources.fetch(archives[0], tmp_path_factory.mktemp("txl"), False, "photographs")
+
+
+@pytest.fixture(scope="session")
 def browser_path() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if path := shutil.which(name):
