@@ -51,6 +51,7 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 
 # %%
 import pandas as pd
+from IPython.display import Markdown
 
 from wbc_helpers import cells, figures
 from wbc_helpers.classify import inputs, networks, training
@@ -144,7 +145,9 @@ print(f"{prepared.pixels.shape}, {prepared.pixels.nbytes / 1e6:.0f} MB")
 # How they were parted decides what the validation accuracy below is worth.
 
 # %%
-print(recipes.VALIDATION_SPLITS[settings.validation])
+Markdown(recipes.VALIDATION_SPLITS[settings.validation])
+
+# %%
 prepared.part.value_counts()
 
 # %% [markdown]
@@ -155,7 +158,7 @@ prepared.part.value_counts()
 
 # %%
 this_run = training.start(settings, data, run, runs_folder)
-print(this_run.folder)
+this_run
 
 # %% [markdown]
 # ## What the network is shown

@@ -99,6 +99,9 @@ data
 
 # %%
 this_run = judging.open_run(run, data, runs_folder)
+this_run
+
+# %%
 pd.Series(this_run.settings["training"], name=this_run.name).to_frame()
 
 # %% [markdown]

@@ -27,11 +27,9 @@ def judged(data, tmp_path_factory):
     return judging.judge(run, data, folder / "data")
 
 
-def test_where_nothing_was_trained_the_network_that_ships_is_judged_and_it_says_so(
-    data, tmp_path, capsys
-):
+def test_where_nothing_was_trained_the_network_that_ships_is_judged_and_it_says_so(data, tmp_path):
     run = judging.open_run("latest", data, tmp_path)
-    assert "the network that ships with this project" in capsys.readouterr().out
+    assert "the network that ships with this project" in run._repr_markdown_()
     assert run.name.startswith("shipped-") and run.is_complete and not run.was_trained
     assert len(run.history) == 0 and set(run.split) == {"train", "validation"}
     assert judging.open_run("shipped", data, tmp_path) == run

@@ -50,7 +50,7 @@ def open_run(name: str, identity: Identity, runs_dir: str | Path) -> folders.Run
 
     `latest` is the newest finished one. `shipped`, or `latest` where none is finished, is the
     network that ships: it gets a run folder of its own, with no history, and the images that it did
-    not learn from as `validation`. Says which it is. Raises what `folders.open_run` and
+    not learn from as `validation`. Raises what `folders.open_run` and
     `folders.check_data` do.
     """
     trained = [run for run in folders.list_runs(runs_dir) if run.is_complete and run.was_trained]
@@ -58,7 +58,6 @@ def open_run(name: str, identity: Identity, runs_dir: str | Path) -> folders.Run
         return _shipped(identity, runs_dir)
     run = folders.open_run(name, runs_dir)
     folders.check_data(run, identity.to_dict())
-    print(f"The run {run.name!r}, in {run.folder.parent}")
     return run
 
 
@@ -76,10 +75,6 @@ def _shipped(identity: Identity, runs_dir: str | Path) -> folders.Run:
     record["training"] |= {"epochs": 0, SHIPPED: facts["created"]}
     name = f"{SHIPPED}-{facts['created'][:10]}-{identity.source.name}"
     run = folders.start(name, runs_dir, record)
-    print(
-        f"No run of yours is judged here, but the network that ships with this project "
-        f"({facts['title']}; {facts['created'][:10]}). Train one with 03_train, or name one as run."
-    )
     if not run.is_complete:
         images = splits.add_provenance(catalog.find_images(identity.folder))
         training_images = images[images["split"] == "TRAIN"].reset_index(drop=True)

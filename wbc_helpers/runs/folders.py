@@ -43,6 +43,17 @@ class Run:
         """Name of the run, which is that of its folder."""
         return self.folder.name
 
+    def _repr_markdown_(self) -> str:
+        """Say in a notebook which run it is, or that it is none of the reader's."""
+        if self.was_trained:
+            return f"The run **{self.name}**, in `{self.folder.parent}`"
+        training = self.settings["training"]
+        return (
+            "**No run of yours is judged here, but the network that ships with this project** "
+            f"(recipe `{training['recipe']}`, of {training['shipped'][:10]}). Train one with "
+            "`03_train`, or give the name of one as `run`."
+        )
+
     @property
     def is_complete(self) -> bool:
         """Whether training went through to its last epoch and the model was saved."""
