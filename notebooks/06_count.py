@@ -305,7 +305,8 @@ figures.differential(counts.differential);
 print(counts)
 
 # %% [markdown]
-# **What was learned:** a small network trained on two hundred photographs finds nearly all white
-# cells and most platelets; of red cells in heaps people box only some, and it counts others.
-# **Limits:** photographs of one laboratory; a count from photographs is no count of the blood.
+# **What was learned:** a small network, trained from scratch, finds nearly all white cells and most
+# platelets. How well it counts red cells is decided by the boxes that it learns from: BCCD's leave
+# out half of them, and whoever finds these is judged wrong. The frame cuts half of the cells that a
+# photograph shows. **Limits:** a count from photographs is no count of the blood.
 # **Next:** the same from the shell, for thousands of photographs: `python -m wbc_helpers count`.
