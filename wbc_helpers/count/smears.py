@@ -351,6 +351,8 @@ def _folder_scale(
             check_photograph(photograph, estimate)
         except WbcError:
             continue
+        if fitness.judge(fitness.measure(photograph, estimate)):
+            continue
         (boxes,) = reader.read([photograph], estimate)
         measured.append(fitness.read_at_own_scale(reader, photograph, boxes, estimate).measured)
     usable = sorted(width for width in measured if np.isfinite(width))
