@@ -258,8 +258,8 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
         raise BrokenRun(
             f"The run {run.name!r} is of recipe {training['recipe']!r}. Expected a detector's."
         )
-    facts = {key: training[key] for key in ("filters", "blocks", "gain") if key in training}
-    facts |= {"ways": 1, "iou": 0.5}
+    facts = {key: training[key] for key in ("blocks", "gain") if key in training}
+    facts |= {"filters": list(training["filters"]), "ways": 1, "iou": 0.5}
     facts |= {"thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3), **(about or {})}
     model = _build(facts)
     try:
