@@ -13,7 +13,7 @@ from wbc_helpers.__main__ import main
 from wbc_helpers.audit import origins, overlaps
 from wbc_helpers.data import catalog, sample, splits
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
-from wbc_helpers.pixels import white_cells
+from wbc_helpers.pixels import nuclei
 
 
 def test_every_image_of_the_sample_finds_its_photograph(sample_folder, report):
@@ -45,7 +45,7 @@ def test_images_of_a_missing_photograph_are_one_group(sample_folder, sample_cata
     sources = truth[sample_catalog["file"]].to_numpy()
     paired = {name for pair in _pairs(sample_folder) for name in pair}
     train = (sample_catalog["split"] == "TRAIN").to_numpy()
-    missing, present = [name for name in sorted(set(sources[train])) if name not in paired][:2]
+    missing, present = [name for name in sorted(set(sources[train])) if name not in paired][1:3]
     some = sample_catalog[np.isin(sources, [missing, present])].reset_index(drop=True)
     left = {name: pixels for name, pixels in photographs.items() if name != missing}
     found = origins.assign_sources(some, left, progress=False)
@@ -173,14 +173,14 @@ def test_audit_finds_leaks_conflicts_and_repeats(doctored):
 
 def test_audit_tells_how_much_of_a_nucleus_is_shown(tmp_path, field):
     photograph = crop(field, 250, 130)  # its nucleus: radius 26 around 150, 120
-    nuclei = {"a": white_cells.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
+    marked = {"a": nuclei.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
     shifts = [0, -150, -200, 100]
     table = pd.DataFrame(
         [[source, 1.0, 0.0, shift, 0.0, 1.0, 0.0] for source, shift in
          zip(["a", "a", "a", "b"], shifts, strict=True)],
         columns=["source_id", *sample.AFFINE],
     )  # fmt: skip
-    judged = origins._judge_nuclei(table, nuclei)
+    judged = origins._judge_nuclei(table, marked)
     assert judged["nucleus_shown"][:3] == pytest.approx([1, 0.5, 0], abs=0.03)
     assert np.isnan(judged["nucleus_shown"][3])
     assert judged["whole_nucleus"].tolist()[:3] == [True, False, False]

@@ -6,7 +6,7 @@ import pytest
 from drawn_fields import draw_field
 from PIL import Image
 
-from benchmarks import laboratories
+from benchmarks import simulated as laboratories
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels.scale import (
     RED_CELL,

@@ -59,6 +59,91 @@ def background(image: np.ndarray) -> np.ndarray:
     return np.median(bright, axis=0).astype(np.float32)
 
 
+def whiten(image: np.ndarray) -> np.ndarray:
+    """Make the empty background of an RGB image white, `WHITE` in all channels, and nothing else.
+
+    Light that differs over a wide field is evened out: its logarithm is fitted by a polynomial of
+    second degree wherever that explains the background clearly better than one colour does. Black
+    fill becomes background. Returns uint8 like the image.
+
+    Examples
+    --------
+    >>> whiten(np.full((48, 64, 3), (230, 200, 215), np.uint8))[0, 0].tolist()
+    [235, 235, 235]
+    """
+    field = _light_field(image)
+    if np.any(field[1:]):
+        light = (image.astype(np.float32) + 1) * np.exp(-_terms(*image.shape[:2]) @ field)
+        white = np.clip(np.rint((WHITE + 1) * light - 1), 0, 255).astype(np.uint8)
+    else:
+        white = cv2.LUT(image, _levels(np.outer(np.arange(256) + 1, np.exp(-field[0]))))
+    return _without_fill(image, white)
+
+
+def _without_fill(image: np.ndarray, white: np.ndarray) -> np.ndarray:
+    """Give black fill the background's colour; JPEG speckles the smear along its edge."""
+    fill = cv2.dilate(is_fill(image).astype(np.uint8), np.ones((7, 7)))
+    white[fill > 0] = WHITE
+    return white
+
+
+def _terms(height: int, width: int) -> np.ndarray:
+    """Terms of a polynomial of second degree over an image, (height, width, 6) float32."""
+    down, across = np.meshgrid(
+        np.linspace(-1, 1, height, dtype=np.float32),
+        np.linspace(-1, 1, width, dtype=np.float32),
+        indexing="ij",
+    )
+    ones = np.ones_like(down)
+    return np.stack([ones, across, down, across**2, across * down, down**2], axis=-1)
+
+
+def _light_field(image: np.ndarray) -> np.ndarray:
+    """Fit the logarithm of the background's light, plus one: coefficients of `_terms`, (6, 3).
+
+    All but the first are 0 where one colour does as well.
+    """
+    longest = max(image.shape[:2])
+    small = image
+    if longest > 96:
+        size = [max(round(side * 96 / longest), 8) for side in image.shape[1::-1]]
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    smear = ~is_fill(small)
+    one_colour = np.zeros((6, 3), np.float32)
+    if smear.sum() < _FEWEST:
+        one_colour[0] = np.log(_USUAL_BACKGROUND + 1)
+        return one_colour
+    light = np.log(small[smear].astype(np.float32) + 1)
+    terms = _terms(*small.shape[:2])[smear]
+    bright = _brighter(light[:, 1])
+    one_colour[0] = np.median(light[bright], axis=0)
+    misses = np.abs(light[bright] - one_colour[0]).mean()
+    for _ in range(6):
+        field = _fitted(terms[bright], light[bright])
+        brighter = _brighter(light[:, 1] - terms @ field[:, 1])
+        if brighter.sum() < max(_FEWEST, 0.02 * len(light)):
+            break
+        bright = brighter
+    field = _fitted(terms[bright], light[bright])
+    left = np.abs(light[bright] - terms[bright] @ field).mean()
+    return field if left < 0.7 * misses else one_colour
+
+
+def _fitted(terms: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Least squares, the curved terms held back a little: (6, 3) float32."""
+    ridge = 0.02 * len(terms) * np.diag([0, 1, 1, 1, 1, 1])
+    return np.linalg.solve(terms.T @ terms + ridge, terms.T @ light).astype(np.float32)
+
+
+def _brighter(light: np.ndarray) -> np.ndarray:
+    """Tell what Otsu's threshold calls bright, bool; the brighter half where that is too little."""
+    low, high = np.percentile(light, (1, 99))
+    levels = np.clip((light - low) / max(high - low, 1e-3) * 255, 0, 255).astype(np.uint8)
+    otsu, _ = cv2.threshold(levels.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    bright = levels > otsu
+    return bright if bright.sum() >= _FEWEST else light >= np.median(light)
+
+
 def balance(image: np.ndarray, gain: bool = True) -> np.ndarray:
     """Bring light and stain to a common standard, and give black fill the background's colour.
 
@@ -84,11 +169,7 @@ def balance(image: np.ndarray, gain: bool = True) -> np.ndarray:
         strength = np.median(absorbance(red_cells.astype(float)), axis=0) - absorbance(WHITE)
         gains = np.clip(RED_CELL_ABSORBANCE / np.maximum(strength, 0.02), *_GAINS)
         levels = _levels(light**gains)
-    balanced = cv2.LUT(image, levels)
-    # JPEG speckles the smear along the fill's edge.
-    fill = cv2.dilate(is_fill(image).astype(np.uint8), np.ones((7, 7)))
-    balanced[fill > 0] = WHITE
-    return balanced
+    return _without_fill(image, cv2.LUT(image, levels))
 
 
 def _levels(light: np.ndarray) -> np.ndarray:
@@ -122,16 +203,55 @@ def _grown(mask: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) > 0
 
 
-def vary_stain(view: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def vary_stain(
+    view: np.ndarray,
+    strength: float,
+    rng: np.random.Generator,
+    recoloring: np.ndarray | None = None,
+) -> np.ndarray:
     """Mix the channels' absorbances as another dye, lamp or camera would.
 
     From (height, width, 3) uint8 RGB to float32, in 0–255 units. For the strength see
-    `views.Views.stain`; the same state of `rng` gives the same colours.
+    `views.Views.stain`; `recoloring`, (3, 3), mixes the absorbances before. The same state of `rng`
+    gives the same colours.
     """
-    if not strength:
+    if not strength and recoloring is None:
         return view.astype(np.float32)
     gains = rng.normal(0, 0.175 * strength, 3) + rng.normal(0, 0.3 * strength)
     mixing = np.diag(np.exp(gains)) + rng.normal(0, 0.12 * strength, (3, 3))
     tint = np.abs(rng.normal(0, 0.12 * strength, 3)) * (rng.random() < 0.7)
+    if recoloring is not None:
+        mixing = recoloring.T @ mixing
     mixed = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
     return np.clip(256 * np.exp(-mixed) - 1, 0, 255)
+
+
+_STAINED = 0.15  # absorbance of green light from which on a pixel belongs to a cell
+
+
+def statistics(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the absorbances of stained pixels, twice (3,) float32.
+
+    Of an RGB crop whose background is white.
+    """
+    absorbances = ABSORBANCE[crop].reshape(-1, 3)
+    stained = absorbances[absorbances[:, 1] > _STAINED]
+    if not len(stained):
+        return np.zeros(3, np.float32), np.full(3, 0.03, np.float32)
+    return stained.mean(axis=0), stained.std(axis=0) + np.float32(0.03)
+
+
+def transfer_stain(
+    view: np.ndarray, mean: np.ndarray, spread: np.ndarray, part: float
+) -> np.ndarray:
+    """Give a cell the stain of another, see `statistics`: uint8 RGB again.
+
+    Absorbances are brought to that mean and spread, as Reinhard et al. (IEEE CG&A 21(5), 2001) do
+    with colours, `part` of the way, 0–1; the background stays.
+    """
+    absorbances = ABSORBANCE[view]
+    own_mean, own_spread = statistics(view)
+    moved = np.clip((absorbances - own_mean) / own_spread * spread + mean, 0, 5)
+    on_cell = np.clip((absorbances[..., 1:2] - 0.1) / 0.1, 0, 1)
+    mixed = absorbances + np.float32(part) * on_cell * (moved - absorbances)
+    return np.clip(np.rint(256 * np.exp(-mixed) - 1), 0, 255).astype(np.uint8)

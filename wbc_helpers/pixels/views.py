@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from wbc_helpers.pixels.images import warp
-from wbc_helpers.pixels.stain import WHITE, vary_stain
+from wbc_helpers.pixels.stain import WHITE, transfer_stain, vary_stain
 
 MARGIN = 1.9
 """Side of a patch from which views are drawn, in sides of the view: room for a view that is turned,
@@ -45,6 +45,17 @@ class Views:
         Part of the views that are out of focus, 0–1.
     noise : float
         Largest standard deviation of the camera's noise, in grey levels.
+    most_blur : float
+        Standard deviation of the strongest blur, in 64ths of the view's side.
+    sharpen : float
+        Part of the views that are sharpened instead, as cameras do, 0–1.
+    recolor : float
+        Part of the views whose hue is turned, and of those whose saturation changes, 0–1; five
+        eighths as many lose their colour altogether.
+    transfer : float
+        Part of the views that take on the stain of another cell, 0–1.
+    sharpness : float
+        Pixels of a patch per pixel of a view.
     """
 
     zoom: float = 0.15
@@ -54,18 +65,30 @@ class Views:
     stain: float = 0.3
     blur: float = 0.3
     noise: float = 6.0
+    most_blur: float = 1.3
+    sharpen: float = 0.0
+    recolor: float = 0.0
+    transfer: float = 0.0
+    sharpness: float = SHARPNESS
 
 
-def patch_size(size: int) -> int:
+def patch_size(size: int, sharpness: float = SHARPNESS) -> int:
     """Side, in pixels, of the patch from which views of `size` pixels are drawn."""
-    return round(size * MARGIN * SHARPNESS)
+    return round(size * MARGIN * sharpness)
 
 
-def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:
+def draw(
+    patch: np.ndarray,
+    size: int,
+    views: Views,
+    rng: np.random.Generator,
+    donor: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Draw one view of a white cell, (size, size, 3) uint8.
 
-    The patch is RGB, balanced, the cell in its middle, of the side that `patch_size` tells. The
-    same state of `rng` gives the same view.
+    The patch is RGB, balanced, the cell in its middle, of the side that `patch_size` tells;
+    `donor`, see `stain.statistics`, is the cell whose colours are transferred. The same state of
+    `rng` gives the same view.
 
     Examples
     --------
@@ -77,7 +100,27 @@ def draw(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -
     if rng.random() < views.cut:
         view[_beyond_an_edge(size, rng)] = WHITE
     strength = views.stain * rng.random() ** 2
-    return _expose(view, strength, views, 1.3, size / 64, rng)
+    if donor is not None and rng.random() < views.transfer:
+        view = transfer_stain(view, *donor, rng.uniform(0.3, 1))
+    recoloring = _recoloring(views.recolor, rng) if views.recolor else None
+    if views.sharpen and rng.random() < views.sharpen:
+        view = vary_stain(view, strength, rng, recoloring)
+        soft = cv2.GaussianBlur(view, (0, 0), size / 64)
+        view = view + np.float32(rng.uniform(0.3, 1.5)) * (view - soft)
+        return _noisy(view, views.noise, rng)
+    return _expose(view, strength, views, views.most_blur, size / 64, rng, recoloring)
+
+
+def _recoloring(part: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw a change of hue and saturation, or the loss of colour: (3, 3), of absorbances."""
+    if rng.random() < 0.625 * part:
+        return np.tile(rng.dirichlet((2, 2, 2)), (3, 1))
+    angle = rng.normal(0, 0.5) * (rng.random() < part)
+    saturation = np.exp(rng.normal(0, 0.6) * (rng.random() < part))
+    grey = np.full((3, 3), 1 / 3)
+    turning = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    hue = grey + (np.eye(3) - grey) * np.cos(angle) + turning * np.sin(angle)
+    return hue @ (grey + saturation * (np.eye(3) - grey))
 
 
 def _expose(
@@ -87,13 +130,19 @@ def _expose(
     most: float,
     unit: float,
     rng: np.random.Generator,
+    recoloring: np.ndarray | None = None,
 ) -> np.ndarray:
     """Vary stain, focus (a blur of up to `most` units of so many pixels) and noise."""
-    view = vary_stain(view, strength, rng)
+    view = vary_stain(view, strength, rng, recoloring)
     if rng.random() < views.blur:
         view = cv2.GaussianBlur(view, (0, 0), rng.uniform(0.3, most) * unit)
-    if views.noise:
-        spread = np.float32(rng.uniform(0, views.noise))
+    return _noisy(view, views.noise, rng)
+
+
+def _noisy(view: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    """Add a camera's noise, of a standard deviation of up to `most` grey levels: uint8."""
+    if most:
+        spread = np.float32(rng.uniform(0, most))
         view = view + spread * rng.standard_normal(view.shape, dtype=np.float32)
     return np.clip(view, 0, 255).astype(np.uint8)
 
@@ -102,7 +151,7 @@ def _turn(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) 
     """Turn, flip, shear, zoom and shift: the map from patch to view."""
     angle = rng.uniform(0, 2 * np.pi)
     shear, aspect = rng.uniform(-views.shear, views.shear, 2)
-    scale = np.exp(rng.uniform(-views.zoom, views.zoom)) / SHARPNESS
+    scale = np.exp(rng.uniform(-views.zoom, views.zoom)) / views.sharpness
     turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     sheared = np.array(
         [[np.exp(aspect / 2), np.sin(shear)], [0, np.cos(shear) * np.exp(-aspect / 2)]]

@@ -7,7 +7,7 @@ a lymphocyte from a monocyte, stays. Light and stain drop out by `stain.balance`
 nucleus and granules differ from red cells, which tells an eosinophil.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,9 @@ from wbc_helpers.pixels.images import (
     scaled_size,
     warp,
 )
+from wbc_helpers.pixels.nuclei import SMALLEST, find_nuclei, hulls
 from wbc_helpers.pixels.scale import RED_CELL
 from wbc_helpers.pixels.stain import WHITE, balance, is_fill
-
-SMALLEST_NUCLEUS = 800
-"""Pixels at that scale. Platelets and dirt reach 751, the nuclei of white cells begin at 831, some
-of them cut by the frame."""
 
 CYTOPLASM = 12
 """Pixels at that scale from the hull of the nucleus to the edge of the cell. On 178 photographs
@@ -64,38 +61,6 @@ class WhiteCell:
     cut: bool
 
 
-def find_azure(image: np.ndarray) -> np.ndarray:
-    """Tell how strongly each pixel is stained by azure dye, which chromatin and platelets take up.
-
-    By how much blue exceeds green, where it is not far below red as in red cells: (height, width)
-    uint8, of an RGB image whose red cells are about `RED_CELL` pixels wide.
-    """
-    red, green, blue = np.moveaxis(cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.int16), 2, 0)
-    return np.clip(np.minimum(blue - green, blue - red + 30), 0, 255).astype(np.uint8)
-
-
-def find_nuclei(image: np.ndarray, smallest: int = SMALLEST_NUCLEUS) -> np.ndarray:
-    """Find the nuclei of white cells by their colour: numbered from 1, (height, width) int32.
-
-    Chromatin takes up azure dye: blue far exceeds green there, and is not below red as in red
-    cells. Lobes of one nucleus are counted together; what has fewer pixels than `smallest` is none.
-    On the 364 photographs that the BCCD set annotates, 371 of 372 white-cell boxes hold exactly one
-    nucleus found so. For the image see `find_azure`.
-    """
-    blueness = find_azure(image)
-    upper_half = blueness[blueness > np.median(blueness)].reshape(1, -1)
-    if not upper_half.size:
-        return np.zeros(blueness.shape, np.int32)
-    otsu, _ = cv2.threshold(upper_half, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    # In a field without a white cell Otsu's threshold would split the background.
-    chromatin = blueness > np.clip(otsu, 30, 70)
-    _, parts = cv2.connectedComponents(cv2.dilate(chromatin.astype(np.uint8), np.ones((9, 9))))
-    parts = np.where(chromatin, parts, 0)
-    large = np.bincount(parts.ravel()) >= smallest
-    large[0] = False
-    return np.where(large, np.cumsum(large), 0).astype(np.int32)[parts]
-
-
 def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
     """Find the white cells of an RGB image of any size, the largest nucleus first.
 
@@ -109,7 +74,7 @@ def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
     >>> [(round(cell.x), round(cell.y)) for cell in locate(smear)]
     [(200, 90)]
     """
-    return _locate(image, RED_CELL / red_cell, SMALLEST_NUCLEUS)
+    return _locate(image, RED_CELL / red_cell, SMALLEST)
 
 
 def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell, bool]:
@@ -119,7 +84,7 @@ def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell
     largest piece of chromatin of any size, or where there is none either, the middle of the image.
     """
     scale = RED_CELL / red_cell
-    if cells := _locate(image, scale, SMALLEST_NUCLEUS):
+    if cells := _locate(image, scale, SMALLEST):
         return cells[0], True
     if pieces := _locate(image, scale, smallest=1):
         return pieces[0], False
@@ -132,14 +97,14 @@ def _locate(image: np.ndarray, scale: float, smallest: int) -> list[WhiteCell]:
     """Find them in an image that this scale brings to red cells of `RED_CELL` pixels."""
     height, width = image.shape[:2]
     resampled = resample(image, scale)
-    nuclei = find_nuclei(resampled, smallest)
+    nuclei = find_nuclei(resampled, smallest, 9 if smallest > 1 else 1)
     # Scale of each axis as it came out in whole pixels.
     across, down = resampled.shape[1] / width, resampled.shape[0] / height
     outside: np.ndarray = np.pad(np.zeros(nuclei.shape, np.uint8), 1, constant_values=1)
-    outside[1:-1, 1:-1] = cv2.dilate(is_fill(resampled).astype(np.uint8), np.ones((3, 3)))
+    outside[1:-1, 1:-1] = cv2.dilate(is_fill(resampled).astype(np.uint8), np.ones((13, 13)))
     outside = cv2.dilate(outside, np.ones((3, 3)))[1:-1, 1:-1]
     cells = []
-    for nucleus, hull in _hulls(nuclei):
+    for nucleus, hull in hulls(nuclei):
         x, y = _centre(hull)
         left, top, hull_width, hull_height = cv2.boundingRect(hull)
         cells.append(
@@ -155,13 +120,6 @@ def _locate(image: np.ndarray, scale: float, smallest: int) -> list[WhiteCell]:
             )
         )
     return sorted(cells, key=lambda cell: -cell.nucleus_area)
-
-
-def _hulls(nuclei: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each numbered nucleus where it is, (height, width) bool, and its convex hull."""
-    for number in range(1, int(nuclei.max(initial=0)) + 1):
-        nucleus = nuclei == number
-        yield nucleus, cv2.convexHull(cv2.findNonZero(nucleus.astype(np.uint8)))
 
 
 def _centre(hull: np.ndarray) -> tuple[float, float]:
@@ -181,11 +139,11 @@ def outline(image: np.ndarray, red_cell: float = RED_CELL) -> np.ndarray:
     `locate`.
     """
     nuclei = find_nuclei(resample(image, RED_CELL / red_cell))
-    hulls = np.zeros(nuclei.shape, np.uint8)
-    for _, hull in _hulls(nuclei):
-        cv2.fillConvexPoly(hulls, hull, 255)
+    marked = np.zeros(nuclei.shape, np.uint8)
+    for _, hull in hulls(nuclei):
+        cv2.fillConvexPoly(marked, hull, 255)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * CYTOPLASM + 1,) * 2)
-    return resize(cv2.dilate(hulls, disc), image.shape[:2]) > 127
+    return resize(cv2.dilate(marked, disc), image.shape[:2]) > 127
 
 
 def outlines(
