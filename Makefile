@@ -17,6 +17,8 @@ WORKERS ?= 2
 # Arguments of benchmarks/benchmark.py, and of benchmarks/ablation.py (--only 'ROW' ...).
 BENCH_ARGS ?=
 ABLATION_ARGS ?=
+# Of `make laboratories`: NAME=SOURCE of each, and options such as --seeds 3.
+LABORATORIES ?= BCCD=kaggle Barcelona=pbc Chula=chula --seeds 3
 # 1: the figures of docs/ are replaced, instead of ones below runs/ being written.
 REPLACE ?=
 replace = $(if $(REPLACE), --replace)
@@ -90,6 +92,10 @@ locate: setup ## print how many boxed white cells are found (SOURCE: bccd or its
 .PHONY: count
 count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd or its archive, RUN)
 	@$(call measure,detecting)$(call option,run,RUN)$(call option,runs-dir,RUNS_DIR)
+
+.PHONY: laboratories
+laboratories: setup ## train broad without each laboratory in turn, judge it there (LABORATORIES)
+	@$(python) benchmarks/laboratories.py$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(LABORATORIES)
 
 .PHONY: ablation
 ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)

@@ -3,7 +3,7 @@
 Each row trains the recipe with one part changed, by grouped cross-validation over the photographs
 of TRAIN (five folds, one seed), and compares it with the recipe as it is on the same photographs:
 the difference in balanced accuracy, with the 95 % interval that drawing photographs anew gives it.
-The last columns are the same for simulated laboratories, see `benchmarks/laboratories.py`, the
+The last columns are the same for simulated laboratories, see `benchmarks/simulated.py`, the
 networks being those of the row. TEST has no part in any of it. The laboratories were looked at
 while the recipe was made, so that their scores are those of development.
 
@@ -21,9 +21,9 @@ from pathlib import Path
 from unittest import mock
 
 import keras
-import laboratories
 import numpy as np
 import pandas as pd
+import simulated as laboratories
 from results import spread
 
 from wbc_helpers import cells, storage

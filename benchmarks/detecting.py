@@ -15,9 +15,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import laboratories as simulated
 import numpy as np
 import pandas as pd
+import simulated
 
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX

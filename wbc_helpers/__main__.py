@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wbc_helpers.errors import InvalidParameter, WbcError, check_names, check_whole
-from wbc_helpers.runs.recipes import RECIPES
+from wbc_helpers.runs.recipes import OF_ONE_DATA_SET
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,6 +83,22 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     count.set_defaults(command=_count)
 
+    classify = commands.add_parser(
+        "classify", help="name every white cell of an image, or of a folder of images"
+    )
+    classify.add_argument("path", type=Path, help="an image file, or a folder of them")
+    classify.add_argument(
+        "--out", default="answers.csv", type=Path, help="table to write (default: answers.csv)"
+    )
+    classify.add_argument(
+        "--red-cell", help="diameter of a red cell in pixels (default: estimated)", metavar="PIXELS"
+    )
+    classify.add_argument(
+        "--weights", default="broad", choices=("broad", "compact"),
+        help="broad: several laboratories, five types; compact: BCCD alone (default: broad)",
+    )  # fmt: skip
+    classify.set_defaults(command=_classify)
+
     audit = commands.add_parser(
         "audit", help="find out from the pixels what the images of a data set show"
     )
@@ -104,7 +120,7 @@ def _add_training_options(parser: argparse.ArgumentParser, recipe: str) -> None:
         "--source", default="auto", help="auto, kaggle, sample, or the path of an archive or folder"
     )
     parser.add_argument(
-        "--recipe", default=recipe, help=f"one of {', '.join(RECIPES)} (default: {recipe})"
+        "--recipe", default=recipe, help=f"one of {', '.join(OF_ONE_DATA_SET)} (default: {recipe})"
     )
     parser.add_argument("--epochs", help="passes over the training images (default: the recipe's)")
     parser.add_argument("--seed", default="0", help="of split, weights and order (default: 0)")
@@ -174,12 +190,7 @@ def _count(options: argparse.Namespace) -> int:
     from wbc_helpers.count import detector, pages, smears
     from wbc_helpers.data import sample
 
-    try:
-        red_cell = None if options.red_cell is None else float(options.red_cell)
-    except ValueError:
-        raise InvalidParameter(
-            f"red_cell={options.red_cell!r} is not usable. Expected a number of pixels."
-        ) from None
+    red_cell = _pixels("red_cell", options.red_cell)
     # Before the networks are loaded, which takes seconds.
     smears.find_photographs(options.path, options.out)
     reader = detector.load_reader(_whole("ways", options.ways))
@@ -191,6 +202,25 @@ def _count(options: argparse.Namespace) -> int:
     # A folder's name may hold bytes that are no UTF-8.
     print(summary.encode("utf-8", "replace").decode("utf-8"))
     return 0 if counted.went_well else 1
+
+
+def _classify(options: argparse.Namespace) -> int:
+    from wbc_helpers.classify import classifier
+
+    red_cell = _pixels("red_cell", options.red_cell)
+    network = classifier.load(options.weights)
+    named = classifier.classify_folder(network, options.path, options.out, red_cell)
+    print(str(named).encode("utf-8", "replace").decode("utf-8"))
+    return 0 if named.went_well else 1
+
+
+def _pixels(name: str, value: str | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        raise InvalidParameter(
+            f"{name}={value!r} is not usable. Expected a number of pixels."
+        ) from None
 
 
 def _whole(name: str, value: str | None) -> int | None:

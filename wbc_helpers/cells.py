@@ -1,4 +1,4 @@
-"""The four white-cell types of the data set, and the three kinds of cell in a smear: two tables."""
+"""The types of white cell, four of them in the data set, and the three kinds of cell in a smear."""
 
 from dataclasses import dataclass
 
@@ -52,8 +52,20 @@ CELL_TYPES = (
 )  # fmt: skip
 """In the alphabetical order of the class folders, which is that of a model's outputs too."""
 
+BASOPHIL = CellType("basophil", "BASOPHIL", "hidden by dark granules",
+                    (0, 2), "basopenia", "basophilia", "#F0E442", "P")  # fmt: skip
+"""The fifth type, which the published data set leaves out."""
+
+LEUKOCYTE_TYPES = (*CELL_TYPES, BASOPHIL)
+
 NAMES = tuple(cell_type.name for cell_type in CELL_TYPES)
-BY_NAME = {cell_type.name: cell_type for cell_type in CELL_TYPES}
+OTHER = "other"
+"""What is none of the five types of leukocyte: immature, a platelet, debris, no cell at all."""
+
+LEUKOCYTES = (*NAMES, "basophil")
+"""The five types of normal blood; the published set of four has no basophils."""
+
+BY_NAME = {cell_type.name: cell_type for cell_type in LEUKOCYTE_TYPES}
 BY_FOLDER = {cell_type.folder: cell_type for cell_type in CELL_TYPES}
 
 

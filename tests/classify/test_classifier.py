@@ -30,7 +30,7 @@ def smear(nucleus=True):
 
 @pytest.fixture(scope="module")
 def shipped():
-    return classifier.load()
+    return classifier.load("compact")
 
 
 def test_what_ships_is_small_and_says_what_it_is(shipped):
@@ -70,8 +70,10 @@ def test_the_scale_is_told_from_the_red_cells_or_asked_for(shipped):
     assert answers[0]["probability"][0] == pytest.approx(answers[1]["probability"][0], abs=0.2)
     alone = np.full((240, 320, 3), SMEAR, np.uint8)
     cv2.circle(alone, (160, 120), 24, (110, 70, 180), -1, cv2.LINE_AA)
+    # A nucleus has the usual width of one.
+    assert shipped.classify([alone])["found"].all()
     with pytest.raises(InvalidParameter, match="Too few red cells"):
-        shipped.classify([alone])
+        shipped.classify([np.full((240, 320, 3), SMEAR, np.uint8)])
     assert shipped.classify([alone], red_cell=np.float32(52))["found"].all()
 
 

@@ -73,14 +73,15 @@ def test_no_number_of_cells_is_needed_within_the_range_or_enough_at_its_edge():
 
 def test_percentages_by_hand():
     found = count_differential(slide(neutrophil=120, lymphocyte=60, monocyte=14, eosinophil=6))
-    assert list(found.table.index) == list(cells.NAMES)
+    assert list(found.table.index) == list(cells.LEUKOCYTES)
     assert found.table["count"].to_dict() == {
         "eosinophil": 6,
         "lymphocyte": 60,
         "monocyte": 14,
         "neutrophil": 120,
+        "basophil": 0,
     }
-    assert found.table["percent"].tolist() == pytest.approx([3, 30, 7, 60])
+    assert found.table["percent"].tolist() == pytest.approx([3, 30, 7, 60, 0])
     row = found.table.loc["monocyte"]
     assert [row["low"], row["high"]] == pytest.approx([100 * p for p in exact_interval(14, 200)])
     assert found.table[["reference_low", "reference_high"]].to_numpy().tolist() == [
@@ -88,10 +89,11 @@ def test_percentages_by_hand():
         [20, 40],
         [2, 10],
         [40, 80],
+        [0, 2],
     ]
     # 30 of 60: 52.9 to 66.8; 30 % : 23.7 to 36.9; monocytes 3.9 to 11.5 and eosinophils 1.1 to
     # 6.4 reach beyond their ranges.
-    assert found.table["verdict"].tolist() == ["unclear", "within", "unclear", "within"]
+    assert found.table["verdict"].tolist() == ["unclear", "within", "unclear", "within", "within"]
     assert (found.table["needed"] == 0).all()
     assert (found.n_cells, found.n_abstained) == (200, 0)
 
@@ -109,7 +111,7 @@ def test_what_lies_wholly_outside_is_something_to_look_at():
         in lymphocyte["remark"]
     )
     page = str(found)
-    assert "Not for diagnosis" in page and "Basophils" in page
+    assert "Not for diagnosis" in page and "basophils" in page
     assert "disease" not in page
 
 
@@ -149,7 +151,7 @@ def test_edge_of_the_range_is_not_decided_by_counting():
 
 def test_cells_without_an_answer_are_in_no_percentage():
     found = count_differential(slide(abstained=17, neutrophil=3, lymphocyte=1))
-    assert found.table["percent"].tolist() == [0, 25, 0, 75]
+    assert found.table["percent"].tolist() == [0, 25, 0, 75, 0]
     assert (found.n_cells, found.n_abstained) == (4, 17)
     assert "17 more without an answer" in str(found)
 
@@ -158,7 +160,7 @@ def test_no_cell_at_all():
     for table in (slide(), slide(abstained=2)):
         found = count_differential(table)
         assert found.table["percent"].isna().all()
-        assert found.table[["low", "high"]].to_numpy().tolist() == [[0, 100]] * 4
+        assert found.table[["low", "high"]].to_numpy().tolist() == [[0, 100]] * 5
         assert set(found.table["verdict"]) == {"unclear"}
         assert "no white cell was named" in str(found)
     assert "nan" not in str(count_differential(slide(abstained=2)))
@@ -202,7 +204,7 @@ def test_ratios_where_something_is_missing():
     ("table", "arguments", "message"),
     [
         (slide().drop(columns="abstained"), {}, "without abstained"),
-        (slide(basophil=1), {}, "include basophil"),
+        (slide(blast=1), {}, "include blast"),
         (slide(), {"confidence": 1}, "confidence=1"),
         (slide(), {"least_cells": 0}, "least_cells=0"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from drawn_fields import draw_field
 from PIL import Image
 
-from benchmarks import laboratories
+from benchmarks import simulated as laboratories
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import fitness, smears

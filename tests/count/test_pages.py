@@ -158,10 +158,10 @@ def test_the_index_sums_up_the_counts(index):
     ]
     assert [(row[0], row[1], row[2]) for row in rows] == [
         ("eosinophil", "1", "33.3"), ("lymphocyte", "1", "33.3"), ("monocyte", "0", "0.0"),
-        ("neutrophil", "1", "33.3"),
+        ("neutrophil", "1", "33.3"), ("basophil", "0", "0.0"),
     ]  # fmt: skip
     # Where every cell has its most probable type, the monocyte is one of four.
-    assert [row[-1] for row in rows] == ["1 (25.0 %)"] * 4
+    assert [row[-1] for row in rows] == ["1 (25.0 %)"] * 4 + ["0 (0.0 %)"]
     assert "Not for diagnosis" in text_of(page)
 
 

@@ -121,12 +121,12 @@ def test_every_photograph_has_a_row_also_one_without_cells(folder, out, reader):
         ["file", "RBC", "WBC", "Platelets", *cells.NAMES, "unanswered", "unsure", "width",
          "height", *(f"{what}_{kind}" for what in ("whole", "cut", "framed")
                      for kind in ("RBC", "WBC", "Platelets")),
-         "red_cell", "fit", "fit_to_name", "reasons", "note"],
+         "red_cell", "fit", "fit_to_name", "reasons", "note", "basophil"],
         # Whole, cut and framed are three numbers each.
-        ["a.png", *"120", *"0100", *"12", "80", "60", *"020", *"100", *"020", *judged],
-        ["b.png", *"200", *"0000", *"01", "80", "60", *"000", *"200", *"000", *judged],
-        ["c.png", *"011", *"0001", *"00", "80", "60", *"000", *"011", *"000", *judged],
-        ["d.png", *"000", *"0000", *"00", "80", "60", *"000", *"000", *"000", *judged],
+        ["a.png", *"120", *"0100", *"12", "80", "60", *"020", *"100", *"020", *judged, "0"],
+        ["b.png", *"200", *"0000", *"01", "80", "60", *"000", *"200", *"000", *judged, "0"],
+        ["c.png", *"011", *"0001", *"00", "80", "60", *"000", *"011", *"000", *judged, "0"],
+        ["d.png", *"000", *"0000", *"00", "80", "60", *"000", *"000", *"000", *judged, "0"],
     ]  # fmt: skip
     assert found.counts.astype(str).to_numpy().tolist() == rows[1:]
     assert rows_of(out / "failures.csv") == [["file", "problem"]]
@@ -135,11 +135,13 @@ def test_every_photograph_has_a_row_also_one_without_cells(folder, out, reader):
 def test_what_is_returned_sums_up_the_tables(folder, out, reader):
     found = count(folder, out, reader)
     assert (found.folder, found.out, found.red_cell) == (folder, out, plain_smears.RED_CELL)
-    assert found.differential.table["count"].tolist() == [0, 1, 0, 1]
+    assert found.differential.table["count"].tolist() == [0, 1, 0, 1, 0]
     assert (found.differential.n_cells, found.differential.n_abstained) == (2, 1)
     assert found.differential.n_photographs == 3
     # The monocyte, too, for which there was no answer.
-    assert found.most_probable.to_dict() == dict(zip(cells.NAMES, (0, 1, 1, 1), strict=True))
+    assert found.most_probable.to_dict() == dict(
+        zip(cells.LEUKOCYTES, (0, 1, 1, 1, 0), strict=True)
+    )
     ratios = found.differential.ratios
     # Of all 3 red cells, and of one of 3 white cells, the upper edge would count a neighbour's.
     assert ratios.loc["RBC:WBC", ["first", "second", "ratio"]].tolist() == [0, 2, 0]
@@ -372,7 +374,7 @@ def test_nothing_is_counted_twice(folder, out, reader):
     found = count(folder, out, again)
     assert again.detector.greys == []
     assert contents(out) == before
-    assert found.differential.table["count"].tolist() == [0, 1, 0, 1]
+    assert found.differential.table["count"].tolist() == [0, 1, 0, 1, 0]
 
 
 def test_an_added_photograph_is_counted_alone(folder, out, reader):

@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers import cells
-from wbc_helpers.errors import DataNotFound, InvalidParameter, UnreadableImage
+from wbc_helpers import cells, storage
+from wbc_helpers.cells import BOX
+from wbc_helpers.data.catalog import find_photographs
+from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, UnreadableImage
 from wbc_helpers.evaluate import confidence
-from wbc_helpers.evaluate.classification import PROBABILITIES
 from wbc_helpers.pixels import scale, stain, white_cells
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.images import pixels_of
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES
 
@@ -41,6 +42,11 @@ class Classifier:
 
     model: Any
     about: dict[str, Any]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What the network can answer, in the order of its probabilities."""
+        return RECIPES[self.about.get("recipe", "compact")].answers
 
     def classify(
         self,
@@ -62,48 +68,103 @@ class Classifier:
         Returns
         -------
         DataFrame
-            One row an image. `file` (empty for an array), `found`: whether a white cell was found;
-            if not, all else but `file` is missing. `cell_type`, the most probable, and
-            `probability`; one column for each of `classification.PROBABILITIES`; `answered`:
-            whether the probability reaches the threshold below which the question is better left to
-            a haematologist.
+            One row an image: `file` (empty for an array), `found`, `cell_type`, `probability`, a
+            column `p_…` for each of `answers`, `answered`, `foreign` and `cells.BOX`; see
+            `classify_all`.
 
         Raises
         ------
         UnreadableImage
             If a file is not a complete image.
         InvalidParameter
-            If `red_cell` is no usable number, or too few red cells are seen to estimate it.
+            If `red_cell` is no usable number, or neither red cells nor a nucleus tell the scale.
         """
         check_several(images)
+        table, failures = self.classify_all(images, red_cell, progress, stop=True)
+        del failures  # the first one was raised
+        return (
+            table[~table["file_number"].duplicated()]
+            .drop(columns="file_number")
+            .reset_index(drop=True)
+        )
+
+    def classify_all(
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        red_cell: float | None = None,
+        progress: bool = False,
+        stop: bool = False,
+    ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+        """Name all white cells of images, as `classify` does one of each.
+
+        Goes on after files that cannot be read, unless told to `stop`.
+
+        Returns
+        -------
+        table : DataFrame
+            One row a white cell, the largest nucleus of an image first. `file`; `file_number`, from
+            0; `found`: whether a white cell was found; if not, all that follows is missing.
+            `cell_type`, the most probable, and `probability`; a column `p_…` for each of
+            `answers`; `answered`: whether the answer may be taken, or the question is better left
+            to a haematologist; `foreign`, 0–1: how far the answers differ when the cell is turned
+            and flipped, as they do of what was never learned; `cells.BOX`, in pixels of the file.
+        failures : list of (file, what was wrong)
+        """
         images = [image if isinstance(image, str | Path) else checked(image) for image in images]
-        red_cell = scale.red_cell_of(images, red_cell)
-        tables = []
+        widths = scale.widths_of(images, red_cell, skip=not stop)
+        tables, failures = [], []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
-                at_once = images[start : start + AT_A_TIME]
-                tables.append(self._classify_at_once(at_once, red_cell))
-                bar.update(len(at_once))
+                rows = range(start, min(start + AT_A_TIME, len(images)))
+                table, failed = self._classify_at_once(images, rows, widths, stop)
+                tables.append(table)
+                failures += failed
+                bar.update(len(rows))
         if not tables:
-            return self._tabulate([], np.zeros((0, len(cells.NAMES))), np.zeros(0, bool))
-        return pd.concat(tables, ignore_index=True)
+            return self._tabulate([], np.zeros((0, self._size, self._size, 3), np.uint8)), failures
+        return pd.concat(tables, ignore_index=True), failures
 
-    def _classify_at_once(self, images: list, red_cell: float) -> pd.DataFrame:
-        size = self.about["image_size"][0]
-        crops = np.zeros((len(images), size, size, 3), np.uint8)
-        has_cell = np.zeros(len(images), bool)
+    @property
+    def _size(self) -> int:
+        return self.about["image_size"][0]
 
-        def look_at(row: int) -> None:
-            image = images[row]
-            pixels = read_image(image) if isinstance(image, str | Path) else image
-            if white := white_cells.locate(pixels, red_cell):
-                crops[row] = white_cells.cut_out(stain.balance(pixels), white[0], size, red_cell)
-                has_cell[row] = True
+    def _light(self, image: np.ndarray) -> np.ndarray:
+        """Bring an image to the light, and for some recipes the stain, that was learned."""
+        balanced = RECIPES[self.about.get("recipe", "compact")].balanced
+        return stain.balance(image) if balanced else stain.whiten(image)
+
+    def _classify_at_once(
+        self, images: list, rows: range, widths: np.ndarray, stop: bool
+    ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+        def look_at(row: int) -> list[tuple[white_cells.WhiteCell, np.ndarray]] | UnreadableImage:
+            try:
+                pixels = pixels_of(images[row])
+            except UnreadableImage as error:
+                if stop:
+                    raise
+                return error
+            white = white_cells.locate(pixels, widths[row])
+            light = self._light(pixels) if white else pixels
+            return [
+                (cell, white_cells.cut_out(light, cell, self._size, widths[row])) for cell in white
+            ]
 
         # Pillow and OpenCV release Python's lock while they work.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(look_at, range(len(images))))
-        return self._tabulate(images, self.probabilities(crops), has_cell)
+            seen = list(pool.map(look_at, rows))
+        failures: list[tuple[str, str]] = []
+        cells_of: list[tuple[str, int, white_cells.WhiteCell | None]] = []
+        crops: list[np.ndarray] = []
+        for row, of_image in zip(rows, seen, strict=True):
+            image = images[row]
+            file = str(image) if isinstance(image, str | Path) else ""
+            if isinstance(of_image, UnreadableImage):
+                failures.append((file, f"{type(of_image).__name__}: {of_image}"))
+                continue
+            cells_of += [(file, row, cell) for cell, _ in of_image] or [(file, row, None)]
+            crops += [crop for _, crop in of_image]
+        stacked = np.stack(crops) if crops else np.zeros((0, self._size, self._size, 3), np.uint8)
+        return self._tabulate(cells_of, stacked), failures
 
     def cut_boxed(self, photograph: np.ndarray, boxes: np.ndarray, red_cell: float) -> np.ndarray:
         """Cut boxed white cells out of a photograph, as this network learned to see them.
@@ -117,7 +178,7 @@ class Classifier:
         crops = np.empty((len(boxes), size, size, 3), np.uint8)
         if not len(boxes):
             return crops
-        balanced, located = stain.balance(photograph), white_cells.locate(photograph, red_cell)
+        light, located = self._light(photograph), white_cells.locate(photograph, red_cell)
         for row, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, float)):
             x, y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
             inside = [
@@ -126,38 +187,173 @@ class Classifier:
             middle = white_cells.WhiteCell(x, y, x_min, y_min, x_max, y_max, 0.0, False)
             apart = [np.hypot(cell.x - x, cell.y - y) for cell in inside]
             cell = inside[int(np.argmin(apart))] if inside else middle
-            crops[row] = white_cells.cut_out(balanced, cell, size, red_cell)
+            crops[row] = white_cells.cut_out(light, cell, size, red_cell)
         return crops
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
-        """Calibrated probabilities for crops, (n, 4) float64, in the order of `cells.NAMES`.
+        """Calibrated probabilities for crops, (n, n_answers) float64, in the order of `answers`.
 
         Their temperature was fitted on photographs which the network had not seen. Crops are (n,
         size, size, 3) uint8, see `white_cells.cut_out`.
         """
+        return self._looked_at(crops)[0]
+
+    def _looked_at(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities, and how far the ways to look at a crop differ, 0–1."""
         from wbc_helpers.classify import networks
 
         if not len(crops):
-            return np.zeros((0, len(cells.NAMES)))
-        return confidence.apply_temperature(
-            networks.answer(self.about["recipe"], self.model, crops), self.about["temperature"]
-        )
+            return np.zeros((0, len(self.answers))), np.zeros(0)
+        ways = networks.look(self.about["recipe"], self.model, crops)
+        mean = ways.mean(axis=0)
+        differ = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
+        return confidence.apply_temperature(mean, self.about["temperature"]), differ
+
+    def name(self, crops: np.ndarray) -> pd.DataFrame:
+        """Name crops: `cell_type`, `probability`, `p_…`, `answered`, `foreign`.
+
+        For the columns see `classify_all`. What is called `other` is none of the types, and never
+        `answered`.
+        """
+        probabilities, differ = self._looked_at(crops)
+        table = pd.DataFrame(probabilities, columns=[f"p_{answer}" for answer in self.answers])
+        best = probabilities.argmax(axis=1) if len(crops) else np.zeros(0, int)
+        table.insert(0, "cell_type", pd.array(np.array(self.answers)[best], dtype="string"))
+        table.insert(1, "probability", probabilities.max(axis=1, initial=0))
+        table["answered"] = (
+            table["probability"].ge(self.about["threshold"]) & table["cell_type"].ne(cells.OTHER)
+        ).astype("boolean")
+        table["foreign"] = differ
+        return table
 
     def _tabulate(
-        self, images: list, probabilities: np.ndarray, has_cell: np.ndarray
+        self, cells_of: list[tuple[str, int, white_cells.WhiteCell | None]], crops: np.ndarray
     ) -> pd.DataFrame:
-        files = [str(image) if isinstance(image, str | Path) else "" for image in images]
-        table = pd.DataFrame({"file": files}, dtype="string")
-        table["found"] = has_cell
-        best = probabilities.argmax(axis=1)
-        table["cell_type"] = pd.array(np.array(cells.NAMES)[best], dtype="string")
-        table["probability"] = probabilities.max(axis=1, initial=0)
-        table[list(PROBABILITIES)] = probabilities
-        answered = table["probability"] >= self.about["threshold"]
-        table["answered"] = answered.astype("boolean")
-        unknown = ["cell_type", "probability", *PROBABILITIES, "answered"]
-        table.loc[~has_cell, unknown] = pd.NA
-        return table
+        """One row a located cell, and one an image without; crops are of the former, in order."""
+        table = pd.DataFrame(
+            {
+                "file": pd.array([file for file, _, _ in cells_of], dtype="string"),
+                "file_number": [number for _, number, _ in cells_of],
+                "found": [cell is not None for _, _, cell in cells_of],
+            }
+        )
+        named = self.name(crops)
+        for edge in BOX:
+            named[edge] = [float(getattr(cell, edge)) for _, _, cell in cells_of if cell]
+        named.index = table.index[table["found"].astype(bool)]
+        probabilities = [f"p_{answer}" for answer in self.answers]
+        columns = ["cell_type", "probability", *probabilities, "answered", "foreign", *BOX]
+        return table.join(named[columns])
+
+
+FOREIGN = 1 / 3
+"""Part of the white cells answered below which a folder looks foreign to the network: of three
+laboratories, each left out of training in turn, one stays below it, and there the answers are
+wrong too often."""
+
+LEAST_CELLS = 20
+"""White cells from which on a folder is judged so."""
+
+CONTRADICTED = 1.5
+"""Times that a given width of red cells may differ from the measured one, unquestioned."""
+
+
+@dataclass(frozen=True, eq=False)
+class FolderAnswers:
+    """The answers for a folder, and what is to be said of them.
+
+    Attributes
+    ----------
+    table : DataFrame
+        As written: `Classifier.classify_all` without `file_number`, `p_…` last.
+    out : Path
+    failures : list of (file, what was wrong)
+    red_cell : float
+        Median diameter of the red cells, in pixels, at which the images were read.
+    measured : float
+        The same, as measured; NaN where the images do not tell it.
+    is_foreign : bool
+        Whether too few of the white cells are answered for, see `FOREIGN`.
+    """
+
+    table: pd.DataFrame
+    out: Path
+    failures: list[tuple[str, str]]
+    red_cell: float
+    measured: float
+    is_foreign: bool
+
+    @property
+    def went_well(self) -> bool:
+        """Whether every file was read."""
+        return not self.failures
+
+    def __str__(self) -> str:
+        """Say what was found, as the terminal shows it."""
+        cells_found = self.table[self.table["found"].astype(bool)]
+        answered = cells_found[cells_found["answered"].fillna(False).astype(bool)]
+        n_files = self.table["file"].nunique()
+        lines = [
+            f"{n_files:,} images, {len(cells_found):,} white cells, {len(answered):,} answered for "
+            f"(red cells {self.red_cell:.0f} pixels wide)"
+        ]
+        if self.is_foreign:
+            lines.append(
+                "These images look foreign to the network: it is sure of fewer than a third of the "
+                "cells, and where it is, it may be wrong. No differential is given."
+            )
+        else:
+            counts = answered["cell_type"].value_counts()
+            lines += [f"  {name:12}{counts[name]:6,}" for name in counts.index]
+        if np.isfinite(self.measured) and not (
+            1 / CONTRADICTED < self.red_cell / self.measured < CONTRADICTED
+        ):
+            lines.append(
+                f"Red cells were said to be {self.red_cell:.0f} pixels wide; they look "
+                f"{self.measured:.0f} wide. If that is right, leave --red-cell out."
+            )
+        if self.failures:
+            lines.append(f"{len(self.failures)} files could not be read:")
+            lines += [f"  {file}: {problem}" for file, problem in self.failures[:10]]
+        return "\n".join([*lines, f"Table: {self.out}"])
+
+
+def classify_folder(
+    network: Classifier,
+    path: str | Path,
+    out: str | Path,
+    red_cell: float | None = None,
+    progress: bool = True,
+) -> FolderAnswers:
+    """Name the white cells of all images of a folder, or of one image, and write the table.
+
+    `out` is a CSV file. Raises `RunExists` if it is there and holds another table; `DataNotFound`
+    if there are no images; `InvalidParameter` as `Classifier.classify`.
+    """
+    path, out = Path(path).expanduser(), Path(out).expanduser().absolute()
+    files = [path] if path.is_file() else sorted(map(Path, find_photographs(path)))
+    if not files:
+        raise DataNotFound(
+            f"{path} holds no images. Expected an image file, or a folder of JPEG, PNG, TIFF, BMP "
+            "or WebP files."
+        )
+    columns = ["file", "found", "cell_type", "probability", "answered", "foreign", *BOX]
+    if out.exists() and (
+        out.is_dir() or not out.read_bytes()[:200].startswith(",".join(columns).encode())
+    ):
+        raise RunExists(
+            f"{out} exists and is no table of answers. Nothing was changed; give another --out."
+        )
+    table, failures = network.classify_all(files, red_cell, progress)
+    columns += [f"p_{answer}" for answer in network.answers]
+    table = table[columns]
+    white = table[table["found"].astype(bool)]
+    answered = white["answered"].fillna(False).astype(bool)
+    is_foreign = len(white) >= LEAST_CELLS and bool(answered.mean() < FOREIGN)
+    with storage.atomic_file(out) as partial:
+        table.to_csv(partial, index=False, float_format="%.4g")
+    measured = scale.red_cell_diameter_of(files, n_images=24, default=np.nan, skip=True)
+    return FolderAnswers(table, out, failures, red_cell or measured, measured, is_foreign)
 
 
 def check_several(images: object) -> None:
@@ -183,8 +379,8 @@ def checked(image: Any) -> np.ndarray:
     )
 
 
-def load(name: str = "compact") -> Classifier:
-    """Load a network whose weights ship with the package: `compact`.
+def load(name: str = "broad") -> Classifier:
+    """Load a network whose weights ship with the package: `broad`, or BCCD's own `compact`.
 
     Raises `InvalidParameter` if no such weights ship.
     """

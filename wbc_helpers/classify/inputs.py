@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from wbc_helpers.data import splits
 from wbc_helpers.data.catalog import find_images, find_photographs, photographs_folder
+from wbc_helpers.errors import check_choice
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
-from wbc_helpers.runs.recipes import RECIPES, TrainingSettings
+from wbc_helpers.runs.recipes import OF_ONE_DATA_SET, RECIPES, TrainingSettings
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,7 @@ def prepare(
     `cache_folder` and errors see `images.decode`; `InvalidParameter` is also raised if the images
     cannot be dealt.
     """
+    check_choice("recipe", settings.recipe, OF_ONE_DATA_SET)
     everything = splits.add_provenance(find_images(folder))
     rows = everything[everything["split"].isin(of_splits)].reset_index(drop=True)
     part = deal(rows, settings)

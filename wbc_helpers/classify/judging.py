@@ -62,7 +62,7 @@ def open_run(name: str, identity: Identity, runs_dir: str | Path) -> folders.Run
 
 
 def _shipped(identity: Identity, runs_dir: str | Path) -> folders.Run:
-    network = classifier.load()
+    network = classifier.load("compact")
     facts = network.about
     known = {field.name for field in fields(TrainingSettings)} & facts["training"].keys()
     settings = TrainingSettings(

@@ -115,6 +115,81 @@ def compact_cnn(
     return keras.Model(crops, cell_type, name="compact_cnn")
 
 
+def broad_cnn(
+    image_size: tuple[int, int],
+    statistics: PixelStatistics | None = None,
+    readings: Mapping[str, Any] = RECIPES["broad"].readings,
+) -> keras.Model:
+    """Build the network of the `broad` recipe, which is to travel to other laboratories.
+
+    What it sees are absorbances, of each crop and channel brought to mean 0 and standard deviation
+    1, so that strength and tint of a stain drop out. The convolutions are those of `compact_cnn`,
+    wider; after the first two, `MixedStyle`. It answers with the five types and `other`.
+
+    See `build`; `readings` are `filters` (a number a convolution), `dropout` and `mixed` (0–1), the
+    part of the batches whose styles are mixed.
+    """
+    crops = keras.Input((*image_size, 3), dtype="uint8", name="crops")
+    light = layers.Rescaling(1 / 256, offset=1 / 256)(crops)
+    absorbances = -keras.ops.log(light)
+    mean = keras.ops.mean(absorbances, axis=(1, 2), keepdims=True)
+    spread = keras.ops.std(absorbances, axis=(1, 2), keepdims=True)
+    hidden = (absorbances - mean) / (spread + 0.05)
+    first, *others = readings["filters"]
+    hidden = _normalised(layers.Conv2D(first, 5, 2, padding="same", use_bias=False)(hidden))
+    hidden = MixedStyle(readings["mixed"])(hidden)
+    for place, filters in enumerate(others):
+        if place:
+            hidden = layers.MaxPooling2D()(hidden)
+        hidden = _normalised(layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden))
+        if not place:
+            hidden = MixedStyle(readings["mixed"])(hidden)
+    hidden = layers.GlobalAveragePooling2D(name="features")(hidden)
+    hidden = layers.Dropout(readings["dropout"])(hidden)
+    answer = layers.Dense(len(RECIPES["broad"].answers), activation="softmax", name="cell_type")
+    return keras.Model(crops, answer(hidden), name="broad_cnn")
+
+
+@keras.saving.register_keras_serializable("wbc_helpers")
+class MixedStyle(keras.layers.Layer):
+    """Mixes each image's mean and spread of features with another image's, while training.
+
+    MixStyle [1]_: what tells laboratories apart lies largely in these two. `part` (0–1) is that of
+    the batches in which it happens; of a mixture the shares follow Beta(0.2, 0.2).
+
+    References
+    ----------
+    .. [1] K. Zhou, Y. Yang, Y. Qiao and T. Xiang, Domain generalization with MixStyle, ICLR (2021).
+    """
+
+    def __init__(self, part: float, **others):
+        super().__init__(**others)
+        self.part = part
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, features, training=None):
+        """Mix, if this is training."""
+        ops = keras.ops
+        if not training:
+            return features
+        mean = ops.mean(features, axis=(1, 2), keepdims=True)
+        spread = ops.sqrt(ops.var(features, axis=(1, 2), keepdims=True) + 1e-4)
+        share = keras.random.beta(
+            (ops.shape(features)[0], 1, 1, 1), 0.2, 0.2, seed=self.seed_generator
+        )
+        happens = keras.random.uniform((1, 1, 1, 1), seed=self.seed_generator) < self.part
+        share = ops.where(happens, share, 1.0)
+        # Batches come in random order: the third neighbour is any other image.
+        other_mean, other_spread = ops.roll(mean, 3, axis=0), ops.roll(spread, 3, axis=0)
+        mixed_spread = share * spread + (1 - share) * other_spread
+        mixed_mean = share * mean + (1 - share) * other_mean
+        return (features - mean) / spread * mixed_spread + mixed_mean
+
+    def get_config(self):
+        """Give out what `__init__` takes."""
+        return {**super().get_config(), "part": self.part}
+
+
 def _normalised(hidden: Any) -> Any:
     # Weights change fast in a training of a thousand steps: with Keras's own momentum of 0.99 the
     # mean that validation uses would lag a hundred steps behind them.
@@ -284,6 +359,7 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "paper": paper_cnn,
     "lenet": lenet,
     "compact": compact_cnn,
+    "broad": broad_cnn,
     "pretrained": pretrained_cnn,
 }
 
@@ -304,7 +380,9 @@ def load(run: Run) -> keras.Model:
             "under another name."
         ) from error
     shapes = (model.input_shape, model.output_shape)
-    expected = ((None, *run.settings["training"]["image_size"], 3), (None, len(cells.NAMES)))
+    recipe = run.settings["training"].get("recipe", "compact")
+    answers = RECIPES[recipe].answers
+    expected = ((None, *run.settings["training"]["image_size"], 3), (None, len(answers)))
     if shapes != expected:
         raise BrokenRun(
             f"{path} holds a network from {shapes[0]} to {shapes[1]}; the run's settings ask for "
@@ -332,13 +410,20 @@ def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np
 def answer(
     recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128
 ) -> np.ndarray:
-    """Probabilities of the cell types as a recipe gives them, see `predict`.
+    """Probabilities of the cell types as a recipe gives them: the mean over `look`, see `predict`.
 
-    If the recipe's answers are `turned`, they are the mean over the eight ways to turn and flip an
-    image, since a cell can lie in any direction.
+    If the recipe's answers are `turned`, that are the eight ways to turn and flip an image, since a
+    cell can lie in any direction.
     """
-    if not RECIPES[recipe].turned:
+    if not len(pixels):
         return predict(model, pixels, batch_size)
+    return look(recipe, model, pixels, batch_size).mean(axis=0)
+
+
+def look(recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """Probabilities of each way to look at images, (n_ways, n, n_answers) float32, see `answer`."""
+    if not RECIPES[recipe].turned:
+        return predict(model, pixels, batch_size)[np.newaxis]
     probabilities = []
     # The eight ways of a few images make one batch: for a single image, eight times the calls would
     # take longer than the network.
@@ -349,8 +434,8 @@ def answer(
             np.rot90(batch[:, :, ::step], turns, (1, 2)) for turns in range(4) for step in (1, -1)
         ]
         of_ways = predict(model, np.concatenate(ways), batch_size)
-        probabilities.append(of_ways.reshape(8, len(batch), -1).mean(axis=0))
-    return np.concatenate(probabilities)
+        probabilities.append(of_ways.reshape(8, len(batch), -1))
+    return np.concatenate(probabilities, axis=1)
 
 
 def count_trainable(model: keras.Model) -> int:

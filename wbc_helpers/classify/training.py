@@ -22,6 +22,7 @@ from wbc_helpers.data.identity import Identity
 from wbc_helpers.data.splits import grouped_folds
 from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.evaluate import classification, uncertainty
+from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.views import draw
 from wbc_helpers.runs import backend, folders, recorder
 from wbc_helpers.runs.backend import keras
@@ -114,7 +115,7 @@ def begin(
     validation = Batches(*shown, rows["validation"], *divided)
     if prepared.patches is None:
         return Batches(*shown, rows["train"], *divided, settings["seed"]), validation
-    return DrawnViews(prepared.patches, catalog[part == "train"], settings), validation
+    return views_of(prepared.patches, catalog[part == "train"], settings), validation
 
 
 def compiled_model(settings: dict[str, Any], prepared: Prepared, n_steps: int = 1) -> keras.Model:
@@ -142,9 +143,10 @@ def compile_model(model: keras.Model, settings: dict[str, Any], n_steps: int = 1
     model.compile(optimizer, loss=loss, metrics=["accuracy"])
 
 
-def one_hot(cell_types: pd.Series) -> np.ndarray:
-    """Put cell types into (n, 4) float32, a one in each row, columns as in `cells.NAMES`."""
-    return np.eye(len(cells.NAMES), dtype=np.float32)[cell_types.map(cells.NAMES.index).to_numpy()]
+def one_hot(cell_types: pd.Series, answers: tuple[str, ...] = cells.NAMES) -> np.ndarray:
+    """Put cell types into (n, n_answers) float32, a one in each row, columns as in `answers`."""
+    places = [answers.index(cell_type) for cell_type in cell_types]
+    return np.eye(len(answers), dtype=np.float32)[places]
 
 
 class Batches(keras.utils.PyDataset):
@@ -178,29 +180,23 @@ class Batches(keras.utils.PyDataset):
 class DrawnViews(keras.utils.PyDataset):
     """Batches of views of white cells, drawn anew each epoch from their photographs.
 
-    All cell types come equally often, and all photographs of a type. `patches` are an
-    `inputs.Patches` of all photographs; `training_images`, rows of the catalog, are those that
-    training may see: patches of other photographs are left out. `settings` are the `training` part
-    of a run's settings.
+    Of `pixels`, (n_patches, side, side, 3) uint8, each comes as often as `weights` (sum 1) say;
+    `answers`, (n_patches, n_answers) float32, see `one_hot`. `settings` are the `training` part of
+    a run's settings. Where the recipe's views transfer stains, any patch lends its own.
     """
 
-    def __init__(self, patches, training_images, settings):
+    def __init__(self, pixels, answers, weights, settings, n_images=None):
         super().__init__(workers=recorder.n_workers())
         recipe = RECIPES[settings["recipe"]]
-        sources = set(inputs.source_ids(training_images))
-        # An image that stands for its photograph must be a training image itself.
-        stands_in = patches.table["file"]
-        allowed = patches.table["source_id"].isin(sources) & (
-            stands_in.isna() | stands_in.isin(set(training_images["file"]))
-        )
-        self.rows = np.flatnonzero(allowed)
-        table = patches.table.iloc[self.rows]
-        self.weights = inputs.balanced_weights(table)
-        self.cell_types = one_hot(table["cell_type"])
-        self.patches, self.views = patches.pixels, recipe.views
+        self.patches, self.answers, self.weights = pixels, answers, weights
+        self.views = recipe.views
         self.size, self.seed = settings["image_size"][0], settings["seed"]
         self.batch_size = settings["batch_size"]
-        self.n_batches = -(-(recipe.images_per_epoch or len(training_images)) // self.batch_size)
+        self.n_batches = -(-(recipe.images_per_epoch or n_images) // self.batch_size)
+        self.stains = None
+        if self.views.transfer:
+            middle = slice(pixels.shape[1] // 4, -(pixels.shape[1] // 4))
+            self.stains = [stain.statistics(patch[middle, middle]) for patch in pixels]
         self.epoch = 0
 
     def __len__(self):
@@ -208,13 +204,40 @@ class DrawnViews(keras.utils.PyDataset):
         return self.n_batches
 
     def __getitem__(self, index):
-        """Draw one batch: uint8 views and float32 cell types."""
+        """Draw one batch: uint8 views and float32 answers."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        chosen = rng.choice(len(self.rows), self.batch_size, p=self.weights)
+        chosen = rng.choice(len(self.patches), self.batch_size, p=self.weights)
+        donors = [None] * self.batch_size
+        if self.stains:
+            lenders = rng.choice(len(self.patches), self.batch_size, p=self.weights)
+            donors = [self.stains[lender] for lender in lenders]
         views = np.stack(
-            [draw(self.patches[self.rows[i]], self.size, self.views, rng) for i in chosen]
+            [
+                draw(self.patches[patch], self.size, self.views, rng, donor)
+                for patch, donor in zip(chosen, donors, strict=True)
+            ]
         )
-        return views, self.cell_types[chosen]
+        return views, self.answers[chosen]
+
+
+def views_of(
+    patches: inputs.Patches, training_images: pd.DataFrame, settings: dict[str, Any]
+) -> DrawnViews:
+    """Draw views of the patches that training may see: all types alike, all photographs of a type.
+
+    `training_images`, rows of the catalog, are those that it may see: an image that stands for its
+    photograph must be one of them itself.
+    """
+    sources = set(inputs.source_ids(training_images))
+    stands_in = patches.table["file"]
+    allowed = patches.table["source_id"].isin(sources) & (
+        stands_in.isna() | stands_in.isin(set(training_images["file"]))
+    )
+    table = patches.table[allowed]
+    pixels = patches.pixels[np.flatnonzero(allowed)]
+    weights = inputs.balanced_weights(table)
+    answers = one_hot(table["cell_type"])
+    return DrawnViews(pixels, answers, weights, settings, len(training_images))
 
 
 def cross_validate(

@@ -326,13 +326,13 @@ class SmearReader:
         ]
         if not any(map(len, crops)):
             return tables
-        probabilities = self.classifier.probabilities(np.concatenate(crops))
-        ends = np.cumsum([len(of_table) for of_table in crops])[:-1]
-        for table, rows, of_table in zip(tables, white, np.split(probabilities, ends), strict=True):
-            best = of_table.max(axis=1)
-            answered = best >= self.classifier.about["threshold"]
-            table.loc[rows, "cell_type"] = np.array(cells.NAMES)[of_table.argmax(axis=1)]
-            table.loc[rows, "type_probability"] = best
+        named = self.classifier.name(np.concatenate(crops))
+        ends = np.cumsum([len(of_table) for of_table in crops])
+        for table, rows, end in zip(tables, white, ends, strict=True):
+            of_table = named.iloc[end - rows.sum() : end]
+            answered = of_table["answered"].to_numpy(bool)
+            table.loc[rows, "cell_type"] = of_table["cell_type"].to_numpy()
+            table.loc[rows, "type_probability"] = of_table["probability"].to_numpy()
             table.loc[rows, "answered"] = answered
             table.loc[rows, "unsure"] |= ~answered
         return tables

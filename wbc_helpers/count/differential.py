@@ -102,9 +102,8 @@ class Differential:
                 + (row["remark"] or "Photographs chosen for their white cells do not show it.")
             )
         lines.append(
-            "Not for diagnosis. Shares are relative: one type falls when another rises. Basophils "
-            "are not told apart, and the intervals are those of chance alone, without the "
-            "classifier's mistakes."
+            "Not for diagnosis. Shares are relative: one type falls when another rises. The "
+            "intervals are those of chance alone, without the classifier's mistakes."
         )
         return "\n".join(lines)
 
@@ -120,9 +119,9 @@ def count_differential(
     Parameters
     ----------
     white_cells : DataFrame
-        One row a white cell: `cell_type`, one of `cells.NAMES`; `abstained` (bool), for cells on
-        which no answer is given, whatever their type says. Cells that two overlapping photographs
-        show must be in it once.
+        One row a white cell: `cell_type`, one of `cells.LEUKOCYTES`; `abstained` (bool), for cells
+        on which no answer is given, whatever their type says. Cells that two overlapping
+        photographs show must be in it once.
     counts : DataFrame, optional
         Cells of each kind by photograph, see `detection.count_cells`.
     confidence : float
@@ -154,14 +153,15 @@ something to look at.
             "white cell with cell_type and abstained, 0 < confidence < 1, and at least 1 cell."
         )
     named = white_cells.loc[~white_cells["abstained"].astype(bool), "cell_type"].astype(str)
-    if unknown := sorted(set(named) - set(cells.NAMES)):
+    if unknown := sorted(set(named) - set(cells.LEUKOCYTES)):
         raise InvalidParameter(
-            f"The cells named include {', '.join(unknown[:5])}. Expected {', '.join(cells.NAMES)}."
+            f"The cells named include {', '.join(unknown[:5])}. Expected "
+            f"{', '.join(cells.LEUKOCYTES)}."
         )
     by_type = named.value_counts()
     rows = [
         _judge_type(look, int(by_type.get(look.name, 0)), len(named), confidence, least_cells)
-        for look in cells.CELL_TYPES
+        for look in cells.LEUKOCYTE_TYPES
     ]
     if counts is None:
         counts = pd.DataFrame()
@@ -169,7 +169,7 @@ something to look at.
     else:
         n_photographs = len(counts)
     return Differential(
-        pd.DataFrame(rows, index=pd.Index(cells.NAMES, name="cell_type")),
+        pd.DataFrame(rows, index=pd.Index(cells.LEUKOCYTES, name="cell_type")),
         _ratios(counts, confidence, least_cells),
         len(named), len(white_cells) - len(named), n_photographs, confidence, least_cells,
     )  # fmt: skip

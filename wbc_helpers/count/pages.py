@@ -40,6 +40,7 @@ MARKERS = {
     "D": '<path d="M0-1.2 1.2 0 0 1.2-1.2 0Z"/>',
     "*": '<path d="M0-1.3 .35-.4 1.2-.4 .55.15 .8 1 0 .5-.8 1-.55.15-1.2-.4-.35-.4Z"/>',
     "X": '<path d="M-1-.45-.45-1 0-.55 .45-1 1-.45 .55 0 1 .45 .45 1 0 .55-.45 1-1 .45-.55 0Z"/>',
+    "P": '<path d="M-.4-1.1H.4V-.4H1.1V.4H.4V1.1H-.4V.4H-1.1V-.4H-.4Z"/>',
 }
 """Matplotlib's markers that `cells` uses, as SVG shapes of about a unit's radius."""
 
@@ -131,7 +132,7 @@ def _groups(boxes: pd.DataFrame) -> list[dict[str, Any]]:
     plurals = {kind.name: kind.plural for kind in cells.KINDS}
     plurals["WBC"] = "white cells without an answer"
     groups = []
-    for look in (*cells.KINDS, *cells.CELL_TYPES):
+    for look in (*cells.KINDS, *cells.LEUKOCYTE_TYPES):
         chosen = boxes[boxes["counted"] & drawn_as.eq(look.name)]
         plural = plurals.get(look.name, f"{look.name}s")
         groups.append(_group(look.name, look.color, look.marker, plural, chosen))

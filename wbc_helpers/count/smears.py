@@ -54,7 +54,7 @@ JUDGED = ["red_cell", "fit", "fit_to_name", "reasons", "note"]
 
 COUNT_COLUMNS = [
     "file", *cells.KIND_NAMES, *cells.NAMES, "unanswered", "unsure", "width", "height",
-    *WHOLE, *CUT, *FRAMED, *JUDGED,
+    *WHOLE, *CUT, *FRAMED, *JUDGED, cells.BASOPHIL.name,
 ]  # fmt: skip
 """Of `counts.csv`, a row a photograph. The types hold the cells that are answered for, `unanswered`
 the other white ones, `unsure` the boxes worth a look, see `detector.UNSURE`. Of each kind, `whole`
@@ -331,7 +331,7 @@ def count_folder(
     return FolderCounts(
         folder, out, counts, failures, passed_over, scale,
         differential.count_differential(white, by_kind),
-        white["cell_type"].value_counts().reindex(cells.NAMES, fill_value=0),
+        white["cell_type"].value_counts().reindex(cells.LEUKOCYTES, fill_value=0),
     )  # fmt: skip
 
 
@@ -529,6 +529,7 @@ def _count_boxes(photograph: dict[str, Any]) -> list[Any]:
         not photograph["reasons"],
         "; ".join(photograph["reasons"]),
         photograph["note"],
+        int((counted["cell_type"].eq(cells.BASOPHIL.name) & answered).sum()),
     ]
 
 

@@ -223,7 +223,7 @@ def _on_paper(look: cells.Kind) -> str:
 def _looks() -> list[tuple[str, cells.Kind | cells.CellType, str]]:
     """Name, look and label of everything that a box may hold, types after kinds."""
     kinds = [(kind.name, kind, kind.plural) for kind in cells.KINDS]
-    return [*kinds, *((look.name, look, f"{look.name}s") for look in cells.CELL_TYPES)]
+    return [*kinds, *((look.name, look, f"{look.name}s") for look in cells.LEUKOCYTE_TYPES)]
 
 
 def _marker_places(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

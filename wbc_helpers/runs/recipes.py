@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any, Protocol
 
 from wbc_helpers import __version__
+from wbc_helpers.cells import LEUKOCYTES, NAMES, OTHER
 from wbc_helpers.errors import InvalidParameter, check_choice, check_fraction, check_whole
 from wbc_helpers.pixels.images import check_size
 from wbc_helpers.pixels.views import Views
@@ -37,6 +38,11 @@ class Recipe:
         Part of each label that is spread over all types, 0–1: some published labels are doubtful.
     smallest : int
         Pixels of the smallest side that the network can be shown.
+    answers : tuple of str
+        What the network can answer, in the order of its outputs.
+    balanced : bool
+        Whether crops are brought to one strength of stain, see `stain.balance`; else their
+        background is made white, and no more.
     turned : bool
         Whether an answer is the mean over the eight ways to turn and flip what is shown.
     """
@@ -58,6 +64,8 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     smallest: int = 16
+    answers: tuple[str, ...] = NAMES
+    balanced: bool = True
     turned: bool = False
 
 
@@ -91,6 +99,36 @@ RECIPES = {
         schedule="cosine",
         weight_decay=0.001,
         label_smoothing=0.1,
+        turned=True,
+    ),
+    "broad": Recipe(
+        name="broad",
+        title="broad: several laboratories",
+        epochs=12,
+        batch_size=128,
+        learning_rate=0.003,
+        optimizer="adamw",
+        image_size=(80, 80),
+        validation="grouped",
+        validation_fraction=0.1,
+        readings={"filters": (32, 64, 96, 128, 160), "dropout": 0.3, "mixed": 0.5},
+        sees="cell",
+        views=Views(
+            zoom=0.3,
+            stain=1.0,
+            blur=0.35,
+            most_blur=1.6,
+            sharpen=0.3,
+            recolor=0.4,
+            transfer=0.5,
+            sharpness=1.0,
+        ),
+        images_per_epoch=6_400,
+        schedule="cosine",
+        weight_decay=0.001,
+        label_smoothing=0.1,
+        answers=(*LEUKOCYTES, OTHER),
+        balanced=False,
         turned=True,
     ),
     "lenet": Recipe(
@@ -133,7 +171,13 @@ VALIDATION_SPLITS = {
     "validation image shows a cell to train on.",
 }
 """How validation images are chosen, and what that means for their scores."""
-_WITHOUT_TRAINING = ("smallest", "turned")  # what of a recipe leaves the trained network alone
+_WITHOUT_TRAINING = (
+    "answers",
+    "smallest",
+    "turned",
+)  # what of a recipe leaves the trained network alone
+OF_ONE_DATA_SET = tuple(name for name, recipe in RECIPES.items() if recipe.answers == NAMES)
+"""Recipes that a single set of images is enough for; `broad` learns from several laboratories."""
 FROM_RECIPE: Any = None  # of settings, until they are filled in
 
 

@@ -1,8 +1,8 @@
 """Simulated laboratories, on patches of known colour."""
 
-import laboratories
 import numpy as np
 import pytest
+import simulated as laboratories
 from laboratories import LABORATORIES, Laboratory
 
 HALF = 127  # transmits half of the light: (127 + 1) / 256
