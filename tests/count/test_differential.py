@@ -235,3 +235,12 @@ def test_platelets_are_remarked_on_beside_red_cells(platelets, red, said):
     found = count_differential(slide(neutrophil=1), counts)
     assert said in found.ratios.loc["Platelets:RBC", "remark"] and said in str(found)
     assert found.ratios.loc["RBC:WBC", "remark"] == ""
+
+
+def test_slides_on_which_the_network_is_hardly_sure_get_no_differential():
+    foreign = count_differential(slide(neutrophil=6, abstained=14))
+    assert foreign.is_foreign
+    assert "look foreign" in str(foreign) and "adult range" not in str(foreign)
+    assert not count_differential(slide(neutrophil=7, abstained=13)).is_foreign
+    # Of few cells nothing is concluded.
+    assert not count_differential(slide(abstained=19)).is_foreign

@@ -300,7 +300,7 @@ class FolderAnswers:
         if self.is_foreign:
             lines.append(
                 "These images look foreign to the network: it is sure of fewer than a third of the "
-                "cells, and where it is, it may be wrong. No differential is given."
+                "cells, and where it is, it may be wrong. No counts by type are given."
             )
         else:
             counts = answered["cell_type"].value_counts()

@@ -30,6 +30,10 @@ from wbc_helpers.errors import InvalidParameter
 LEAST_CELLS = 100
 """White cells that a routine differential counts at the least; of fewer, nothing is remarked."""
 
+LEAST_ANSWERED, LEAST_TO_JUDGE = 1 / 3, 20
+"""Part of the white cells that has to be answered for, where there are so many, for the answers to
+be taken for a differential; see `classifier.FOREIGN`."""
+
 MOST_CELLS = 1_000_000
 """Where the search for the number of cells needed is given up: the proportion lies at the edge of
 the range itself."""
@@ -41,6 +45,12 @@ whose number beside others then says nothing."""
 
 _FEWER_PLATELETS = "few platelets beside the red cells, as in thrombocytopenia (after dengue, say)"
 _MORE_PLATELETS = "many platelets beside the red cells, as in thrombocytosis"
+
+
+FOREIGN = (
+    "These slides look foreign to the network: it is sure of fewer than a third of their white "
+    "cells, and where it is, it may be wrong. No differential is given."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +86,35 @@ class Differential:
     confidence: float
     least_cells: int
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether so few cells are answered for that the slides look foreign to the network."""
+        n_cells = self.n_cells + self.n_abstained
+        return n_cells >= LEAST_TO_JUDGE and self.n_cells < LEAST_ANSWERED * n_cells
+
     def __str__(self) -> str:
         """All numbers and remarks, on a page."""
         lines = [
             f"Differential of {self.n_cells:,} white cells"
             + (f" in {self.n_photographs:,} photographs" if self.n_photographs else "")
             + f"; {self.n_abstained:,} more without an answer",
-            f"{'':12} {'cells':>6} {'per cent':>9}   {self.confidence:.0%} interval   adult range",
         ]
+        if self.is_foreign:
+            lines.append(FOREIGN)
+        else:
+            heads = f"{'cells':>6} {'per cent':>9}   {self.confidence:.0%} interval   adult range"
+            lines.append(f"{'':12} {heads}")
         for name, row in self.table.iterrows():
+            if self.is_foreign:
+                break
             percent = f"{row['percent']:.1f}%" if self.n_cells else "–"
             lines.append(
                 f"{name:12} {row['count']:6,} {percent:>9}   "
                 f"{row['low']:5.1f} – {row['high']:5.1f}   "
                 f"{row['reference_low']:3g} – {row['reference_high']:3g}"
             )
-        lines += [f"- {remark}" for remark in self.table["remark"]]
+        if not self.is_foreign:
+            lines += [f"- {remark}" for remark in self.table["remark"]]
         for name, row in self.ratios.iterrows():
             if np.isnan(row["ratio"]):
                 lines.append(f"{name}: {row['first']:,} to {row['second']:,}, no ratio")

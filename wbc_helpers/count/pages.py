@@ -161,7 +161,9 @@ def _environment() -> jinja2.Environment:
     environment.filters["ratio"] = differential.short
     environment.globals.update(
         kinds=cells.KINDS,
-        types=cells.BY_NAME,
+        foreign=differential.FOREIGN,
+        # What is none of the types looks like a white cell without one.
+        types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,
         markers={name: Markup(shape) for name, shape in MARKERS.items()},
     )

@@ -191,7 +191,8 @@ def boxed_cells(
     ax.imshow(pixels, extent=(0, width, height, 0))
     names = boxes["kind"].astype(str)
     if "cell_type" in boxes:
-        names = boxes["cell_type"].astype(object).where(boxes["cell_type"].notna(), names)
+        is_typed = boxes["cell_type"].isin(cells.LEUKOCYTES)
+        names = boxes["cell_type"].astype(object).where(is_typed, names)
     for name, look, label in _looks():
         chosen = boxes.loc[(names == name).to_numpy(), BOX].to_numpy(float)
         for x_min, y_min, x_max, y_max in chosen:
