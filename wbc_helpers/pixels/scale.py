@@ -212,10 +212,10 @@ NUCLEUS = 1.35
 """Width of a disc as large as a white cell's nucleus, its bays filled, in diameters of a red cell:
 the median over three laboratories; of single types it lies between 1.2 and 1.8."""
 
-_SHARE, _RADIUS_PER_DIAMETER = 0.65, 0.395
+_SHARE, _RADIUS_PER_DIAMETER = 0.65, 0.41
 """Peaks of the distance to the nearest background are radii of red cells, less what the blurred
 edge takes off and what clumps and halves add. Large ones count more, by their area; so counted,
-the peak below which that share of them lies is 0.395 of the annotated diameter."""
+the peak below which that share of them lies is 0.41 of the annotated diameter."""
 
 
 def _diameter(white: np.ndarray, expected: float) -> float:
