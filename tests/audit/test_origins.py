@@ -45,7 +45,7 @@ def test_images_of_a_missing_photograph_are_one_group(sample_folder, sample_cata
     sources = truth[sample_catalog["file"]].to_numpy()
     paired = {name for pair in _pairs(sample_folder) for name in pair}
     train = (sample_catalog["split"] == "TRAIN").to_numpy()
-    missing, present = [name for name in sorted(set(sources[train])) if name not in paired][1:3]
+    missing, present = [name for name in sorted(set(sources[train])) if name not in paired][:2]
     some = sample_catalog[np.isin(sources, [missing, present])].reset_index(drop=True)
     left = {name: pixels for name, pixels in photographs.items() if name != missing}
     found = origins.assign_sources(some, left, progress=False)
@@ -226,12 +226,12 @@ def test_audit_of_the_real_data(real_folder):
     assert report.photographs["all"].to_dict() == {"TRAIN": 277, "TEST": 71, "TEST_SIMPLE": 69}
     assert report.deviations is not None
     assert report.deviations.empty, report.deviations
-    pair = ["first", "second"]
-    shipped = splits.shipped_overlaps()
-    pd.testing.assert_frame_equal(report.overlaps[pair].astype(str), shipped[pair].astype(str))
-    # Whether both show the same cell hangs on where its nucleus is found.
-    same = report.overlaps["same_cell"].to_numpy() == shipped["same_cell"].to_numpy()
-    assert same.sum() >= len(shipped) - 1
+    pd.testing.assert_frame_equal(
+        report.overlaps[["first", "second", "same_cell"]].astype({"first": str, "second": str}),
+        splits.shipped_overlaps()[["first", "second", "same_cell"]].astype(
+            {"first": str, "second": str}
+        ),
+    )
     assert len(report.repeated_files) == 2
 
 

@@ -261,7 +261,7 @@ N_FEATURES = 400
 """Features of a picture. Of images from the known data set, 38 to 319 agree with the right
 photograph, and at most 11 with one that shows another field."""
 
-MIN_INLIERS = 20
+MIN_INLIERS = 25
 """Features that must agree on one affine map before a picture counts as found."""
 
 TOLERANCE = 2.0
