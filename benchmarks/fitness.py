@@ -15,9 +15,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from wbc_helpers.count import fitness, smears
+from wbc_helpers.count import fitness
 from wbc_helpers.pixels import scale
-from wbc_helpers.pixels.images import read_image
+from wbc_helpers.pixels.images import find_photographs, read_image
 
 BLURS = (0.03, 0.05, 0.08, 0.1, 0.12, 0.16)  # standard deviation, in red cells
 GAINS = (1.2, 1.35, 1.5, 1.8, 0.3, 0.2)
@@ -58,7 +58,7 @@ def laboratories_in(folders: list[Path]):
     """Photographs by folder and size."""
     by_size = defaultdict(list)
     for folder in folders:
-        root, names, _ = smears.find_photographs(folder)
+        root, names, _ = find_photographs(folder)
         for path in (root / name for name in names):
             with Image.open(path) as image:
                 by_size[folder.name, image.size].append(path)

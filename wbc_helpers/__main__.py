@@ -143,9 +143,9 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
     from wbc_helpers.runs.recipes import TrainingSettings
 
     chosen: dict[str, Any] = {
-        "epochs": _whole("epochs", options.epochs),
+        "epochs": _number("epochs", options.epochs),
         "validation": validation,
-        "seed": _whole("seed", options.seed),
+        "seed": _number("seed", options.seed),
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     return TrainingSettings(recipe=options.recipe, **given)
@@ -153,7 +153,7 @@ def _training_settings(options: argparse.Namespace, validation: str | None):
 
 def _crossval(options: argparse.Namespace) -> int:
     settings = _training_settings(options, "grouped")
-    n_folds = check_whole("folds", _whole("folds", options.folds), 2)
+    n_folds = check_whole("folds", _number("folds", options.folds), 2)
     from wbc_helpers.classify import training
     from wbc_helpers.data import sources
     from wbc_helpers.data.identity import identify
@@ -189,11 +189,12 @@ def _audit(options: argparse.Namespace) -> int:
 def _count(options: argparse.Namespace) -> int:
     from wbc_helpers.count import detector, pages, smears
     from wbc_helpers.data import sample
+    from wbc_helpers.pixels import images
 
-    red_cell = _pixels("red_cell", options.red_cell)
+    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
     # Before the networks are loaded, which takes seconds.
-    smears.find_photographs(options.path, options.out)
-    reader = detector.load_reader(_whole("ways", options.ways))
+    images.find_photographs(options.path, options.out)
+    reader = detector.load_reader(_number("ways", options.ways))
     only = None if options.list is None else smears.read_list(options.list)
     counted = smears.count_folder(options.path, options.out, reader, red_cell, only)
     drawn = sample.enclosing(counted.folder) is not None
@@ -207,30 +208,21 @@ def _count(options: argparse.Namespace) -> int:
 def _classify(options: argparse.Namespace) -> int:
     from wbc_helpers.classify import classifier
 
-    red_cell = _pixels("red_cell", options.red_cell)
+    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
     network = classifier.load(options.weights)
     named = classifier.classify_folder(network, options.path, options.out, red_cell)
     print(str(named).encode("utf-8", "replace").decode("utf-8"))
     return 0 if named.went_well else 1
 
 
-def _pixels(name: str, value: str | None) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        raise InvalidParameter(
-            f"{name}={value!r} is not usable. Expected a number of pixels."
-        ) from None
-
-
-def _whole(name: str, value: str | None) -> int | None:
+def _number(
+    name: str, value: str | None, read: type = int, expected: str = "a whole number"
+) -> Any:
     """Read a number here, so that a wrong one gets the same named error as in a notebook."""
     try:
-        return None if value is None else int(value)
+        return None if value is None else read(value)
     except ValueError:
-        raise InvalidParameter(
-            f"{name}={value!r} is not usable. Expected a whole number."
-        ) from None
+        raise InvalidParameter(f"{name}={value!r} is not usable. Expected {expected}.") from None
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -124,7 +124,7 @@ PER_PIXEL = SIZE / (white_cells.SIDE * RED_CELL)  # of a crop, for each pixel of
 @pytest.fixture
 def cutter():
     """No network is asked for crops."""
-    return classifier.Classifier(None, {"image_size": [SIZE, SIZE]})
+    return classifier.Classifier(None, {"recipe": "compact", "image_size": [SIZE, SIZE]})
 
 
 def centre_of(crop):

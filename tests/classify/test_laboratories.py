@@ -99,7 +99,7 @@ def test_a_single_image_is_named_alone_and_foreign_files_are_kept(shipped, folde
         classifier.classify_folder(shipped, folder, mine, 52)
     assert mine.read_text() == "my own notes\n"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataNotFound, match="no images"):
+    with pytest.raises(DataNotFound, match="no photograph"):
         classifier.classify_folder(shipped, tmp_path / "empty", tmp_path / "b.csv", 52)
 
 

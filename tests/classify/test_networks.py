@@ -72,7 +72,7 @@ def test_an_unknown_recipe_is_refused(statistics):
 @pytest.fixture
 def run(tmp_path, network):
     """A finished run of one epoch, with a model."""
-    training = {"epochs": 1, "image_size": [16, 16]}
+    training = {"recipe": "compact", "epochs": 1, "image_size": [16, 16]}
     settings = {"created": "", "training": training, "data": {}, "runtime": None, "versions": {}}
     run = folders.start("mine", tmp_path, settings)
     (run.folder / "history.csv").write_text("epoch\n1\n")
@@ -307,7 +307,7 @@ def test_batch_normalisation_is_frozen_and_convolutions_are_not(learned):
 
 
 def test_a_saved_model_needs_neither_network_nor_file_and_stays_frozen(pretrained, tmp_path):
-    training = {"epochs": 1, "image_size": list(SIZE)}
+    training = {"recipe": "pretrained", "epochs": 1, "image_size": list(SIZE)}
     run = folders.start(
         "mine",
         tmp_path,

@@ -4,11 +4,11 @@
     classifier.load().classify(["smear.jpg"])
 
 What it was trained on, how well it does and what it is not for stands in its model card,
-`wbc_helpers/weights/compact.md`.
+`wbc_helpers/weights/broad.md`, and of BCCD's own in `compact.md`.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,10 @@ from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
-from wbc_helpers.data.catalog import find_photographs
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, UnreadableImage
 from wbc_helpers.evaluate import confidence
 from wbc_helpers.pixels import scale, stain, white_cells
-from wbc_helpers.pixels.images import pixels_of
+from wbc_helpers.pixels.images import find_photographs, pixels_of
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES
 
@@ -46,7 +45,7 @@ class Classifier:
     @property
     def answers(self) -> tuple[str, ...]:
         """What the network can answer, in the order of its probabilities."""
-        return RECIPES[self.about.get("recipe", "compact")].answers
+        return RECIPES[self.about["recipe"]].answers
 
     def classify(
         self,
@@ -80,8 +79,9 @@ class Classifier:
             If `red_cell` is no usable number, or neither red cells nor a nucleus tell the scale.
         """
         check_several(images)
-        table, failures = self.classify_all(images, red_cell, progress, stop=True)
-        del failures  # the first one was raised
+        images = [image if isinstance(image, str | Path) else checked(image) for image in images]
+        widths = scale.widths_of(images, red_cell)
+        table, _ = self.classify_all(images, widths, progress, stop=True)
         return (
             table[~table["file_number"].duplicated()]
             .drop(columns="file_number")
@@ -90,14 +90,15 @@ class Classifier:
 
     def classify_all(
         self,
-        images: Iterable[str | Path | np.ndarray],
-        red_cell: float | None = None,
+        images: Sequence[str | Path | np.ndarray],
+        widths: np.ndarray,
         progress: bool = False,
         stop: bool = False,
     ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
         """Name all white cells of images, as `classify` does one of each.
 
-        Goes on after files that cannot be read, unless told to `stop`.
+        `widths`, (n_images,), are those of each image's red cells, see `scale.widths_of`. Goes on
+        after files that cannot be read, unless told to `stop`.
 
         Returns
         -------
@@ -110,8 +111,6 @@ class Classifier:
             and flipped, as they do of what was never learned; `cells.BOX`, in pixels of the file.
         failures : list of (file, what was wrong)
         """
-        images = [image if isinstance(image, str | Path) else checked(image) for image in images]
-        widths = scale.widths_of(images, red_cell, skip=not stop)
         tables, failures = [], []
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
@@ -130,11 +129,11 @@ class Classifier:
 
     def _light(self, image: np.ndarray) -> np.ndarray:
         """Bring an image to the light, and for some recipes the stain, that was learned."""
-        balanced = RECIPES[self.about.get("recipe", "compact")].balanced
+        balanced = RECIPES[self.about["recipe"]].balanced
         return stain.balance(image) if balanced else stain.whiten(image)
 
     def _classify_at_once(
-        self, images: list, rows: range, widths: np.ndarray, stop: bool
+        self, images: Sequence, rows: range, widths: np.ndarray, stop: bool
     ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
         def look_at(row: int) -> list[tuple[white_cells.WhiteCell, np.ndarray]] | UnreadableImage:
             try:
@@ -174,20 +173,13 @@ class Classifier:
         RGB, (height, width, 3) uint8, boxes, (n, 4) with columns `cells.BOX`, and the diameter of
         the red cells, all in pixels, to (n, size, size, 3) uint8.
         """
-        size = self.about["image_size"][0]
-        crops = np.empty((len(boxes), size, size, 3), np.uint8)
+        crops = np.empty((len(boxes), self._size, self._size, 3), np.uint8)
         if not len(boxes):
             return crops
         light, located = self._light(photograph), white_cells.locate(photograph, red_cell)
-        for row, (x_min, y_min, x_max, y_max) in enumerate(np.asarray(boxes, float)):
-            x, y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
-            inside = [
-                cell for cell in located if x_min <= cell.x <= x_max and y_min <= cell.y <= y_max
-            ]
-            middle = white_cells.WhiteCell(x, y, x_min, y_min, x_max, y_max, 0.0, False)
-            apart = [np.hypot(cell.x - x, cell.y - y) for cell in inside]
-            cell = inside[int(np.argmin(apart))] if inside else middle
-            crops[row] = white_cells.cut_out(light, cell, size, red_cell)
+        for row, box in enumerate(np.asarray(boxes, float)):
+            cell = white_cells.meant(located, box)
+            crops[row] = white_cells.cut_out(light, cell, self._size, red_cell)
         return crops
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
@@ -246,14 +238,6 @@ class Classifier:
         return table.join(named[columns])
 
 
-FOREIGN = 1 / 3
-"""Part of the white cells answered below which a folder looks foreign to the network: of three
-laboratories, each left out of training in turn, one stays below it, and there the answers are
-wrong too often."""
-
-LEAST_CELLS = 20
-"""White cells from which on a folder is judged so."""
-
 CONTRADICTED = 1.5
 """Times that a given width of red cells may differ from the measured one, unquestioned."""
 
@@ -271,9 +255,10 @@ class FolderAnswers:
     red_cell : float
         Median diameter of the red cells, in pixels, at which the images were read.
     measured : float
-        The same, as measured; NaN where the images do not tell it.
+        The same, as measured of those whose width was given; NaN where none was, or the images do
+        not tell it.
     is_foreign : bool
-        Whether too few of the white cells are answered for, see `FOREIGN`.
+        Whether too few of the white cells are answered for, see `confidence.looks_foreign`.
     """
 
     table: pd.DataFrame
@@ -298,16 +283,11 @@ class FolderAnswers:
             f"(red cells {self.red_cell:.0f} pixels wide)"
         ]
         if self.is_foreign:
-            lines.append(
-                "These images look foreign to the network: it is sure of fewer than a third of the "
-                "cells, and where it is, it may be wrong. No counts by type are given."
-            )
+            lines.append(confidence.FOREIGN)
         else:
             counts = answered["cell_type"].value_counts()
             lines += [f"  {name:12}{counts[name]:6,}" for name in counts.index]
-        if np.isfinite(self.measured) and not (
-            1 / CONTRADICTED < self.red_cell / self.measured < CONTRADICTED
-        ):
+        if abs(np.log(self.red_cell / self.measured)) > np.log(CONTRADICTED):
             lines.append(
                 f"Red cells were said to be {self.red_cell:.0f} pixels wide; they look "
                 f"{self.measured:.0f} wide. If that is right, leave --red-cell out."
@@ -330,13 +310,9 @@ def classify_folder(
     `out` is a CSV file. Raises `RunExists` if it is there and holds another table; `DataNotFound`
     if there are no images; `InvalidParameter` as `Classifier.classify`.
     """
-    path, out = Path(path).expanduser(), Path(out).expanduser().absolute()
-    files = [path] if path.is_file() else sorted(map(Path, find_photographs(path)))
-    if not files:
-        raise DataNotFound(
-            f"{path} holds no images. Expected an image file, or a folder of JPEG, PNG, TIFF, BMP "
-            "or WebP files."
-        )
+    out = Path(out).expanduser().absolute()
+    folder, names, _ = find_photographs(path)
+    files = [folder / name for name in names]
     columns = ["file", "found", "cell_type", "probability", "answered", "foreign", *BOX]
     if out.exists() and (
         out.is_dir() or not out.read_bytes()[:200].startswith(",".join(columns).encode())
@@ -344,16 +320,19 @@ def classify_folder(
         raise RunExists(
             f"{out} exists and is no table of answers. Nothing was changed; give another --out."
         )
-    table, failures = network.classify_all(files, red_cell, progress)
+    widths = scale.widths_of(files, red_cell, skip=True)
+    table, failures = network.classify_all(files, widths, progress)
     columns += [f"p_{answer}" for answer in network.answers]
     table = table[columns]
     white = table[table["found"].astype(bool)]
-    answered = white["answered"].fillna(False).astype(bool)
-    is_foreign = len(white) >= LEAST_CELLS and bool(answered.mean() < FOREIGN)
+    n_answered = int(white["answered"].fillna(False).sum())
     with storage.atomic_file(out) as partial:
         table.to_csv(partial, index=False, float_format="%.4g")
-    measured = scale.red_cell_diameter_of(files, n_images=24, default=np.nan, skip=True)
-    return FolderAnswers(table, out, failures, red_cell or measured, measured, is_foreign)
+    measured = float("nan")
+    if red_cell is not None:
+        measured = scale.red_cell_diameter_of(files, 24, default=np.nan, skip=True)
+    is_foreign = confidence.looks_foreign(n_answered, len(white))
+    return FolderAnswers(table, out, failures, float(np.median(widths)), measured, is_foreign)
 
 
 def check_several(images: object) -> None:

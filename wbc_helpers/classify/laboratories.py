@@ -28,7 +28,7 @@ from wbc_helpers.pixels.scale import red_cell_diameter_of
 from wbc_helpers.runs import backend, folders, recorder
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
-VERSION = 1
+VERSION = 2
 """Of how patches are made. To be raised with any change of their pixels."""
 
 NO_CELL = "no cell"
@@ -159,17 +159,12 @@ def _labelled(
 ) -> white_cells.WhiteCell:
     """Choose the located cell that a label means: in its box, or else in the image's middle."""
     if np.isfinite(row["x_min"]):
-        x, y = (row["x_min"] + row["x_max"]) / 2, (row["y_min"] + row["y_max"]) / 2
-        near = [
-            cell for cell in located
-            if row["x_min"] <= cell.x <= row["x_max"] and row["y_min"] <= cell.y <= row["y_max"]
-        ]  # fmt: skip
-    elif row["laboratory"] == BCCD:
-        return located[0] if located else _at(shape[1] / 2, shape[0] / 2)
-    else:
-        x, y = shape[1] / 2, shape[0] / 2
-        near = [cell for cell in located if np.hypot(cell.x - x, cell.y - y) < 0.6 * red_cell]
-    return min(near, key=lambda cell: np.hypot(cell.x - x, cell.y - y)) if near else _at(x, y)
+        return white_cells.meant(located, [row[edge] for edge in BOX])
+    if row["laboratory"] == BCCD and located:
+        return located[0]
+    y, x = shape[0] / 2, shape[1] / 2
+    reach = 0.5 * red_cell
+    return white_cells.meant(located, (x - reach, y - reach, x + reach, y + reach))
 
 
 def weights_of(table: pd.DataFrame) -> np.ndarray:

@@ -380,8 +380,7 @@ def load(run: Run) -> keras.Model:
             "under another name."
         ) from error
     shapes = (model.input_shape, model.output_shape)
-    recipe = run.settings["training"].get("recipe", "compact")
-    answers = RECIPES[recipe].answers
+    answers = RECIPES[run.settings["training"]["recipe"]].answers
     expected = ((None, *run.settings["training"]["image_size"], 3), (None, len(answers)))
     if shapes != expected:
         raise BrokenRun(
@@ -415,8 +414,6 @@ def answer(
     If the recipe's answers are `turned`, that are the eight ways to turn and flip an image, since a
     cell can lie in any direction.
     """
-    if not len(pixels):
-        return predict(model, pixels, batch_size)
     return look(recipe, model, pixels, batch_size).mean(axis=0)
 
 

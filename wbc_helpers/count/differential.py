@@ -26,13 +26,10 @@ import pandas as pd
 
 from wbc_helpers import cells
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.evaluate.confidence import FOREIGN, looks_foreign
 
 LEAST_CELLS = 100
 """White cells that a routine differential counts at the least; of fewer, nothing is remarked."""
-
-LEAST_ANSWERED, LEAST_TO_JUDGE = 1 / 3, 20
-"""Part of the white cells that has to be answered for, where there are so many, for the answers to
-be taken for a differential; see `classifier.FOREIGN`."""
 
 MOST_CELLS = 1_000_000
 """Where the search for the number of cells needed is given up: the proportion lies at the edge of
@@ -45,12 +42,6 @@ whose number beside others then says nothing."""
 
 _FEWER_PLATELETS = "few platelets beside the red cells, as in thrombocytopenia (after dengue, say)"
 _MORE_PLATELETS = "many platelets beside the red cells, as in thrombocytosis"
-
-
-FOREIGN = (
-    "These slides look foreign to the network: it is sure of fewer than a third of their white "
-    "cells, and where it is, it may be wrong. No differential is given."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +80,7 @@ class Differential:
     @property
     def is_foreign(self) -> bool:
         """Whether so few cells are answered for that the slides look foreign to the network."""
-        n_cells = self.n_cells + self.n_abstained
-        return n_cells >= LEAST_TO_JUDGE and self.n_cells < LEAST_ANSWERED * n_cells
+        return looks_foreign(self.n_cells, self.n_cells + self.n_abstained)
 
     def __str__(self) -> str:
         """All numbers and remarks, on a page."""

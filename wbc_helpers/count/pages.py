@@ -23,6 +23,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
+from wbc_helpers.evaluate.confidence import FOREIGN
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
 
@@ -161,7 +162,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["ratio"] = differential.short
     environment.globals.update(
         kinds=cells.KINDS,
-        foreign=differential.FOREIGN,
+        foreign=FOREIGN,
         # What is none of the types looks like a white cell without one.
         types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,

@@ -27,7 +27,7 @@ from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.differential import Differential
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
 from wbc_helpers.evaluate import detection
-from wbc_helpers.pixels.images import PHOTOGRAPH_SUFFIXES, is_photograph, read_photograph
+from wbc_helpers.pixels.images import find_photographs, read_photograph
 from wbc_helpers.pixels.scale import (
     SMALLEST_RED_CELL,
     check_photograph,
@@ -183,41 +183,6 @@ def _some(files: Sequence[str], n_files: int) -> str:
 
 def _number(n: float, one: str, more: str) -> str:
     return f"{n:,} {one if n == 1 else more}"
-
-
-def find_photographs(
-    path: str | Path, out: str | Path | None = None
-) -> tuple[Path, list[str], list[str]]:
-    """Find the photographs of a folder and of those in it, or take the one that is given.
-
-    Hidden files and those in `out` are left alone. Returns the folder, its photographs, see
-    `images.is_photograph`, and its other files: paths from the folder on, `/` between their parts,
-    sorted. Raises `DataNotFound` if there is no such folder or file, or no photograph in it.
-    """
-    folder = Path(path).expanduser().absolute()
-    if folder.is_file() and is_photograph(folder):
-        return folder.parent, [folder.name], []
-    if not folder.is_dir():
-        what = "is no photograph, by its name and content" if folder.exists() else "does not exist"
-        raise DataNotFound(f"{folder} {what}. Expected a photograph of a smear, or their folder.")
-    results = None if out is None else Path(out).expanduser().absolute()
-    if results is not None and folder not in results.parents:
-        results = None
-    images: list[str] = []
-    others: list[str] = []
-    for file in folder.rglob("*"):
-        parts = file.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") for part in parts)
-        # A link to nowhere is a file that is missing, and shall be listed as such.
-        is_file = file.is_file() or (file.is_symlink() and not file.exists())
-        if is_file and not is_hidden and results not in [file, *file.parents]:
-            (images if is_photograph(file) else others).append("/".join(parts))
-    if not images:
-        raise DataNotFound(
-            f"{folder} holds no photograph among {len(others)} files. Expected photographs of "
-            f"smears as {', '.join(PHOTOGRAPH_SUFFIXES)}, or whose content is such."
-        )
-    return folder, sorted(images), sorted(others)
 
 
 def read_list(path: str | Path) -> list[str]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from wbc_helpers import storage
-from wbc_helpers.errors import InvalidParameter, UnreadableImage
+from wbc_helpers.errors import DataNotFound, InvalidParameter, UnreadableImage
 from wbc_helpers.pixels.stain import is_fill
 
 MAX_PIXELS = 50_000_000
@@ -123,6 +123,41 @@ def read_photograph(path: str | Path, size: tuple[int, int] | None = None) -> Ph
         if size is not None and pixels.size != (size[1], size[0]):
             pixels = pixels.resize((size[1], size[0]), Image.Resampling.BOX)
     return Photograph(np.asarray(pixels), "; ".join(notes))
+
+
+def find_photographs(
+    path: str | Path, out: str | Path | None = None
+) -> tuple[Path, list[str], list[str]]:
+    """Find the photographs of a folder and of those in it, or take the one that is given.
+
+    Hidden files and those in `out` are left alone. Returns the folder, its photographs, see
+    `is_photograph`, and its other files: paths from the folder on, `/` between their parts,
+    sorted. Raises `DataNotFound` if there is no such folder or file, or no photograph in it.
+    """
+    folder = Path(path).expanduser().absolute()
+    if folder.is_file() and is_photograph(folder):
+        return folder.parent, [folder.name], []
+    if not folder.is_dir():
+        what = "is no photograph, by its name and content" if folder.exists() else "does not exist"
+        raise DataNotFound(f"{folder} {what}. Expected a photograph of a smear, or their folder.")
+    results = None if out is None else Path(out).expanduser().absolute()
+    if results is not None and folder not in results.parents:
+        results = None
+    images: list[str] = []
+    others: list[str] = []
+    for file in folder.rglob("*"):
+        parts = file.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in parts)
+        # A link to nowhere is a file that is missing, and shall be listed as such.
+        is_file = file.is_file() or (file.is_symlink() and not file.exists())
+        if is_file and not is_hidden and results not in [file, *file.parents]:
+            (images if is_photograph(file) else others).append("/".join(parts))
+    if not images:
+        raise DataNotFound(
+            f"{folder} holds no photograph among {len(others)} files. Expected photographs of "
+            f"smears as {', '.join(PHOTOGRAPH_SUFFIXES)}, or whose content is such."
+        )
+    return folder, sorted(images), sorted(others)
 
 
 def is_photograph(path: Path) -> bool:
@@ -435,6 +470,12 @@ def summarise(catalog: pd.DataFrame, pixels: np.ndarray) -> pd.DataFrame:
     return catalog[["file", "split", "cell_type"]].assign(
         red=red, green=green, blue=blue, brightness=(red + green + blue) / 3, fill=fill
     )
+
+
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file, by its header; `UnreadableImage` if it has none."""
+    with _opened(Path(path)) as image:
+        return image.height, image.width
 
 
 def count_sizes(paths: Iterable[str | Path]) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 One image tells it to 12 % (standard deviation), two dozen of one microscope to 2 or 3 %.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
-from wbc_helpers.pixels.images import pixels_of, resample
+from wbc_helpers.pixels.images import pixels_of, resample, size_of
 from wbc_helpers.pixels.nuclei import chromatin, largest_width
 from wbc_helpers.pixels.stain import WHITE, absorbance, whiten
 
@@ -28,7 +27,6 @@ SMALLEST_RED_CELL, LARGEST_RED_CELL = 10, 1_000
 
 N_FOR_SCALE = 24
 """Photographs that `estimate_scale` looks at."""
-
 
 ALIKE = 8
 """Images of one size in pixels from which on they are taken for those of one microscope."""
@@ -62,12 +60,9 @@ def widths_of(
 
 def _shape_of(image: str | Path | np.ndarray) -> tuple[int, ...]:
     """Height and width; of a file that cannot be opened, none."""
-    if isinstance(image, np.ndarray):
-        return image.shape[:2]
     try:
-        with Image.open(image) as opened:
-            return opened.size[::-1]
-    except (OSError, SyntaxError, ValueError):
+        return image.shape[:2] if isinstance(image, np.ndarray) else size_of(image)
+    except UnreadableImage:
         return ()
 
 
@@ -117,15 +112,8 @@ def red_cell_diameter_of(
     `default`. UnreadableImage is raised if a file is not a complete image, unless told to `skip`
     it.
     """
-    estimates = []
-    for image in _spread(list(images), n_images):
-        try:
-            estimates.append(red_cell_diameter(pixels_of(image)))
-        except UnreadableImage:
-            if not skip:
-                raise
-    finite = [estimate for estimate in estimates if np.isfinite(estimate)]
-    return float(np.median(finite)) if finite else default
+    estimates = list(_estimates(list(images), n_images, pixels_of, skip))
+    return float(np.median(estimates)) if estimates else default
 
 
 def estimate_scale(
@@ -139,14 +127,27 @@ def estimate_scale(
     something. Files that cannot be read, or show too few red cells, are passed over; where none
     tells anything, it is None. `read` makes RGB pixels of a path.
     """
-    estimates = []
-    for path in _spread(paths, n_photographs):
-        try:
-            estimates.append(red_cell_diameter(read(path)))
-        except UnreadableImage:
-            continue
-    usable = [each for each in estimates if SMALLEST_RED_CELL <= each <= LARGEST_RED_CELL]
+    usable = [
+        estimate
+        for estimate in _estimates(paths, n_photographs, read, skip=True)
+        if SMALLEST_RED_CELL <= estimate <= LARGEST_RED_CELL
+    ]
     return (float(np.median(usable)), len(usable)) if usable else (None, 0)
+
+
+def _estimates(
+    images: Sequence, n_images: int, read: Callable[[Any], np.ndarray], skip: bool
+) -> Iterator[float]:
+    """Estimate it of so many images, spread evenly, those that tell something."""
+    for image in _spread(images, n_images):
+        try:
+            estimate = red_cell_diameter(read(image))
+        except UnreadableImage:
+            if not skip:
+                raise
+            continue
+        if np.isfinite(estimate):
+            yield estimate
 
 
 def _spread(images: Sequence, n_images: int) -> list:
@@ -186,26 +187,21 @@ def red_cell_diameter(image: np.ndarray) -> float:
     # As many pixels as the published images have; where a field is so wide that its cells are lost
     # then, twice and four times as many each way.
     usual = float(np.sqrt(320 * 240 / (image.shape[0] * image.shape[1])))
-    for finer in (1, 2, 4):
-        nucleus = largest_width(resample(white, usual * finer)) / (usual * finer)
-        if np.isfinite(nucleus):
-            break
-    if np.isnan(nucleus):
-        for finer in (1, 2, 4):
-            diameter = _diameter(white, RED_CELL / (usual * finer))
-            if np.isfinite(diameter):
-                break
-        return (
-            diameter
-            if 0.8 < diameter * usual * finer / RED_CELL < 1.25
-            else _diameter(white, diameter)
-        )
+    scales = [usual, 2 * usual, 4 * usual]
+    widths = (largest_width(resample(white, scale)) / scale for scale in scales)
+    expected = next(filter(np.isfinite, widths), np.nan) / NUCLEUS
+    if np.isnan(expected):
+        estimates = ((_diameter(white, RED_CELL / scale), scale) for scale in scales)
+        first, scale = next((pair for pair in estimates if np.isfinite(pair[0])), (np.nan, usual))
+        # If red cells come out much larger or smaller, once more at the scale that was found.
+        is_near = 0.8 < first * scale / RED_CELL < 1.25
+        return first if is_near else _diameter(white, first)
     for factor in (1.0, 0.7, 1.45):
-        first = _diameter(white, nucleus / NUCLEUS * factor)
+        first = _diameter(white, expected * factor)
         second = _diameter(white, first)
-        if abs(np.log(second / first)) < 0.25 and 0.6 < second / (nucleus / NUCLEUS) < 2.2:
+        if abs(np.log(second / first)) < 0.25 and 0.6 < second / expected < 2.2:
             return second
-    return nucleus / NUCLEUS
+    return expected
 
 
 NUCLEUS = 1.35

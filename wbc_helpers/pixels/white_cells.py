@@ -7,7 +7,7 @@ a lymphocyte from a monocyte, stays. Light and stain drop out by `stain.balance`
 nucleus and granules differ from red cells, which tells an eosinophil.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,18 @@ def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
     [(200, 90)]
     """
     return _locate(image, RED_CELL / red_cell, SMALLEST)
+
+
+def meant(located: list[WhiteCell], box: Sequence[float]) -> WhiteCell:
+    """Choose the located cell that a box means: of those in it the nearest to its middle.
+
+    Where none is, a cell in the middle of the box. `box` has the columns `cells.BOX`.
+    """
+    x_min, y_min, x_max, y_max = box
+    x, y = (x_min + x_max - 1) / 2, (y_min + y_max - 1) / 2
+    inside = [cell for cell in located if x_min <= cell.x <= x_max and y_min <= cell.y <= y_max]
+    middle = WhiteCell(x, y, x_min, y_min, x_max, y_max, 0.0, False)
+    return min(inside, key=lambda cell: np.hypot(cell.x - x, cell.y - y), default=middle)
 
 
 def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell, bool]:
