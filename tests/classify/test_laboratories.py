@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_fields import draw_field
+from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.__main__ import main
@@ -64,6 +65,7 @@ def folder(tmp_path):
         field = draw_field(52, nuclei, 320, 240)
         cv2.imwrite(str(images / name), cv2.cvtColor(field, cv2.COLOR_RGB2BGR))
     (images / "broken.png").write_bytes(b"no image")
+    Image.new("1", (20_000, 20_000)).save(images / "bomb.png")
     return images
 
 
@@ -87,7 +89,7 @@ def test_the_command_names_every_cell_and_goes_on_after_a_broken_file(folder, tm
     (nothing,) = [row for row in rows if row["file"].endswith("none.png")]
     assert nothing["found"] == "False" and nothing["cell_type"] == ""
     printed = capsys.readouterr().out
-    assert "2 white cells" in printed and "broken.png" in printed
+    assert "2 white cells" in printed and "broken.png" in printed and "bomb.png" in printed
 
 
 def test_a_single_image_is_named_alone_and_foreign_files_are_kept(shipped, folder, tmp_path):

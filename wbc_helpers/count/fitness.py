@@ -20,6 +20,7 @@ from wbc_helpers.pixels.scale import (
     RED_CELL,
     SMALLEST_RED_CELL,
     red_cell_diameter,
+    sides_inside,
 )
 
 if TYPE_CHECKING:
@@ -312,13 +313,8 @@ def measured_red_cell(boxes: pd.DataFrame, size: Sequence[int]) -> float:
 
     In pixels; NaN where there are fewer than `FEWEST_TO_MEASURE`.
     """
-    height, width = size
-    inside = (boxes["kind"] == "RBC") & (boxes[["x_min", "y_min"]] > 2).all(axis=1)
-    inside &= (boxes["x_max"] < width - 2) & (boxes["y_max"] < height - 2)
-    red = boxes[inside]
-    if len(red) < FEWEST_TO_MEASURE:
-        return float("nan")
-    return float(((red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2).median())
+    red = sides_inside(boxes, size[1], size[0])
+    return float(red.median()) if len(red) >= FEWEST_TO_MEASURE else float("nan")
 
 
 def _evidence(boxes: pd.DataFrame) -> float:

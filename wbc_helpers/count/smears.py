@@ -106,11 +106,8 @@ class FolderCounts:
     @property
     def unfit(self) -> dict[str, list[str]]:
         """Files by the reason for which they are not fit, see `fitness.ADVICE`."""
-        files: dict[str, list[str]] = {}
-        for file, reasons in zip(self.counts["file"], self.counts["reasons"], strict=True):
-            for reason in filter(None, reasons.split("; ")):
-                files.setdefault(reason, []).append(file)
-        return files
+        reasons = self.counts.assign(reason=self.counts["reasons"].str.split("; "))
+        return _files_by("reason", reasons.explode("reason"))
 
     @property
     def went_well(self) -> bool:
@@ -152,7 +149,7 @@ class FolderCounts:
         for reason, files in self.unfit.items():
             lines.append(f"- {reason}, {_number(len(files), 'photograph', 'photographs')}: "
                          f"{_some(files, 5)}. {fitness.ADVICE.get(reason, '')}")  # fmt: skip
-        for note, files in self._notes().items():
+        for note, files in _files_by("note", self.counts).items():
             lines.append(f"- {note}: {_some(files, 5)}")
         may_say = len(self.fit) > 0
         lines += ["", str(self.differential) if may_say else "No photograph is fit to be counted."]
@@ -168,13 +165,13 @@ class FolderCounts:
         # A file name may hold bytes that are no UTF-8.
         return "\n".join(lines).encode("utf-8", "replace").decode("utf-8")
 
-    def _notes(self) -> dict[str, list[str]]:
-        """Files by what is noted of them."""
-        files: dict[str, list[str]] = {}
-        for file, note in zip(self.counts["file"], self.counts["note"], strict=True):
-            if note:
-                files.setdefault(note, []).append(file)
-        return files
+
+def _files_by(column: str, counts: pd.DataFrame) -> dict[str, list[str]]:
+    """Files by what a column says of them, where it says something."""
+    remarked = counts[counts[column].astype(bool)]
+    return {
+        str(remark): rows["file"].tolist() for remark, rows in remarked.groupby(column, sort=False)
+    }
 
 
 def _some(files: Sequence[str], n_files: int) -> str:

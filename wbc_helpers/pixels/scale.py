@@ -162,16 +162,24 @@ def boxed_red_cell(boxes: pd.DataFrame) -> float:
     The median over the photographs of the median side of boxes inside the frame; InvalidParameter
     is raised if there is none. For the table see `annotations.Annotations.boxes`.
     """
-    inside = (boxes[["x_min", "y_min"]] > 2).all(axis=1)
-    inside &= (boxes["x_max"] < boxes["width"] - 2) & (boxes["y_max"] < boxes["height"] - 2)
-    red = boxes[inside & (boxes["kind"] == "RBC")]
+    red = sides_inside(boxes, boxes["width"], boxes["height"])
     if red.empty:
         raise InvalidParameter(
             "No red cell is boxed in the training photographs, from which to take the scale. "
             "Expected RBC boxes that do not touch the frame."
         )
-    sides = (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
-    return float(sides.groupby(red["photograph"]).median().median())
+    return float(red.groupby(boxes["photograph"]).median().median())
+
+
+def sides_inside(boxes: pd.DataFrame, width: Any, height: Any) -> pd.Series:
+    """Mean of width and height of the boxes of red cells that do not touch the frame, in pixels.
+
+    `width` and `height` are the photograph's, a number or one for each box.
+    """
+    inside = (boxes["kind"] == "RBC") & (boxes[["x_min", "y_min"]] > 2).all(axis=1)
+    inside &= (boxes["x_max"] < width - 2) & (boxes["y_max"] < height - 2)
+    red = boxes[inside]
+    return (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
 
 
 def red_cell_diameter(image: np.ndarray) -> float:
