@@ -33,7 +33,7 @@ from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels import images, scale, stain, white_cells
-from wbc_helpers.runs import recipes
+from wbc_helpers.runs import answering, recipes
 from wbc_helpers.runs.folders import find, open_run
 from wbc_helpers.runs.recipes import RECIPES
 
@@ -121,7 +121,7 @@ def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
             taken = [
                 laboratories.simulate(images.read_image(path), laboratory) for path in rows["path"]
             ]
-            told = networks.answer("compact", network, shown(taken, size))
+            told = answering.answer(network, shown(taken, size), turned=True)
             answers.append(classification.tabulate(rows, told).assign(laboratory=laboratory.name))
     return pd.concat(answers, ignore_index=True)
 
@@ -147,7 +147,7 @@ def as_it_lies(table: pd.DataFrame, folder: Path, kept: dict) -> pd.DataFrame:
     place = pd.Series(range(len(table)), index=table["file"])
     answers = [
         classification.tabulate(
-            rows, networks.predict(network, crop[place[rows["file"]].to_numpy()])
+            rows, answering.predict(network, crop[place[rows["file"]].to_numpy()])
         )
         for network, rows in held_out(table, folder)
     ]

@@ -180,6 +180,7 @@ def answering(folder: str, size: tuple[int, int], cores: int, what: str) -> dict
     from wbc_helpers.classify import classifier, networks
     from wbc_helpers.data import catalog
     from wbc_helpers.pixels import images
+    from wbc_helpers.runs import answering
 
     table = catalog.find_images(folder)
     paths = table.loc[table["split"] == "TEST", "path"].tolist()
@@ -191,8 +192,8 @@ def answering(folder: str, size: tuple[int, int], cores: int, what: str) -> dict
         flat = images.PixelStatistics(np.full((120, 160, 3), 150), np.full((120, 160, 3), 50), 1)
         model = networks.build("lenet", (120, 160), flat)
         one, many = (
-            lambda path: networks.predict(model, images.read_image(path, (120, 160))[None]),
-            lambda: networks.predict(model, images.decode(paths, (120, 160), progress=False)),
+            lambda path: answering.predict(model, images.read_image(path, (120, 160))[None]),
+            lambda: answering.predict(model, images.decode(paths, (120, 160), progress=False)),
         )
     elif what == "decode":
         one, many = images.read_image, lambda: list(map(images.read_image, paths))

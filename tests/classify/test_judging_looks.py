@@ -15,6 +15,7 @@ from wbc_helpers import cells
 from wbc_helpers.classify import judging, networks
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.pixels import images
+from wbc_helpers.runs import answering
 
 SMEAR, STAIN = (220, 180, 190), (60, 20, 200)
 SIZE = (24, 32)
@@ -80,7 +81,7 @@ def test_the_map_peaks_on_the_patch_that_decides(pixels, end):
 
 def test_a_network_that_is_perfectly_sure_still_has_a_map(pixels):
     model = blueness_reader(strength=1e4)
-    assert networks.predict(model, pixels)[0, LYMPHOCYTE] == 1
+    assert answering.predict(model, pixels)[0, LYMPHOCYTE] == 1
     assert judging.grad_cam(model, pixels)[0].max() == 1
 
 

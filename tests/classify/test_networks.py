@@ -12,7 +12,7 @@ from keras.src.legacy.saving import legacy_h5_format
 from wbc_helpers.classify import judging, networks
 from wbc_helpers.errors import BrokenRun, DownloadFailed, InvalidParameter
 from wbc_helpers.pixels import images
-from wbc_helpers.runs import folders, recipes
+from wbc_helpers.runs import answering, folders, recipes
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_a_pixel_that_never_varies_is_not_blown_up():
 def test_probabilities_sum_to_one_whatever_the_batches(network):
     pixels = np.random.default_rng(2).integers(0, 256, (7, 16, 16, 3), dtype=np.uint8)
     whole, parts = (
-        networks.predict(network, pixels),
-        networks.predict(network, pixels, batch_size=3),
+        answering.predict(network, pixels),
+        answering.predict(network, pixels, batch_size=3),
     )
     assert whole.shape == (7, 4)
     np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-5)
@@ -82,7 +82,10 @@ def run(tmp_path, network):
 
 def test_a_saved_model_predicts_as_before(run, network):
     pixels = np.random.default_rng(4).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-    before, after = networks.predict(network, pixels), networks.predict(networks.load(run), pixels)
+    before, after = (
+        answering.predict(network, pixels),
+        answering.predict(networks.load(run), pixels),
+    )
     np.testing.assert_allclose(before, after, rtol=1e-5)
 
 
@@ -133,7 +136,7 @@ def test_lenet_has_the_parameters_that_its_layers_add_up_to():
 def test_lenet_takes_bytes_and_its_probabilities_sum_to_one():
     network = networks.build("lenet", (24, 32), statistics_of(24, 32))
     pixels = np.random.default_rng(5).integers(0, 256, (6, 24, 32, 3), dtype=np.uint8)
-    found = networks.predict(network, pixels)
+    found = answering.predict(network, pixels)
     assert found.shape == (6, 4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     # The first layer takes the mean, 128, off and divides by the standard deviation, 32.
@@ -152,15 +155,15 @@ def test_turned_answers_are_the_mean_over_the_eight_ways():
     crop = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
     upright = [np.rot90(crop, quarter, (1, 2)) for quarter in range(4)]
     mirrored = [np.rot90(crop.transpose(0, 2, 1, 3), quarter, (1, 2)) for quarter in range(4)]
-    told = networks.answer("compact", network, crop)
-    expected = np.mean([networks.predict(network, way) for way in (*upright, *mirrored)], axis=0)
+    told = answering.answer(network, crop, turned=True)
+    expected = np.mean([answering.predict(network, way) for way in (*upright, *mirrored)], axis=0)
     np.testing.assert_allclose(told, expected, atol=1e-6)
     # So that it does not matter how the cell lies.
-    np.testing.assert_allclose(networks.answer("compact", network, upright[1]), told, atol=1e-6)
-    assert not np.allclose(networks.predict(network, crop), told, atol=1e-6)
+    np.testing.assert_allclose(answering.answer(network, upright[1], turned=True), told, atol=1e-6)
+    assert not np.allclose(answering.predict(network, crop), told, atol=1e-6)
     # Other recipes answer to what they are shown.
     np.testing.assert_array_equal(
-        networks.answer("lenet", network, crop), networks.predict(network, crop)
+        answering.answer(network, crop, turned=False), answering.predict(network, crop)
     )
 
 
@@ -285,7 +288,7 @@ def test_it_has_the_parameters_of_mobilenet_and_a_head_of_four(pretrained):
 
 
 def test_probabilities_sum_to_one(pretrained):
-    found = networks.predict(pretrained, PIXELS)
+    found = answering.predict(pretrained, PIXELS)
     assert found.shape == (8, 4)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
@@ -317,7 +320,7 @@ def test_a_saved_model_needs_neither_network_nor_file_and_stays_frozen(pretraine
     pretrained.save(run.folder / "model.keras")
     loaded = networks.load(run)
     np.testing.assert_allclose(
-        networks.predict(loaded, PIXELS), networks.predict(pretrained, PIXELS), rtol=1e-5
+        answering.predict(loaded, PIXELS), answering.predict(pretrained, PIXELS), rtol=1e-5
     )
     assert networks.count_trainable(loaded) == networks.count_trainable(pretrained)
 

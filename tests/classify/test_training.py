@@ -22,7 +22,7 @@ from wbc_helpers.errors import BrokenRun, DataMismatch, DataNotFound, InvalidPar
 from wbc_helpers.evaluate import classification
 from wbc_helpers.pixels import images
 from wbc_helpers.pixels.views import Views
-from wbc_helpers.runs import backend, folders, recipes, recorder
+from wbc_helpers.runs import answering, backend, folders, recipes, recorder
 
 LONG = recipes.TrainingSettings(epochs=60, image_size=(16, 16), batch_size=8)
 CHOSEN = recipes.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8)
@@ -84,7 +84,7 @@ def test_a_run_folder_holds_all_that_evaluation_needs(noise, whole):
     assert whole.split.value_counts().to_dict() == {"train": 36, "validation": 4}
     table, pixels = noise
     model = networks.load(whole)
-    assert networks.predict(model, pixels).shape == (40, 4)
+    assert answering.predict(model, pixels).shape == (40, 4)
     # The statistics in the model are those of the training part alone.
     layer = model.get_layer("mean_and_std_image")
     in_training = (whole.split[table.file] == "train").to_numpy()
@@ -238,7 +238,7 @@ class NoTensorFlow:  # as on Colab's TPU machines
 
 sys.meta_path.insert(0, NoTensorFlow())
 sys.path[:0] = [{tests!r}, {tests!r} + "/.."]
-from wbc_helpers.runs import backend
+from wbc_helpers.runs import answering, backend
 in_use = backend.choose()
 assert (in_use.backend, in_use.n_devices) == ("jax", 2), in_use
 import numpy as np, pandas as pd
@@ -251,7 +251,7 @@ table = pd.DataFrame(dict(file=names, cell_type=pd.Categorical(names, cells.NAME
 run = training.train(
     prepared((table, pixels)), begin("jax", {folder!r}), in_use.n_devices, verbose=0
 )
-np.save({folder!r} + "/jax.npy", networks.predict(networks.load(run), pixels))
+np.save({folder!r} + "/jax.npy", answering.predict(networks.load(run), pixels))
 """
 
 
@@ -266,7 +266,7 @@ def test_two_devices_share_the_work_on_jax_and_the_model_loads_anywhere(noise, t
     }
     script = ON_JAX.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=300)
-    here = networks.predict(networks.load(folders.open_run("jax", tmp_path)), noise[1])
+    here = answering.predict(networks.load(folders.open_run("jax", tmp_path)), noise[1])
     np.testing.assert_allclose(here, np.load(tmp_path / "jax.npy"), atol=1e-4)
 
 

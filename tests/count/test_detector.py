@@ -385,7 +385,7 @@ def test_what_ships_finds_the_same_on_jax(drawn, tmp_path):
     _, paths = drawn
     told = f"""
 from wbc_helpers.count import detector
-detector.load().detect({paths!r}, 104).to_csv({str(tmp_path / "jax.csv")!r}, index=False)
+detector.load(keras=True).detect({paths!r}, 104).to_csv({str(tmp_path / "jax.csv")!r}, index=False)
 """
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", told], check=True, env=environment, cwd=ROOT)

@@ -24,7 +24,7 @@ from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, Unread
 from wbc_helpers.evaluate import confidence
 from wbc_helpers.pixels import scale, stain, white_cells
 from wbc_helpers.pixels.images import find_photographs, pixels_of
-from wbc_helpers.runs import folders
+from wbc_helpers.runs import answering, folders
 from wbc_helpers.runs.recipes import RECIPES
 
 AT_A_TIME = 256
@@ -192,11 +192,9 @@ class Classifier:
 
     def _looked_at(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated probabilities, and how far the ways to look at a crop differ, 0–1."""
-        from wbc_helpers.classify import networks
-
         if not len(crops):
             return np.zeros((0, len(self.answers))), np.zeros(0)
-        ways = networks.look(self.about["recipe"], self.model, crops)
+        ways = answering.look(self.model, crops, RECIPES[self.about["recipe"]].turned)
         mean = ways.mean(axis=0)
         differ = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
         return confidence.apply_temperature(mean, self.about["temperature"]), differ
@@ -358,12 +356,13 @@ def checked(image: Any) -> np.ndarray:
     )
 
 
-def load(name: str = "broad") -> Classifier:
+def load(name: str = "broad", keras: bool = False) -> Classifier:
     """Load a network whose weights ship with the package: `broad`, or BCCD's own `compact`.
 
+    It answers through ONNX Runtime; as a model of `keras`, it can be trained on and looked into.
     Raises `InvalidParameter` if no such weights ship.
     """
-    return Classifier(*folders.load_shipped(name, "recipe", _build))
+    return Classifier(*answering.load_shipped(name, "recipe", _build if keras else None))
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -397,5 +396,5 @@ def of_run(run: folders.Run) -> Classifier:
 
 
 def ship(classifier: Classifier, folder: Path, name: str = "compact") -> None:
-    """Write a classifier as it ships; `about` is what its JSON will hold. See `folders.ship`."""
-    folders.ship(classifier.model, classifier.about, _build, folder, name)
+    """Write a classifier as it ships; `about` is what its JSON will hold. See `answering.ship`."""
+    answering.ship(classifier.model, classifier.about, _build, folder, name)

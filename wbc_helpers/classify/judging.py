@@ -26,9 +26,9 @@ from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.evaluate import classification, confidence, uncertainty
 from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels.stain import is_fill
-from wbc_helpers.runs import backend, folders, recorder
+from wbc_helpers.runs import answering, backend, folders, recorder
 from wbc_helpers.runs.backend import keras
-from wbc_helpers.runs.recipes import TrainingSettings, describe
+from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
 SHIPPED = "shipped"
 """Name, instead of a run's, for the network whose weights ship with the package."""
@@ -62,7 +62,7 @@ def open_run(name: str, identity: Identity, runs_dir: str | Path) -> folders.Run
 
 
 def _shipped(identity: Identity, runs_dir: str | Path) -> folders.Run:
-    network = classifier.load("compact")
+    network = classifier.load("compact", keras=True)
     facts = network.about
     known = {field.name for field in fields(TrainingSettings)} & facts["training"].keys()
     settings = TrainingSettings(
@@ -100,7 +100,7 @@ def judge(run: folders.Run, identity: Identity, data_dir: str | Path) -> "Judged
     answers = {}
     for split, rows in images.items():
         pixels = inputs.decode(recipe, rows["path"], size, red_cell, cache)
-        probabilities = networks.answer(recipe, model, pixels)
+        probabilities = answering.answer(model, pixels, RECIPES[recipe].turned)
         answers[split] = classification.evaluate(rows["cell_type"], probabilities)
     seconds = time.perf_counter() - started
     return Judged(run, model, images, answers, red_cell, seconds, cache)
@@ -367,7 +367,7 @@ def grad_cam(
     stem, head = _cut(model, layer)
     n_types = model.output_shape[-1]
     if class_indices is None:
-        class_indices = networks.predict(model, pixels, batch_size).argmax(axis=1)
+        class_indices = answering.predict(model, pixels, batch_size).argmax(axis=1)
     class_indices = np.broadcast_to(np.asarray(class_indices), len(pixels))
     if (
         class_indices.dtype.kind not in "iu"
@@ -649,7 +649,7 @@ def answers_to(
     tables, original = [], None
     by_condition = (pixels[occluded.rows], occluded.background, occluded.cell)
     for condition, images in zip(CONDITIONS, by_condition, strict=True):
-        probabilities = networks.predict(model, images, batch_size)
+        probabilities = answering.predict(model, images, batch_size)
         predicted = probabilities.argmax(axis=1)
         original = predicted if original is None else original
         answers = {

@@ -25,7 +25,7 @@ from wbc_helpers.data import catalog, laboratories, splits
 from wbc_helpers.errors import DataNotFound, InvalidParameter
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import red_cell_diameter_of
-from wbc_helpers.runs import backend, folders, recorder
+from wbc_helpers.runs import answering, backend, folders, recorder
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
 VERSION = 2
@@ -241,7 +241,8 @@ def answers_of(run: folders.Run, patches: Patches) -> pd.DataFrame:
     """Ask a run's network about all patches: their table and a column `p_…` for each answer."""
     recipe = run.settings["training"]["recipe"]
     size = run.settings["training"]["image_size"][0]
-    probabilities = networks.answer(recipe, networks.load(run), middles(patches.pixels, size))
+    shown = middles(patches.pixels, size)
+    probabilities = answering.answer(networks.load(run), shown, RECIPES[recipe].turned)
     columns = [f"p_{answer}" for answer in ANSWERS]
     return patches.table.join(pd.DataFrame(probabilities, columns=columns))
 

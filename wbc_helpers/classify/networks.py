@@ -1,4 +1,4 @@
-"""The networks that name white cells: one small builder a recipe; how to load and to ask them.
+"""The networks that name white cells: one small builder a recipe; how to load them.
 
 How each is trained stands in `runs.recipes`.
 """
@@ -388,51 +388,6 @@ def load(run: Run) -> keras.Model:
             f"{expected[0]} to {expected[1]}. It is not this run's model."
         )
     return model
-
-
-def predict(model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """Probabilities of the cell types, (n, 4) float32, in the order of `cells.NAMES`.
-
-    `model` is as `build` makes it; `pixels`, (n, height, width, 3) uint8, are RGB at its size and
-    may be memory-mapped; `batch_size` images are asked about at a time.
-    """
-    return np.concatenate(
-        [
-            keras.ops.convert_to_numpy(
-                model.predict_on_batch(np.ascontiguousarray(pixels[start : start + batch_size]))
-            )
-            for start in range(0, len(pixels), batch_size)
-        ]
-    )
-
-
-def answer(
-    recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128
-) -> np.ndarray:
-    """Probabilities of the cell types as a recipe gives them: the mean over `look`, see `predict`.
-
-    If the recipe's answers are `turned`, that are the eight ways to turn and flip an image, since a
-    cell can lie in any direction.
-    """
-    return look(recipe, model, pixels, batch_size).mean(axis=0)
-
-
-def look(recipe: str, model: keras.Model, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
-    """Probabilities of each way to look at images, (n_ways, n, n_answers) float32, see `answer`."""
-    if not RECIPES[recipe].turned:
-        return predict(model, pixels, batch_size)[np.newaxis]
-    probabilities = []
-    # The eight ways of a few images make one batch: for a single image, eight times the calls would
-    # take longer than the network.
-    at_once = max(batch_size // 8, 1)
-    for start in range(0, len(pixels), at_once):
-        batch = pixels[start : start + at_once]
-        ways = [
-            np.rot90(batch[:, :, ::step], turns, (1, 2)) for turns in range(4) for step in (1, -1)
-        ]
-        of_ways = predict(model, np.concatenate(ways), batch_size)
-        probabilities.append(of_ways.reshape(8, len(batch), -1))
-    return np.concatenate(probabilities, axis=1)
 
 
 def count_trainable(model: keras.Model) -> int:

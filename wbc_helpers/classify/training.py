@@ -24,7 +24,7 @@ from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExi
 from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.views import draw
-from wbc_helpers.runs import backend, folders, recorder
+from wbc_helpers.runs import answering, backend, folders, recorder
 from wbc_helpers.runs.backend import keras
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
 
@@ -288,7 +288,9 @@ def cross_validate(
         run = folders.start(f"fold-{number}", folder, record)
         train(replace(dealt, part=part), run, runtime.n_devices, verbose)
         judged, pixels = dealt.catalog[held_out], dealt.pixels[held_out.to_numpy()]
-        probabilities = networks.answer(settings.recipe, networks.load(run), pixels)
+        probabilities = answering.answer(
+            networks.load(run), pixels, RECIPES[settings.recipe].turned
+        )
         tables.append(classification.tabulate(judged, probabilities))
         accuracy = (tables[-1]["predicted"] == tables[-1]["cell_type"]).mean()
         print(

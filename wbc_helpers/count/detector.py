@@ -27,7 +27,7 @@ from wbc_helpers.errors import BrokenRun
 from wbc_helpers.pixels import scale, stain
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.runs import folders
+from wbc_helpers.runs import answering, folders
 
 DEEPEST = 16
 """The network halves what it is shown up to four times: both sides have to be divisible by this."""
@@ -52,7 +52,7 @@ class Detector:
 
     Attributes
     ----------
-    model : keras.Model
+    model : answering.Network
         See `network.centre_network`.
     about : dict
         What the network is: `filters`, `blocks`; `gain`, see `show`; `ways`, in how many it looks
@@ -155,12 +155,10 @@ class Detector:
 
         Returns (n, height / STRIDE, width / STRIDE, N_KINDS + 4) float32.
         """
-        from wbc_helpers.runs.backend import keras
-
         answers = []
         for axes in _FLIPS[: self.about.get("ways", 1)]:
             flipped = np.ascontiguousarray(np.flip(shown, axes))
-            maps = keras.ops.convert_to_numpy(self.model.predict_on_batch(flipped))
+            maps = self.model.predict_on_batch(flipped)
             maps = np.flip(maps, axes).copy()
             # What lay to the right of a place lies to the left of it in the flipped photograph.
             maps[..., N_KINDS + 2] *= -1 if 2 in axes else 1
@@ -235,9 +233,12 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
     )[COLUMNS]
 
 
-def load(name: str = "detector") -> Detector:
-    """Load a network whose weights ship with the package; raise `InvalidParameter` if none do."""
-    return Detector(*folders.load_shipped(name, "thresholds", _build))
+def load(name: str = "detector", keras: bool = False) -> Detector:
+    """Load a network whose weights ship with the package; raise `InvalidParameter` if none do.
+
+    It answers through ONNX Runtime; as a model of `keras`, it can be trained on.
+    """
+    return Detector(*answering.load_shipped(name, "thresholds", _build if keras else None))
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -273,8 +274,8 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
 
 
 def ship(detector: Detector, folder: Path, name: str = "detector") -> None:
-    """Write a detector as it ships; `about` is what its JSON will hold. See `folders.ship`."""
-    folders.ship(detector.model, detector.about, _build, folder, name)
+    """Write a detector as it ships; `about` is what its JSON will hold. See `answering.ship`."""
+    answering.ship(detector.model, detector.about, _build, folder, name)
 
 
 UNSURE = 0.05

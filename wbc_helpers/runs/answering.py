@@ -1,0 +1,235 @@
+"""Networks asked: out of an ONNX file, for which no Keras is needed, or as Keras holds them.
+
+What an ONNX file holds, whichever network it was made of, takes `(n, height, width, 3)` uint8 RGB
+and does its own scaling. Of a network that names white cells: `crops`, at `image_size` of its
+facts, see `pixels.white_cells.cut_out`, to `probabilities`, (n, n_answers) float32 of one way to
+look, before any temperature, see `look` for the eight; of `broad` also to `features`, (n,
+n_features) float32, what the last layer goes by. Of a detector: `smears`, both sides divisible by
+16, see `count.detector.show`, to `maps`, (n, height / 2, width / 2, 7) float32 of one way to look,
+see `count.network.find_boxes`. All is of operator set `OPSET` without operators of its own, which
+ONNX Runtime knows in Python and in the browser. The file's metadata say of which weights it is.
+
+What ships lies in `wbc_helpers/weights/`: `<name>.json` with the facts of a network, `<name>.onnx`
+to ask, `<name>.weights.h5` to train on, and a model card.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wbc_helpers import storage
+from wbc_helpers.errors import BrokenRun, InvalidParameter
+
+OPSET = 17
+"""Of ONNX: ONNX Runtime reads it since 1.12 (2022), ONNX Runtime Web, OpenVINO and others, too."""
+
+AS_ONE = 1e-4
+"""How far the answers of a network may lie from those of its export."""
+
+
+class Network(Protocol):
+    """What can be asked: a `keras.Model`, or an `OnnxNetwork`."""
+
+    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
+        """Answer for (n, height, width, 3) uint8."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxNetwork:
+    """A network out of an ONNX file, in a session of ONNX Runtime."""
+
+    session: Any
+
+    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
+        """Answer for (n, height, width, 3) uint8 as the file's first output does."""
+        return self.outputs(x, self.session.get_outputs()[0].name)
+
+    def outputs(self, x: np.ndarray, name: str) -> np.ndarray:
+        """Answer with the output of this name, such as `features`."""
+        (asked,) = self.session.get_inputs()
+        return self.session.run([name], {asked.name: x})[0]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself: `weights_sha256`, if it was made of a file of weights."""
+        return self.session.get_modelmeta().custom_metadata_map
+
+
+def open_onnx(path: str | Path) -> OnnxNetwork:
+    """Open an ONNX file to ask it; `BrokenRun` if it is none."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise BrokenRun(
+            f"{path} is no network in ONNX's format ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Write it anew with `wbc export`."
+        ) from error
+    return OnnxNetwork(session)
+
+
+def predict(network: Network, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """Probabilities of a network's answers, (n, n_answers) float32.
+
+    `pixels`, (n, height, width, 3) uint8, are RGB at its size and may be memory-mapped;
+    `batch_size` images are asked about at a time.
+    """
+    starts = range(0, len(pixels), batch_size)
+    batches = (np.ascontiguousarray(pixels[start : start + batch_size]) for start in starts)
+    return np.concatenate([network.predict_on_batch(batch) for batch in batches])
+
+
+def answer(network: Network, pixels: np.ndarray, turned: bool, batch_size: int = 128) -> np.ndarray:
+    """Probabilities of a network's answers, the mean over the ways to `look`, (n, n_answers)."""
+    return look(network, pixels, turned, batch_size).mean(axis=0)
+
+
+def look(network: Network, pixels: np.ndarray, turned: bool, batch_size: int = 128) -> np.ndarray:
+    """Probabilities of each way to look at images, (n_ways, n, n_answers) float32, see `predict`.
+
+    The one way, or, if the recipe's images are `turned`, the eight ways to turn and flip an image,
+    since a cell can lie in any direction.
+    """
+    if not turned:
+        return predict(network, pixels, batch_size)[np.newaxis]
+    probabilities = []
+    # The eight ways of a few images make one batch: for a single image, eight times the calls would
+    # take longer than the network.
+    at_once = max(batch_size // 8, 1)
+    for start in range(0, len(pixels), at_once):
+        batch = pixels[start : start + at_once]
+        ways = [
+            np.rot90(batch[:, :, ::step], turns, (1, 2)) for turns in range(4) for step in (1, -1)
+        ]
+        of_ways = predict(network, np.concatenate(ways), batch_size)
+        probabilities.append(of_ways.reshape(8, len(batch), -1))
+    return np.concatenate(probabilities, axis=1)
+
+
+# From Keras to ONNX
+
+
+def write_onnx(model: Any, path: Path, facts: dict[str, str] | None = None) -> None:
+    """Write a Keras model as ONNX; `facts` become the file's metadata. `path` is replaced.
+
+    Raises `BrokenRun`, and writes nothing, if the file would not answer as the model does, and
+    `InvalidParameter` if what writes it is not installed.
+    """
+    import onnx
+
+    from wbc_helpers.runs.backend import keras
+
+    outputs = {model.output_names[0]: model.output}
+    if any(layer.name == "features" for layer in model.layers):
+        outputs["features"] = model.get_layer("features").output
+    name = {"cell_type": "probabilities"}.get(model.output_names[0], model.output_names[0])
+    written = keras.Model(model.input, list(outputs.values()))
+    names = [name, *list(outputs)[1:]]
+    probes = list(_probes(model))
+    written.predict_on_batch(probes[0])
+    with storage.atomic_file(path) as partial:
+        written.export(partial, format="onnx", verbose=False, opset_version=OPSET)
+        graph = onnx.load(partial)
+        _rename(graph.graph, names)
+        graph.producer_name, graph.producer_version = "white-blood-cells", ""
+        onnx.helper.set_model_props(graph, facts or {})
+        onnx.checker.check_model(graph)
+        onnx.save(graph, partial)
+        again = open_onnx(partial)
+        for probe in probes:
+            apart = np.abs(model.predict_on_batch(probe) - again.predict_on_batch(probe)).max()
+            if not apart <= AS_ONE:
+                raise BrokenRun(
+                    f"As ONNX, {model.name!r} answers otherwise than as Keras holds it (by "
+                    f"{apart:.2g}; expected at most {AS_ONE:g}), so that nothing was written. "
+                    "Keras exports soundly from TensorFlow: set KERAS_BACKEND=tensorflow."
+                )
+
+
+def _probes(model: Any) -> Iterator[np.ndarray]:
+    """Noise to ask a model about, at its size; of several sizes and numbers where they are free."""
+    rng = np.random.default_rng(0)
+    for n, free in ((1, (64, 96)), (3, (48, 32)), (2, (240, 320))):
+        sides = (side or other for side, other in zip(model.input_shape[1:3], free, strict=True))
+        yield rng.integers(0, 256, (n, *sides, 3), np.uint8)
+
+
+def _rename(graph: Any, names: list[str]) -> None:
+    """Give outputs their names, and sizes that are free the same ones in all files."""
+    new = dict(zip((output.name for output in graph.output), names, strict=True))
+    for node in graph.node:
+        node.output[:] = [new.get(tensor, tensor) for tensor in node.output]
+        node.input[:] = [new.get(tensor, tensor) for tensor in node.input]
+    free = ("n", "height", "width")
+    for place, tensor in enumerate([*graph.input, *graph.output]):
+        tensor.name = new.get(tensor.name, tensor.name)
+        for axis, side in enumerate(tensor.type.tensor_type.shape.dim):
+            if not side.dim_value:
+                halved = " / 2" if place and axis else ""
+                side.dim_param = f"{free[axis]}{halved}"
+
+
+# Weights that ship with the package
+
+Build = Callable[[dict[str, Any]], Any]
+"""Makes, of the facts, the network that takes the weights."""
+
+
+def load_shipped(name: str, task: str, build: Build | None = None) -> tuple[Any, dict[str, Any]]:
+    """Load a network that ships with the package under this name, and its facts.
+
+    It comes as an `OnnxNetwork`; where it is said how to `build` it, as Keras's model. `task` is a
+    key that the facts of such a network have, and those of others have not. Raises
+    `InvalidParameter` if no such network ships; the message names those that do.
+    """
+    folder = Path(str(resources.files("wbc_helpers"))) / "weights"
+    shipped = {}
+    for file in folder.glob("*.json"):
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if task in about:
+            shipped[file.stem] = about
+    if not isinstance(name, str) or name not in shipped:
+        raise InvalidParameter(
+            f"No weights {name!r} for this ship with the package. Expected one of those that do: "
+            f"{', '.join(sorted(shipped)) or 'none'}; or ask a run of your own, see of_run."
+        )
+    if build is None:
+        return open_onnx(folder / f"{name}.onnx"), shipped[name]
+    model = build(shipped[name])
+    model.load_weights(folder / f"{name}.weights.h5")
+    return model, shipped[name]
+
+
+def ship(model: Any, about: dict[str, Any], build: Build, folder: Path, name: str) -> None:
+    """Write a network without the optimizer, as weights and as ONNX, and its facts.
+
+    `load_shipped` finds them. Raises `BrokenRun` if the saved weights, in the network that the
+    facts build, or the ONNX file do not give the same answers.
+    """
+    probe = next(_probes(model))
+    with storage.atomic_file(folder / f"{name}.weights.h5") as partial:
+        model.save_weights(partial, overwrite=True)
+        again = build(about)
+        again.load_weights(partial)
+        before, after = (asked.predict_on_batch(probe) for asked in (model, again))
+        if not np.allclose(before, after, atol=1e-5):
+            raise BrokenRun(
+                f"The weights of {name!r} give other answers after saving, so that nothing was "
+                "shipped. Expected a run of this version's recipe; train it again."
+            )
+        write_onnx(again, folder / f"{name}.onnx", {"weights_sha256": digest(partial)})
+    storage.write_json(folder / f"{name}.json", about)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
