@@ -7,7 +7,7 @@ import numpy as np
 
 from wbc_helpers.pixels.stain import ABSORBANCE, WHITE, absorbance, whiten
 
-SMALLEST = 600
+SMALLEST = 800
 """Pixels, where a red cell is 52 wide. What platelets leave there is smaller."""
 
 WIDEST_FIELD = 2.5
