@@ -1,6 +1,7 @@
 """Pages of plain photographs whose cells are known: what they say, that they link."""
 
 import base64
+import hashlib
 import io
 import itertools
 import os
@@ -422,7 +423,18 @@ def test_every_link_leads_to_a_file(site):
 def test_no_page_asks_for_anything_else(site):
     for path in site.rglob("*.html"):
         page = page_of(path)
-        assert not page.find_all(["script", "iframe", "object", "embed", "img", "form"]), path
+        scripts = page.find_all("script")
+        # The gallery's, which stand on the page itself and are named by their digest.
+        assert [script.get("id") for script in scripts] == (
+            ["cells", None] if path.parent == site else []
+        )
+        assert not any(script.get("src") for script in scripts)
+        policy = page.find("meta", attrs={"http-equiv": True})["content"]
+        for script in [script for script in scripts if not script.get("type")]:
+            digest = hashlib.sha256(script.string.encode()).digest()
+            assert f"script-src 'sha256-{base64.b64encode(digest).decode()}';" in policy
+        assert "default-src 'none'" in policy
+        assert not page.find_all(["iframe", "object", "embed", "img", "form"]), path
         assert not page.find_all(lambda tag: any(name.startswith("on") for name in tag.attrs))
         for tag in page.find_all(["link", "source", "image", "use"]):
             for attribute in ("src", "href", "srcset", "xlink:href"):

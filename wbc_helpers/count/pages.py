@@ -1,13 +1,16 @@
 """Counted smears as pages to browse without a network, the worst first.
 
-`index.html` has the counts, the differential and the smears as cards, `PER_PAGE` a page; each smear
-has a page of its own with its cells drawn on the photograph. A page holds its pictures, asks for no
-other file, and carries no script.
+`index.html` has the counts, the differential and the smears as cards, `PER_PAGE` a page, and the
+gallery of their white cells, in which a person corrects the answers, see `templates/gallery.js`;
+each smear has a page of its own with its cells drawn on the photograph. A page holds its pictures
+and asks for no other file. Without its script it has all but the gallery.
 """
 
+import base64
 import functools
 import hashlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +23,12 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from wbc_helpers import cells, storage
+from wbc_helpers.cells import BOX
 from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.errors import UnreadableImage
-from wbc_helpers.evaluate.confidence import FOREIGN
+from wbc_helpers.evaluate import detection
+from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_ANSWERED, LEAST_TO_JUDGE
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
 
@@ -65,17 +70,23 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
     of_index, of_smear = (environment.get_template(f"{n}.html.j2") for n in ("counts", "smear"))
     shared = {"counted": counted, "drawn": drawn}
     smears = _placed(counted, order)
+    about = _about_gallery(counted, drawn)
+    digests = {smear["file"]: _digest(smear) for smear in read_counted(out, order)}
+    about["result"] = _digest(digests)
     with tqdm(
         total=len(order), desc="drawing", unit="page", disable=not progress, mininterval=0.5
     ) as bar:
         for number, part in enumerate(parts):
             cards = []
+            gallery = {**about, "photographs": [], "cells": []}
+            gallery["others"] = {file: digests[file] for file in order if file not in set(part)}
             for smear in itertools.islice(smears, len(part)):
-                cards.append({**smear, "picture": None})
+                cards.append({**smear, "picture": None, "boxes": None})
+                _hang(gallery, counted, smear, digests[smear["file"]])
                 page = of_smear.render(shared, smear=smear, back=names[number])
                 pages.write_page(out / SMEARS / smear["page"], page)
                 bar.update()
-            page = of_index.render(shared, cards=cards, names=names, number=number)
+            page = of_index.render(shared, cards=cards, names=names, number=number, gallery=gallery)
             pages.write_page(out / names[number], page)
     for old in {*out.glob("index-*.html"), *(out / SMEARS).glob("*.html")} - targets:
         # One of ours, to which nothing leads any more.
@@ -109,10 +120,100 @@ def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, A
             "row": rows.loc[file].to_dict(),
             "picture": picture,
             "thumb": thumb,
+            "boxes": boxes,
+            "reasons": smear["reasons"],
+            "red_cell": smear["red_cell"],
             "groups": _groups(boxes),
             "white": boxes[(boxes["kind"] == "WBC") & boxes["counted"]].to_dict("records"),
         }
 
+
+def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
+    """Put together what the gallery of every page holds, see `templates/gallery.js`."""
+    named = counted.differential
+    other = cells.KIND_BY_NAME["WBC"]
+    return {
+        "key": f"wbc {_digest(str(counted.folder))}",
+        "title": counted.folder.name,
+        "drawn": drawn,
+        "types": [
+            *(
+                _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
+                for look in cells.LEUKOCYTE_TYPES
+            ),
+            _look(other, name=cells.OTHER, low=None, high=None),
+        ],
+        "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
+        "confidence": named.confidence,
+        "least": named.least_cells,
+        "foreign": {"cells": LEAST_TO_JUDGE, "share": LEAST_ANSWERED, "text": FOREIGN},
+        "totals": {
+            "types": {name: int(n) for name, n in named.table["count"].items()},
+            "unanswered": named.n_abstained,
+            "kinds": {kind: int(counted.fit[kind].sum()) for kind in cells.KIND_NAMES},
+        },
+    }
+
+
+def _look(look: cells.CellType | cells.Kind, **about: Any) -> dict[str, Any]:
+    """Describe a type or kind; what `about` says goes before."""
+    return {"name": look.name, "color": look.color, "marker": MARKERS[look.marker], **about}
+
+
+def _digest(of: Any) -> str:
+    """Make a short text that changes with what it is made of."""
+    if isinstance(of, dict) and "boxes" in of:
+        of = [of["file"], of["width"], of["height"], of["boxes"].to_csv()]
+    return hashlib.sha256(json.dumps(of).encode("ascii")).hexdigest()[:16]
+
+
+def _hang(
+    gallery: dict[str, Any], counted: FolderCounts, smear: Mapping[str, Any], digest: str
+) -> None:
+    """Add a photograph and its cells to a gallery."""
+    place, boxes = len(gallery["photographs"]), smear["boxes"]
+    about = {key: smear[key] for key in ("file", "width", "height", "red_cell")}
+    gallery["photographs"].append(
+        {
+            **about,
+            "digest": digest,
+            "fit": fitness.is_fit(smear["reasons"]),
+            "named": not smear["reasons"],
+            "picture": _gallery_picture(counted.folder / smear["file"], smear["red_cell"]),
+            "page": f"{SMEARS}/{smear['page']}",
+        }
+    )
+    cut = detection.cut_edges(boxes, smear["width"], smear["height"]).any(axis=1)
+    columns = boxes.astype(object).where(boxes.notna(), None).assign(cut=cut)
+    for box in columns.to_dict("records"):
+        gallery["cells"].append(
+            {
+                "photograph": place,
+                "kind": box["kind"],
+                "box": [box[edge] for edge in BOX],
+                "score": box["score"],
+                "counted": box["counted"],
+                "cut": box["cut"],
+                "type": box["cell_type"],
+                "probability": box["type_probability"],
+                "answered": box["answered"],
+            }
+        )
+
+
+def _gallery_picture(path: Path, red_cell: float) -> str | None:
+    """Encode a photograph for the gallery, in which single cells are looked at."""
+    try:
+        photograph = read_image(path)
+    except UnreadableImage:
+        return None
+    longest = max(photograph.shape[:2])
+    wanted = longest * _RED_CELL_SHOWN / max(red_cell, 1)
+    return pages.embedded(photograph, int(min(max(wanted, _LONGEST), _LARGEST)))
+
+
+_RED_CELL_SHOWN = 64  # pixels of a red cell in the gallery, where the photograph has as many
+_LARGEST = 1920  # pixels of its longer side there
 
 _LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
 
@@ -166,6 +267,11 @@ def _environment() -> jinja2.Environment:
         # What is none of the types looks like a white cell without one.
         types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,
+        gallery_style=Markup((pages.TEMPLATES / "gallery.css").read_text(encoding="utf-8")),
+        script=Markup(script := (pages.TEMPLATES / "gallery.js").read_text(encoding="utf-8")),
+        script_hash=Markup(
+            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        ),
         markers={name: Markup(shape) for name, shape in MARKERS.items()},
     )
     return environment
