@@ -13,7 +13,7 @@ from wbc_helpers.__main__ import main
 from wbc_helpers.audit import origins, overlaps
 from wbc_helpers.data import catalog, sample, splits
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
-from wbc_helpers.pixels import nuclei
+from wbc_helpers.pixels import stain
 
 
 def test_every_image_of_the_sample_finds_its_photograph(sample_folder, report):
@@ -173,7 +173,7 @@ def test_audit_finds_leaks_conflicts_and_repeats(doctored):
 
 def test_audit_tells_how_much_of_a_nucleus_is_shown(tmp_path, field):
     photograph = crop(field, 250, 130)  # its nucleus: radius 26 around 150, 120
-    marked = {"a": nuclei.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
+    marked = {"a": stain.find_nuclei(photograph), "b": np.zeros((240, 320), np.int32)}
     shifts = [0, -150, -200, 100]
     table = pd.DataFrame(
         [[source, 1.0, 0.0, shift, 0.0, 1.0, 0.0] for source, shift in

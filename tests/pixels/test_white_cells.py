@@ -9,7 +9,7 @@ import pytest
 from drawn_fields import draw_disc, draw_field
 from PIL import Image
 
-from wbc_helpers.pixels import images, nuclei, stain, white_cells
+from wbc_helpers.pixels import images, stain, white_cells
 from wbc_helpers.pixels.scale import RED_CELL, red_cell_diameter_of
 
 SMEAR = (220, 180, 190)
@@ -86,12 +86,12 @@ def test_a_field_without_a_white_cell_has_an_empty_mask():
 def test_nuclei_are_found_at_their_place():
     noise = np.random.default_rng(4).normal(0, 4, (240, 320, 3))
     field = draw_field(52, [(150, 120, 26)], 320, 240) + noise
-    marked = nuclei.find_nuclei(np.clip(field, 0, 255).astype(np.uint8))
+    marked = stain.find_nuclei(np.clip(field, 0, 255).astype(np.uint8))
     assert marked.max() == 1
     y, x = np.nonzero(marked)
     assert (x.mean(), y.mean()) == pytest.approx((150, 120), abs=1)
     assert len(x) == pytest.approx(np.pi * 26**2, rel=0.1)
-    assert nuclei.find_nuclei(np.zeros((240, 320, 3), np.uint8)).max() == 0
+    assert stain.find_nuclei(np.zeros((240, 320, 3), np.uint8)).max() == 0
 
 
 def test_lobes_of_one_nucleus_count_once():
@@ -99,7 +99,7 @@ def test_lobes_of_one_nucleus_count_once():
     smear[60:90, 60:90] = smear[60:90, 95:125] = (110, 70, 180)  # five pixels apart
     smear[150:185, 220:255] = (110, 70, 180)
     smear[20:28, 20:28] = (130, 90, 190)  # a platelet
-    assert nuclei.find_nuclei(smear).max() == 2
+    assert stain.find_nuclei(smear).max() == 2
 
 
 # Where cells are

@@ -27,7 +27,7 @@ from wbc_helpers.data.sample import AFFINE
 from wbc_helpers.data.splits import MATCH_COLUMNS, content_of, group_sources, shipped
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 from wbc_helpers.pixels import images
-from wbc_helpers.pixels.nuclei import find_nuclei
+from wbc_helpers.pixels.stain import find_nuclei
 
 WHOLE = 0.99
 """Part of a nucleus, 0–1, from which on an image counts as showing all of it: where its edge lies

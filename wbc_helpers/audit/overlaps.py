@@ -37,7 +37,7 @@ from wbc_helpers.data.catalog import (
 )
 from wbc_helpers.errors import DataNotFound
 from wbc_helpers.pixels import images, stain
-from wbc_helpers.pixels.nuclei import SMALLEST, find_nuclei
+from wbc_helpers.pixels.stain import SMALLEST_NUCLEUS, find_nuclei
 
 SMALLEST_OVERLAP = 0.06
 """Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
@@ -250,7 +250,7 @@ def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y:
     for nucleus in range(1, first.max() + 1):
         # Half a nucleus at the edge of the frame is the same cell too.
         covered = (moved == nucleus) & (second > 0)
-        if covered.sum() >= max(0.5 * (moved == nucleus).sum(), SMALLEST / 4):
+        if covered.sum() >= max(0.5 * (moved == nucleus).sum(), SMALLEST_NUCLEUS / 4):
             return True
     return False
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
 from wbc_helpers.pixels import images
-from wbc_helpers.pixels.nuclei import find_nuclei
+from wbc_helpers.pixels.stain import find_nuclei
 
 _MARGIN = 2  # by which people draw boxes wider than what they hold
 _Places = tuple[np.ndarray, np.ndarray]  # rows and columns of a cell's pixels

@@ -14,8 +14,7 @@ import pandas as pd
 
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.pixels.images import pixels_of, resample, size_of
-from wbc_helpers.pixels.nuclei import chromatin, largest_width
-from wbc_helpers.pixels.stain import WHITE, absorbance, whiten
+from wbc_helpers.pixels.stain import WHITE, absorbance, chromatin, largest_width, whiten
 
 RED_CELL = 52.0
 """Diameter of a red cell, in pixels, at the scale at which nuclei are looked for. In the 364

@@ -23,9 +23,8 @@ from wbc_helpers.pixels.images import (
     scaled_size,
     warp,
 )
-from wbc_helpers.pixels.nuclei import SMALLEST, find_nuclei, hulls
 from wbc_helpers.pixels.scale import RED_CELL
-from wbc_helpers.pixels.stain import WHITE, balance, is_fill
+from wbc_helpers.pixels.stain import SMALLEST_NUCLEUS, WHITE, balance, find_nuclei, hulls, is_fill
 
 CYTOPLASM = 13
 """Pixels at that scale from the hull of the nucleus to the edge of the cell. On 344 photographs
@@ -74,7 +73,7 @@ def locate(image: np.ndarray, red_cell: float = RED_CELL) -> list[WhiteCell]:
     >>> [(round(cell.x), round(cell.y)) for cell in locate(smear)]
     [(200, 90)]
     """
-    return _locate(image, RED_CELL / red_cell, SMALLEST)
+    return _locate(image, RED_CELL / red_cell, SMALLEST_NUCLEUS)
 
 
 def meant(located: list[WhiteCell], box: Sequence[float]) -> WhiteCell:
@@ -96,7 +95,7 @@ def locate_one(image: np.ndarray, red_cell: float = RED_CELL) -> tuple[WhiteCell
     largest piece of chromatin of any size, or where there is none either, the middle of the image.
     """
     scale = RED_CELL / red_cell
-    if cells := _locate(image, scale, SMALLEST):
+    if cells := _locate(image, scale, SMALLEST_NUCLEUS):
         return cells[0], True
     if pieces := _locate(image, scale, smallest=1):
         return pieces[0], False
