@@ -92,15 +92,15 @@ def test_boxes_are_clipped_to_the_photograph_and_gone_beyond_it():
     np.testing.assert_allclose(found, [[10, 10, 60, 60], [100, 70, 120, 90]], atol=1e-3)
 
 
-def test_photographs_of_any_sizes_come_in_their_order_and_a_few_at_a_time():
-    sizes = [(96, 128)] * (detector.AT_A_TIME + 1) + [(128, 96), (96, 128)]
+def test_photographs_of_any_sizes_come_in_their_order_and_one_at_a_time():
+    sizes = [(96, 128)] * 9 + [(128, 96), (96, 128)]
     stand_in = Stand_in()
     boxes = Detector(stand_in, ABOUT).detect((plain(*size) for size in sizes), red_cell=RED_CELL)
-    assert stand_in.asked == [detector.AT_A_TIME, 1, 1, 1]
+    assert stand_in.asked == [1] * len(sizes)
     assert pd.unique(boxes["photograph"]).tolist() == [str(place) for place in range(len(sizes))]
 
 
-def test_no_more_photographs_are_held_than_are_shown_together():
+def test_no_more_photographs_are_held_than_the_one_that_is_shown():
     drawn = []
 
     def endless():
@@ -109,9 +109,9 @@ def test_no_more_photographs_are_held_than_are_shown_together():
             yield plain()
 
     tables = Detector(Stand_in(), ABOUT).detect_each(endless(), red_cell=RED_CELL)
-    for number in range(3 * detector.AT_A_TIME):
+    for number in range(24):
         assert len(next(tables)) == 3
-        assert len(drawn) <= number + 1 + detector.AT_A_TIME
+        assert len(drawn) == number + 1
 
 
 class Sees_every_dark_cell:

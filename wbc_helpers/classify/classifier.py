@@ -31,6 +31,9 @@ AT_A_TIME = 256
 """Images that are held in memory at once."""
 
 
+_AT_ONCE = 32  # views that the network is shown together: more are no faster, and take memory
+
+
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network, from crops to probabilities, with all that it takes to answer for an image file.
@@ -194,7 +197,7 @@ class Classifier:
         """Calibrated probabilities, and how far the ways to look at a crop differ, 0–1."""
         if not len(crops):
             return np.zeros((0, len(self.answers))), np.zeros(0)
-        ways = answering.look(self.model, crops, RECIPES[self.about["recipe"]].turned)
+        ways = answering.look(self.model, crops, RECIPES[self.about["recipe"]].turned, _AT_ONCE)
         mean = ways.mean(axis=0)
         differ = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
         return confidence.apply_temperature(mean, self.about["temperature"]), differ

@@ -10,7 +10,9 @@ for stands in their model cards, `detector.md` and `compact.md` in `wbc_helpers/
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,6 @@ from wbc_helpers.runs import answering, folders
 
 DEEPEST = 16
 """The network halves what it is shown up to four times: both sides have to be divisible by this."""
-
-AT_A_TIME = 8
-"""Photographs that are held in memory and shown to the network together."""
 
 TILE, MARGIN = 768, 128
 """Side of what the network is shown of a wide field at a time, and by how much these parts reach
@@ -105,50 +104,34 @@ class Detector:
             images = list(images)
             red_cell = scale.red_cell_of(images)
         scale.check_red_cell(red_cell)
-        batch: list[tuple[str, tuple[int, ...], np.ndarray]] = []
         for place, image in enumerate(images):
             if isinstance(image, str | Path):
                 name, pixels = Path(image).stem, read_image(image)
             else:
                 name, pixels = str(place), classifier.checked(image)
-            shown = show(pixels, red_cell, self.about.get("gain", True))
-            # The network takes photographs of one size at a time.
-            if batch and (len(batch) == AT_A_TIME or batch[0][2].shape != shown.shape):
-                yield from self._find(batch, red_cell)
-                batch = []
-            batch.append((name, pixels.shape[:2], shown))
-        yield from self._find(batch, red_cell)
-
-    def _find(self, batch: list, red_cell: float) -> Iterator[pd.DataFrame]:
-        if not batch:
-            return
-        stacked = np.stack([shown for _, _, shown in batch])
-        for (name, size, _), found in zip(batch, self._read(stacked), strict=True):
-            corners, kinds, scores = found
-            width_height = np.array(size[::-1])
-            zoom = np.array(_scaled(size, red_cell)[::-1]) / width_height
+            # One at a time: a batch of them is no faster, and takes its times of the memory.
+            corners, kinds, scores = self._read(
+                show(pixels, red_cell, self.about.get("gain", True))
+            )
+            width_height = np.array(pixels.shape[1::-1])
+            zoom = np.array(_scaled(pixels.shape[:2], red_cell)[::-1]) / width_height
             corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
             is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
             yield _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
 
-    def _read(self, shown: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Read the boxes of (n, height, width, 3) uint8, of wide fields part by part."""
+    def _read(self, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Read the boxes of (height, width, 3) uint8, of wide fields part by part."""
         iou = self.about["iou"]
-        parts = [_parts(side) for side in shown.shape[1:3]]
-        if len(parts[0]) == len(parts[1]) == 1:
-            return [find_boxes(maps, iou, LOWEST) for maps in self.maps(shown)]
-        found = []
-        for field in shown:
-            boxes = []
-            for (top, *lines), (left, *columns) in itertools.product(*parts):
-                tile = field[np.newaxis, top : top + TILE, left : left + TILE]
-                corners, kinds, scores = find_boxes(self.maps(tile)[0], iou, LOWEST)
-                corners += np.tile([left, top], 2)
-                x, y = (corners[:, :2] + corners[:, 2:]).T / 2
-                is_own = (x >= columns[0]) & (x < columns[1]) & (y >= lines[0]) & (y < lines[1])
-                boxes.append((corners[is_own], kinds[is_own], scores[is_own]))
-            found.append(_joined(boxes, iou))
-        return found
+        parts = [_parts(side) for side in shown.shape[:2]]
+        boxes = []
+        for (top, *lines), (left, *columns) in itertools.product(*parts):
+            tile = shown[np.newaxis, top : top + TILE, left : left + TILE]
+            corners, kinds, scores = find_boxes(self.maps(tile)[0], iou, LOWEST)
+            corners += np.tile([left, top], 2)
+            x, y = (corners[:, :2] + corners[:, 2:]).T / 2
+            is_own = (x >= columns[0]) & (x < columns[1]) & (y >= lines[0]) & (y < lines[1])
+            boxes.append((corners[is_own], kinds[is_own], scores[is_own]))
+        return boxes[0] if len(boxes) == 1 else _joined(boxes, iou)
 
     def maps(self, shown: np.ndarray) -> np.ndarray:
         """Ask the network about (n, height, width, 3) uint8, see `show`.
@@ -319,24 +302,24 @@ class SmearReader:
         InvalidParameter, UnreadableImage
             See `Detector.detect_each`.
         """
-        tables = [self._judge(boxes) for boxes in self.detector.detect_each(photographs, red_cell)]
-        white = [(table["kind"] == "WBC") & table["counted"] for table in tables]
-        crops = [
-            self.classifier.cut_boxed(photograph, table.loc[rows, BOX].to_numpy(), red_cell)
-            for photograph, table, rows in zip(photographs, tables, white, strict=True)
-        ]
-        if not any(map(len, crops)):
-            return tables
-        named = self.classifier.name(np.concatenate(crops))
-        ends = np.cumsum([len(of_table) for of_table in crops])
-        for table, rows, end in zip(tables, white, ends, strict=True):
-            of_table = named.iloc[end - rows.sum() : end]
-            answered = of_table["answered"].to_numpy(bool)
-            table.loc[rows, "cell_type"] = of_table["cell_type"].to_numpy()
-            table.loc[rows, "type_probability"] = of_table["probability"].to_numpy()
-            table.loc[rows, "answered"] = answered
-            table.loc[rows, "unsure"] |= ~answered
-        return tables
+        # While a network looks at one, boxes are read from what it saw in another. Keras models
+        # are asked by one thread at a time.
+        is_onnx = isinstance(self.detector.model, answering.OnnxNetwork)
+        with ThreadPoolExecutor(min(answering.n_threads(), 4) if is_onnx else 1) as pool:
+            return list(pool.map(partial(self._read_one, red_cell=red_cell), photographs))
+
+    def _read_one(self, photograph: np.ndarray, red_cell: float) -> pd.DataFrame:
+        table = self._judge(self.detector.detect([photograph], red_cell))
+        white = (table["kind"] == "WBC") & table["counted"]
+        if white.any():
+            boxes = table.loc[white, BOX].to_numpy()
+            named = self.classifier.name(self.classifier.cut_boxed(photograph, boxes, red_cell))
+            answered = named["answered"].to_numpy(bool)
+            table.loc[white, "cell_type"] = named["cell_type"].to_numpy()
+            table.loc[white, "type_probability"] = named["probability"].to_numpy()
+            table.loc[white, "answered"] = answered
+            table.loc[white, "unsure"] |= ~answered
+        return table
 
     def _judge(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Tell which boxes are counted and which unsure; leave out those that are neither."""

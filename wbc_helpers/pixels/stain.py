@@ -139,6 +139,8 @@ def _light_field(image: np.ndarray) -> np.ndarray:
         brighter = _brighter(light[:, 1] - terms @ field[:, 1])
         if brighter.sum() < max(_FEWEST, 0.02 * len(light)):
             break
+        if np.array_equal(brighter, bright):
+            break  # nothing would change any more
         bright = brighter
     field = _fitted(terms[bright], light[bright])
     left = np.abs(light[bright] - terms[bright] @ field).mean()

@@ -15,6 +15,7 @@ to ask, `<name>.weights.h5` to train on, and a model card.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -67,6 +68,9 @@ def open_onnx(path: str | Path) -> OnnxNetwork:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = n_threads()
+    # Threads that wait would burn the time of those that decode and draw.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base
@@ -75,6 +79,15 @@ def open_onnx(path: str | Path) -> OnnxNetwork:
             f"{str(error).splitlines()[0]}). Write it anew with `wbc export`."
         ) from error
     return OnnxNetwork(session)
+
+
+def n_threads() -> int:
+    """How many threads a network may use: `OMP_NUM_THREADS`, or else this process's cores."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    has_affinity = hasattr(os, "sched_getaffinity")  # macOS and Windows have not
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
 
 
 def predict(network: Network, pixels: np.ndarray, batch_size: int = 128) -> np.ndarray:
