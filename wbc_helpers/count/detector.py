@@ -104,20 +104,26 @@ class Detector:
             images = list(images)
             red_cell = scale.red_cell_of(images)
         scale.check_red_cell(red_cell)
-        for place, image in enumerate(images):
-            if isinstance(image, str | Path):
-                name, pixels = Path(image).stem, read_image(image)
-            else:
-                name, pixels = str(place), classifier.checked(image)
-            # One at a time: a batch of them is no faster, and takes its times of the memory.
-            corners, kinds, scores = self._read(
-                show(pixels, red_cell, self.about.get("gain", True))
-            )
-            width_height = np.array(pixels.shape[1::-1])
-            zoom = np.array(_scaled(pixels.shape[:2], red_cell)[::-1]) / width_height
-            corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
-            is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
-            yield _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
+        find, numbered = partial(self._find, red_cell=red_cell), enumerate(images)
+        n_threads = _n_threads(self.model)
+        with ThreadPoolExecutor(n_threads) as pool:
+            while few := list(itertools.islice(numbered, n_threads)):
+                yield from pool.map(find, few)
+
+    def _find(self, numbered: tuple[int, str | Path | np.ndarray], red_cell: float) -> pd.DataFrame:
+        """Find the cells of one: a batch of them is no faster, and takes its times of the memory."""
+        place, image = numbered
+        if isinstance(image, str | Path):
+            name, pixels = Path(image).stem, read_image(image)
+        else:
+            name, pixels = str(place), classifier.checked(image)
+        shown = show(pixels, red_cell, self.about.get("gain", True))
+        corners, kinds, scores = self._read(shown)
+        width_height = np.array(pixels.shape[1::-1])
+        zoom = np.array(_scaled(pixels.shape[:2], red_cell)[::-1]) / width_height
+        corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
+        is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
+        return _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
 
     def _read(self, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Read the boxes of (height, width, 3) uint8, of wide fields part by part."""
@@ -152,6 +158,15 @@ class Detector:
     def counted(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Choose the boxes of `detect` whose score reaches the threshold of their kind."""
         return boxes[_above_threshold(boxes, self) >= 0].reset_index(drop=True)
+
+
+def _n_threads(model: Any) -> int:
+    """How many threads ask a network: of several one decodes and reads while it looks for another.
+
+    A model of Keras is asked by one alone.
+    """
+    is_onnx = isinstance(model, answering.OnnxNetwork)
+    return min(answering.n_threads(), 4) if is_onnx else 1
 
 
 def _above_threshold(boxes: pd.DataFrame, detector: Detector) -> pd.Series:
@@ -302,14 +317,14 @@ class SmearReader:
         InvalidParameter, UnreadableImage
             See `Detector.detect_each`.
         """
-        # While a network looks at one, boxes are read from what it saw in another. Keras models
-        # are asked by one thread at a time.
-        is_onnx = isinstance(self.detector.model, answering.OnnxNetwork)
-        with ThreadPoolExecutor(min(answering.n_threads(), 4) if is_onnx else 1) as pool:
-            return list(pool.map(partial(self._read_one, red_cell=red_cell), photographs))
+        found = self.detector.detect_each(photographs, red_cell)
+        name = partial(self._name, red_cell=red_cell)
+        with ThreadPoolExecutor(_n_threads(getattr(self.classifier, "model", None))) as pool:
+            return list(pool.map(name, photographs, found))
 
-    def _read_one(self, photograph: np.ndarray, red_cell: float) -> pd.DataFrame:
-        table = self._judge(self.detector.detect([photograph], red_cell))
+    def _name(self, photograph: np.ndarray, boxes: pd.DataFrame, red_cell: float) -> pd.DataFrame:
+        """Judge the boxes of a photograph, and name its white cells."""
+        table = self._judge(boxes)
         white = (table["kind"] == "WBC") & table["counted"]
         if white.any():
             boxes = table.loc[white, BOX].to_numpy()
