@@ -111,7 +111,7 @@ class Detector:
                 yield from pool.map(find, few)
 
     def _find(self, numbered: tuple[int, str | Path | np.ndarray], red_cell: float) -> pd.DataFrame:
-        """Find the cells of one: a batch of them is no faster, and takes its times of the memory."""
+        """Find the cells of one: a batch is no faster, and takes as many times the memory."""
         place, image = numbered
         if isinstance(image, str | Path):
             name, pixels = Path(image).stem, read_image(image)
@@ -327,8 +327,8 @@ class SmearReader:
         table = self._judge(boxes)
         white = (table["kind"] == "WBC") & table["counted"]
         if white.any():
-            boxes = table.loc[white, BOX].to_numpy()
-            named = self.classifier.name(self.classifier.cut_boxed(photograph, boxes, red_cell))
+            of_white = table.loc[white, BOX].to_numpy()
+            named = self.classifier.name(self.classifier.cut_boxed(photograph, of_white, red_cell))
             answered = named["answered"].to_numpy(bool)
             table.loc[white, "cell_type"] = named["cell_type"].to_numpy()
             table.loc[white, "type_probability"] = named["probability"].to_numpy()
