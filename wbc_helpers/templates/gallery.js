@@ -1,8 +1,8 @@
 /* The gallery: white cells of counted photographs to look at, to correct and to count again.
 
-It stands in the pages of `wbc count`, which bring their cells as the JSON block `#cells`, and in the
-stand-alone page, which reads photographs itself. Both say `Gallery.open(element, data)`, and
-`gallery.add(more)` for cells that come later; `more` has `photographs` and `cells` alone. The data:
+It stands in the pages of `wbc count`, which bring their cells as the JSON block `#cells`, and in
+the stand-alone page, which reads photographs itself. `Gallery.open(element, data)` fills an
+element; `add({photographs, cells})` of what it returns adds what is read later. The data:
 
   key, result     texts; corrections are kept in this browser under the one, the sample's name under
                   the other, which is to change with every photograph
@@ -14,17 +14,17 @@ stand-alone page, which reads photographs itself. Both say `Gallery.open(element
   kinds           [{name, title, plural, color, marker}]: RBC, WBC, Platelets
   confidence      of the intervals, 0.95
   least           cells of which a differential is to consist before ranges are spoken of
-  foreign         {cells, share, text}: of so many white cells and more, below this share of answers,
-                  no types are counted, and the text stands in their place
+  foreign         {cells, share, text}: of so many white cells and more, below this share of
+                  answers, no types are counted, and the text stands in their place
   photographs     [{file, digest, width, height, red_cell, fit, named, picture, page}]: name; a text
                   that changes when the boxes do; size in pixels; the red cells' width, or null;
                   whether cells may be counted, and white ones named; the address of a picture of it
                   (data: or blob:), of any size, or null; the address of its own page, or null
-  cells           [{photograph, kind, box, score, counted, cut, type, probability, answered,
-                  probabilities}]: place in `photographs`; "RBC", "WBC" or "Platelets"; [x_min,
-                  y_min, x_max, y_max] in pixels of the photograph; 0–1; whether the score suffices;
-                  whether the frame cuts it; of white cells the most probable type, its probability,
-                  and whether that may be taken for an answer, else null; {type: probability} if known
+  cells           [{photograph, kind, box, score, counted, cut, type, probability, answered}]:
+                  place among the `photographs` that come with it; "RBC", "WBC" or "Platelets";
+                  [x_min, y_min, x_max, y_max] in pixels of the photograph; 0–1; whether the score
+                  suffices; whether the frame cuts it; of white cells the most probable type, its
+                  probability, and whether that may be taken for an answer; null of others
   totals          {types: {name: n}, unanswered: n, kinds: {name: n}} of all photographs, those of
                   other pages, too; without it, of `cells`
   others          {file: digest} of the photographs on other pages; without it, there are none
@@ -33,10 +33,12 @@ A correction is an event; the last one of a cell holds, and undoing takes the la
 "use strict";
 
 const Gallery = (() => {
-  const DELETED = "none";
-  const CSV = ["file", "kind", "x_min", "y_min", "x_max", "y_max", "machine", "probability",
-               "person", "reader", "time"];
-  const RED_CELL = 7.5; // micrometres, for the scale bar
+  const DELETED = "none", UNANSWERED = "unanswered";
+  const BOX = ["x_min", "y_min", "x_max", "y_max"];
+  const CORRECTIONS = [
+    "file", "kind", ...BOX, "machine", "probability", "person", "reader", "time"];
+  const RED_CELL = 7.5; // micrometres across, for the scale bar
+  const SIDE = 144; // pixels of a tile's own picture
 
   // Numbers
 
@@ -108,16 +110,6 @@ const Gallery = (() => {
   const percent = (share) => share == null ? "" : `${Math.round(100 * share)}\u202f%`;
   const plural = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 
-  function save(name, type, ...parts) {
-    const link = make("a", { download: name, href: URL.createObjectURL(new Blob(parts, { type })) });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-  }
-  const csvOf = (rows) => rows.map((row) => row.map((value) => {
-    const text = value == null ? "" : String(value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  }).join(",") + "\r\n").join("");
-
   // What is kept in this browser, if it lets us
 
   function recall(key) {
@@ -127,587 +119,814 @@ const Gallery = (() => {
     try { localStorage.setItem(key, JSON.stringify(value)); return true; } catch { return false; }
   }
 
-  // Files in one: a ZIP whose members are stored as they are, and a workbook made of it
+  // Files to take away: a ZIP whose members are stored as they are, and a workbook made of it
 
-  const CRC = Uint32Array.from({ length: 256 }, (_, sign) => {
-    for (let bit = 0; bit < 8; bit++) sign = sign & 1 ? 0xedb88320 ^ (sign >>> 1) : sign >>> 1;
-    return sign;
+  const CRC = Uint32Array.from({ length: 256 }, (_, sum) => {
+    for (let bit = 0; bit < 8; bit++) sum = sum & 1 ? 0xedb88320 ^ (sum >>> 1) : sum >>> 1;
+    return sum;
   });
+  const bytes = (...numbers) => Uint8Array.from(numbers.flatMap(([number, n]) =>
+    Array.from({ length: n }, (_, place) => (number >>> (8 * place)) & 255)));
+
+  /** From [name, text] to the parts of a file. */
   function zip(files) {
     const members = [], places = [];
     let at = 0;
     for (const [name, text] of files) {
       const [title, body] = [name, text].map((part) => new TextEncoder().encode(part));
       const crc = ~body.reduce((sum, byte) => CRC[(sum ^ byte) & 255] ^ (sum >>> 8), ~0) >>> 0;
-      // Version, flag of UTF-8 names, stored, 1 January 1980, checksum and sizes.
-      const about = [[20, 2], [0x800, 2], [0, 2], [0, 2], [0x21, 2], [crc, 4], [body.length, 4], [body.length, 4], [title.length, 2], [0, 2]];
+      const about = [
+        [20, 2], [0x800, 2], [0, 2], [0, 2], [0x21, 2], // version, UTF-8, stored, 1 January 1980
+        [crc, 4], [body.length, 4], [body.length, 4], [title.length, 2], [0, 2],
+      ];
       members.push(bytes([0x04034b50, 4], ...about), title, body);
-      places.push(bytes([0x02014b50, 4], [20, 2], ...about, [0, 2], [0, 2], [0, 2], [0, 4], [at, 4]), title);
+      places.push(bytes([0x02014b50, 4], [20, 2], ...about, [0, 8], [0, 2], [at, 4]), title);
       at += 30 + title.length + body.length;
     }
     const size = places.reduce((sum, part) => sum + part.length, 0);
-    return new Blob([...members, ...places, bytes([0x06054b50, 4], [0, 4], [files.length, 2], [files.length, 2], [size, 4], [at, 4], [0, 2])]);
+    const n = files.length;
+    return [...members, ...places,
+            bytes([0x06054b50, 4], [0, 4], [n, 2], [n, 2], [size, 4], [at, 4], [0, 2])];
   }
-  function bytes(...numbers) {
-    return Uint8Array.from(numbers.flatMap(([number, n]) => Array.from({ length: n }, (_, place) => (number >>> (8 * place)) & 255)));
-  }
+
+  /** From {name: rows} to the members of an Excel workbook. */
   function workbook(sheets) {
-    // Names of formats, which nothing is fetched from; put together, since a page holds no address.
+    // Names of formats, of which nothing is fetched; in parts, since a page holds no address.
     const schemas = ["http:", "", "schemas.openxmlformats.org"].join("/");
-    const main = `${schemas}/spreadsheetml/2006/main`, links = `${schemas}/officeDocument/2006/relationships`;
-    const kind = "application/vnd.openxmlformats-officedocument.spreadsheetml", names = Object.keys(sheets);
-    const relations = (list) => `<Relationships xmlns="${schemas}/package/2006/relationships">`
-      + list.map(([what, target], place) => `<Relationship Id="r${place + 1}" Type="${links}/${what}" Target="${target}"/>`).join("") + "</Relationships>";
+    const main = `${schemas}/spreadsheetml/2006/main`;
+    const links = `${schemas}/officeDocument/2006/relationships`;
+    const office = "application/vnd.openxmlformats-";
+    const part = `${office}officedocument.spreadsheetml`;
+    const names = Object.keys(sheets);
+    const related = (list) => `<Relationships xmlns="${schemas}/package/2006/relationships">`
+      + list.map(([what, target], place) =>
+        `<Relationship Id="r${place + 1}" Type="${links}/${what}" Target="${target}"/>`).join("")
+      + "</Relationships>";
+    const clean = (text) => escaped(text.replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "\ufffd"));
     const cell = (value) => typeof value === "number" ? `<c><v>${value}</v></c>`
-      // XML has no place for control characters.
-      : `<c t="inlineStr"><is><t>${escaped(String(value ?? "").replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "\ufffd"))}</t></is></c>`;
+      : `<c t="inlineStr"><is><t>${clean(String(value ?? ""))}</t></is></c>`;
     return [
-      ["[Content_Types].xml", `<Types xmlns="${schemas}/package/2006/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>`
-        + `<Override PartName="/workbook.xml" ContentType="${kind}.sheet.main+xml"/>`
-        + names.map((name) => `<Override PartName="/${name}.xml" ContentType="${kind}.worksheet+xml"/>`).join("") + "</Types>"],
-      ["_rels/.rels", relations([["officeDocument", "workbook.xml"]])],
-      ["workbook.xml", `<workbook xmlns="${main}" xmlns:r="${links}"><sheets>` + names.map((name, place) =>
-        `<sheet name="${name}" sheetId="${place + 1}" r:id="r${place + 1}"/>`).join("") + "</sheets></workbook>"],
-      ["_rels/workbook.xml.rels", relations(names.map((name) => ["worksheet", `${name}.xml`]))],
+      ["[Content_Types].xml", `<Types xmlns="${schemas}/package/2006/content-types">`
+        + `<Default Extension="rels" ContentType="${office}package.relationships+xml"/>`
+        + `<Override PartName="/workbook.xml" ContentType="${part}.sheet.main+xml"/>`
+        + names.map((name) => `<Override PartName="/${name}.xml" `
+          + `ContentType="${part}.worksheet+xml"/>`).join("") + "</Types>"],
+      ["_rels/.rels", related([["officeDocument", "workbook.xml"]])],
+      ["workbook.xml", `<workbook xmlns="${main}" xmlns:r="${links}"><sheets>`
+        + names.map((name, place) =>
+          `<sheet name="${name}" sheetId="${place + 1}" r:id="r${place + 1}"/>`).join("")
+        + "</sheets></workbook>"],
+      ["_rels/workbook.xml.rels", related(names.map((name) => ["worksheet", `${name}.xml`]))],
       ...names.map((name) => [`${name}.xml`, `<worksheet xmlns="${main}"><sheetData>`
-        + sheets[name].map((row) => `<row>${row.map(cell).join("")}</row>`).join("") + "</sheetData></worksheet>"]),
-    ].map(([name, text]) => [name, `<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n${text}`]);
+        + sheets[name].map((row) => `<row>${row.map(cell).join("")}</row>`).join("")
+        + "</sheetData></worksheet>"]),
+    ].map(([name, text]) => [name, `<?xml version="1.0" encoding="UTF-8"?>\n${text}`]);
+  }
+
+  const csvOf = (rows) => rows.map((row) => row.map((value) => {
+    const text = value == null ? "" : String(value);
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }).join(",") + "\r\n").join("");
+
+  function rowsOf(csv) {
+    const rows = [[]];
+    const value = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/g;
+    for (const [, quoted, plain, end] of csv.matchAll(value)) {
+      rows.at(-1).push(quoted?.replaceAll('""', '"') ?? plain);
+      if (end !== ",") rows.push([]);
+    }
+    return rows.filter((row) => row.length > 1);
+  }
+
+  function save(name, type, parts) {
+    const href = URL.createObjectURL(new Blob(parts, { type }));
+    make("a", { download: name, href }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60_000);
   }
 
   function open(root, data) {
     const types = data.types, answers = types.map((type) => type.name);
     const looks = Object.fromEntries([...types, ...data.kinds].map((look) => [look.name, look]));
-    const photographs = [], cells = new Map(), latest = new Map();
-    const kept = recall(data.key);
-    const events = kept.events ?? [];
+    const photographs = [], cells = new Map();
+    const { events = [], reader = "" } = recall(data.key);
+    const latest = new Map(); // the event that holds, by the cell's id
     let chosen = null; // the cell that keys and buttons mean
     let isKept = true;
 
     // Cells and what was said of them
 
-    const idOf = (photograph, kind, box) => [photograph.file, photograph.digest, kind, ...box].join("|");
     const person = (cell) => latest.get(cell.id)?.person;
+    const isTouched = (cell) => person(cell) != null;
     const isDeleted = (cell) => person(cell) === DELETED;
-    /** The type that is counted, null where nobody answered. */
-    const nowType = (cell) => person(cell) ? (answers.includes(person(cell)) ? person(cell) : null)
-      : person(cell) == null && cell.answered ? cell.type : null;
-    /** Where a cell stands in the gallery. */
+    const isConfirmed = (cell) => cell.answered && person(cell) === cell.type;
+    const sureness = (cell) => cell.probability ?? cell.score;
+    const kindOf = (cell) => looks[cell.kind].title;
+    const typeNow = (cell) => isTouched(cell)
+      ? (answers.includes(person(cell)) ? person(cell) : null)
+      : cell.answered ? cell.type : null;
     const groupOf = (cell) => isDeleted(cell) ? "deleted"
-      : nowType(cell) ?? (cell.counted || cell.drawn ? "no answer" : "not counted");
+      : typeNow(cell) ?? (cell.counted || cell.drawn ? "no answer" : "not counted");
+
+    function inWords(cell) {
+      const now = isDeleted(cell) || cell.kind === "WBC" ? groupOf(cell) : kindOf(cell);
+      const network = cell.drawn ? "drawn by hand" : cell.type
+        ? `network${cell.answered ? "" : ", unsure"}: ${cell.type} ${percent(cell.probability)}`
+        : `network: ${kindOf(cell)} ${percent(cell.score)}`;
+      const cut = cell.cut ? "; cut by the frame" : "";
+      return `${now}${isConfirmed(cell) ? ", confirmed" : ""}; ${network}${cut}; `
+        + cell.photograph.file;
+    }
 
     function add(more) {
-      const first = photographs.length;
-      more.photographs.forEach((about) => photographs.push({ ...about, cells: [] }));
-      const fresh = photographs.slice(first);
-      for (const about of more.cells) admit({ ...about }, photographs[first + about.photograph]);
-      const ours = new Map(fresh.map((photograph) => [photograph.file + "|" + photograph.digest, photograph]));
+      const fresh = more.photographs.map((about) => ({ ...about, cells: [] }));
+      photographs.push(...fresh);
+      for (const cell of more.cells) admit({ ...cell }, fresh[cell.photograph]);
+      const digests = { ...data.others };
+      for (const { file, digest } of photographs) digests[file] = digest;
       for (const event of events) {
-        const photograph = ours.get(event.file + "|" + event.digest);
-        if (photograph && event.drawn && !cells.has(event.id)) admit(drawnCell(event), photograph);
-        if (photograph || data.others?.[event.file] === event.digest) latest.set(event.id, event);
+        // Not of a photograph that was counted anew since, or that is not of this slide.
+        if (digests[event.file] !== event.digest) continue;
+        const photograph = fresh.find(({ file }) => file === event.file);
+        if (photograph && event.drawn && !cells.has(event.id)) admit(drawn(event), photograph);
+        latest.set(event.id, event);
       }
       arrange();
       fresh.forEach(paint);
     }
     function admit(cell, photograph) {
       cell.photograph = photograph;
-      cell.id = idOf(photograph, cell.kind, cell.box);
+      cell.id = [photograph.file, photograph.digest, cell.kind, ...cell.box].join("|");
+      if (cells.has(cell.id)) return null;
       photograph.cells.push(cell);
       cells.set(cell.id, cell);
       if (cell.kind === "WBC") cell.tile = tileOf(cell);
+      return cell;
     }
-    const drawnCell = ({ kind, box }) => ({ kind, box, drawn: true, score: null, counted: false,
-      cut: false, type: null, probability: null, answered: false });
+    const drawn = ({ kind, box }) => ({
+      kind, box, drawn: true, counted: false, answered: false, cut: false,
+      score: null, type: null, probability: null,
+    });
 
-    function say(cell, what) {
-      const { photograph } = cell;
+    function say(cell, what, about = {}) {
+      const { photograph, kind, box } = cell, { file, digest, fit, named } = photograph;
       const event = {
-        id: cell.id, file: photograph.file, digest: photograph.digest, kind: cell.kind, box: cell.box,
-        machine: cell.drawn ? "" : cell.type ?? (cell.kind === "WBC" ? "" : cell.kind),
-        probability: cell.probability ?? cell.score, drawn: Boolean(cell.drawn), person: what,
+        id: cell.id, file, digest, kind, box, drawn: Boolean(cell.drawn), person: what,
+        machine: cell.type ?? (cell.drawn || kind === "WBC" ? "" : kind),
+        probability: sureness(cell), reader: readerField.value.trim(),
+        time: new Date().toISOString(),
         // What the machine's totals hold of it.
-        kindCounted: Boolean(cell.counted && photograph.fit),
-        typeCounted: !cell.counted || cell.kind !== "WBC" || !photograph.named ? null
-          : cell.answered ? cell.type : "unanswered",
-        reader: readerField.value.trim(), time: new Date().toISOString(),
+        kindCounted: Boolean(cell.counted && fit),
+        typeCounted: cell.counted && named && kind === "WBC"
+          ? (cell.answered ? cell.type : UNANSWERED) : null,
+        ...about,
       };
       events.push(event);
       latest.set(cell.id, event);
-      changed(cell, said(cell));
+      return cell;
+    }
+    /** What the person at the page says of the chosen cell. */
+    function answer(what) {
+      if (!chosen) return;
+      if (chosen.kind !== "WBC" && what !== DELETED) what = chosen.kind;
+      changed(say(chosen, what), true);
+    }
+    function confirm() {
+      const type = chosen && (typeNow(chosen) ?? chosen.type);
+      if (type || chosen?.kind !== "WBC") answer(type);
+      else announce("There is no answer to confirm: choose a type.");
     }
     function undo() {
       const event = events.pop();
-      if (!event) return announce("There is nothing to undo.");
-      const before = events.findLast((earlier) => earlier.id === event.id);
-      if (before) latest.set(event.id, before); else latest.delete(event.id);
+      if (!event) return announce("There is nothing to take back.");
       const cell = cells.get(event.id);
+      const before = events.findLast((earlier) => earlier.id === event.id);
+      if (before) latest.set(event.id, before);
+      else latest.delete(event.id);
       if (cell?.drawn && !before) {
         cell.tile?.remove();
         cells.delete(cell.id);
-        cell.photograph.cells = cell.photograph.cells.filter((other) => other !== cell);
-        if (chosen === cell) chosen = null;
-        changed(null, "The drawn box is gone.");
-      } else if (cell) {
-        choose(cell);
-        changed(cell, `Taken back: ${said(cell)}`);
-        if (!field.open) cell.tile?.focus();
-      } else changed(null, `Taken back, of ${event.file}.`);
+        cell.photograph.cells.splice(cell.photograph.cells.indexOf(cell), 1);
+        if (chosen === cell) choose(null);
+      } else if (cell?.tile) choose(cell);
+      changed(cells.get(event.id), false);
+      if (!field.open) chosen?.tile?.focus();
     }
-    function changed(cell, words) {
+    function changed(cell, goesOn) {
       isKept = keep(data.key, { events, reader: readerField.value });
-      if (cell?.tile) place(cell);
+      if (cell?.tile) place(cell, goesOn && !field.open);
       count();
-      if (field.open) drawField();
-      announce(words);
+      if (field.open) drawBoxes();
+      announce(cell ? inWords(cell) : "");
     }
-
-    function said(cell) {
-      const now = isDeleted(cell) ? "deleted" : nowType(cell)
-        ?? (cell.kind === "WBC" ? (cell.counted || cell.drawn ? "no answer" : "not counted") : looks[cell.kind].title);
-      const machine = cell.drawn ? "drawn by hand"
-        : cell.type ? `${cell.answered ? "network" : "network, unsure"}: ${cell.type} ${percent(cell.probability)}`
-        : `network: ${looks[cell.kind].title} ${percent(cell.score)}`;
-      return `${now}; ${machine}${cell.cut ? "; cut by the frame" : ""}; ${cell.photograph.file}`;
-    }
-    const isTouched = (cell) => person(cell) != null;
-    const isConfirmed = (cell) => isTouched(cell) && !cell.drawn && person(cell) === cell.type && cell.answered;
 
     // Tiles
 
-    const SIDE = 144; // pixels of a tile's own picture
     function tileOf(cell) {
-      return make("div", { role: "option", tabindex: "-1", class: "tile", click: () => pick(cell),
-                           dblclick: () => showField(cell), focus: () => choose(cell) },
-        make("canvas", { width: SIDE, height: SIDE, "aria-hidden": "true" }),
-        make("span", { class: "now" }), make("span", { class: "was" }));
+      const tile = make("div", {
+        role: "option", tabindex: "-1", class: "tile", click: () => to(tile),
+        dblclick: () => showField(cell), focus: () => choose(cell),
+      }, make("span", { class: "words" }), make("canvas", { width: SIDE, height: SIDE, "aria-hidden": "true" }),
+      make("span", { class: "now", "aria-hidden": "true" }),
+      make("span", { class: "was", "aria-hidden": "true" }));
+      tile.cell = cell;
+      return tile;
     }
     function relabel(cell) {
-      const { tile } = cell, now = groupOf(cell);
-      const look = looks[now] ?? looks.WBC;
-      tile.setAttribute("aria-label", said(cell) + (isConfirmed(cell) ? "; confirmed" : ""));
+      const { tile } = cell, group = groupOf(cell), sure = percent(sureness(cell));
+      tile.querySelector(".words").textContent = inWords(cell);
       tile.classList.toggle("touched", isTouched(cell));
-      tile.querySelector(".now").replaceChildren(symbol(look),
-        isTouched(cell) ? (isConfirmed(cell) ? "✓ " : "✎ ") + now : percent(cell.probability ?? cell.score) || "drawn");
-      tile.querySelector(".was").textContent = !isTouched(cell) ? (cell.answered || !cell.type ? "" : `${cell.type}?`)
-        : cell.drawn ? "drawn by hand" : `network: ${cell.type ?? "no type"} ${percent(cell.probability)}`;
+      tile.hidden = !isWanted(cell);
+      const [now, was] = tile.querySelectorAll("span.now, span.was");
+      now.replaceChildren(symbol(looks[group] ?? looks.WBC),
+        isTouched(cell) ? `${isConfirmed(cell) ? "✓" : "✎"} ${group}` : sure);
+      was.textContent = cell.drawn ? "drawn by hand"
+        : isTouched(cell) ? `network: ${cell.type ?? "no type"} ${sure}`
+        : cell.answered || !cell.type ? "" : `${cell.type}?`;
     }
-    /** Draws all cells of one photograph, so that each picture is decoded once. */
+    /** Draws all cells of a photograph, so that its picture is decoded once. */
     async function paint(photograph) {
       const white = photograph.cells.filter((cell) => cell.tile);
       if (!white.length || !photograph.picture) return;
-      photograph.image ??= Object.assign(new Image(), { src: photograph.picture });
-      try { await photograph.image.decode(); } catch { return; }
-      const zoom = photograph.image.naturalWidth / photograph.width;
-      for (const { box, tile } of white) {
-        const side = Math.max(box[2] - box[0], box[3] - box[1]) * 1.3;
-        const [x, y] = [(box[0] + box[2] - side) / 2, (box[1] + box[3] - side) / 2];
+      const picture = Object.assign(new Image(), { src: photograph.picture });
+      try { await picture.decode(); } catch { return; }
+      const zoom = picture.naturalWidth / photograph.width;
+      for (const { box: [x, y, right, lower], tile } of white) {
+        const side = Math.max(right - x, lower - y) * 1.3;
+        const corner = [(x + right - side) / 2, (y + lower - side) / 2];
+        const area = [...corner, side, side].map((pixels) => pixels * zoom);
         const paper = tile.querySelector("canvas").getContext("2d");
         paper.imageSmoothingQuality = "high";
-        paper.drawImage(photograph.image, x * zoom, y * zoom, side * zoom, side * zoom, 0, 0, SIDE, SIDE);
+        paper.drawImage(picture, ...area, 0, 0, SIDE, SIDE);
       }
     }
 
-    // Groups, sorted and filtered
+    // Groups of tiles, sorted and filtered
 
     const GROUPS = ["no answer", ...answers, "not counted", "deleted"];
-    const groups = new Map(GROUPS.map((name) => [name, {
-      grid: make("div", { role: "group", class: "tiles", "aria-label": name }),
-      number: make("span", { class: "count" }),
-    }]));
+    const groups = new Map(GROUPS.map((name, place) => {
+      const grid = make("div", { role: "listbox", class: "tiles",
+                                 "aria-labelledby": `gallery-group-${place}` });
+      const number = make("span", { class: "count" });
+      const section = make("section", { hidden: true },
+        make("h3", { id: `gallery-group-${place}` }, looks[name] && symbol(looks[name]),
+          ` ${name} `, number), grid);
+      return [name, { grid, number, section }];
+    }));
     const ORDERS = {
-      "most unsure first": (cell) => cell.probability ?? cell.score ?? -1,
-      "surest first": (cell) => -(cell.probability ?? cell.score ?? -1),
+      "most unsure first": (cell) => sureness(cell) ?? -1,
+      "surest first": (cell) => -(sureness(cell) ?? -1),
       "by photograph": (cell) => photographs.indexOf(cell.photograph) * 1e6 + cell.box[0],
     };
     const rank = (cell) => ORDERS[orderField.value](cell);
-    const isWanted = (cell) => 100 * (cell.probability ?? cell.score ?? 0) <= Number(sureField.value)
+    const isWanted = (cell) => 100 * (sureness(cell) ?? 0) <= Number(sureField.value)
       && (typeField.value === "all" || groupOf(cell) === typeField.value)
-      && !(newField.checked && isTouched(cell) && cell !== chosen);
+      && !(newField.checked && isTouched(cell));
+    const inSight = () => [...list.querySelectorAll(".tile:not([hidden])")];
+    const beside = (cell, step) => {
+      const tiles = inSight();
+      return tiles[tiles.indexOf(cell?.tile) + step];
+    };
 
-    function place(cell) {
-      const { grid } = groups.get(groupOf(cell));
-      const hadFocus = document.activeElement === cell.tile;
-      const after = hadFocus ? neighbour(cell, 1) ?? neighbour(cell, -1) : null;
-      relabel(cell);
-      cell.tile.cell = cell;
-      cell.tile.hidden = !isWanted(cell);
-      const before = [...grid.children].find((tile) => tile !== cell.tile && rank(tile.cell) > rank(cell));
-      if (cell.tile.parentNode !== grid || cell.tile.nextSibling !== (before ?? null)) grid.insertBefore(cell.tile, before ?? null);
-      if (hadFocus) (after ?? cell.tile).focus();
-      number();
-    }
     function arrange() {
       const white = [...cells.values()].filter((cell) => cell.tile);
       white.sort((one, other) => rank(one) - rank(other));
       for (const { grid } of groups.values()) grid.replaceChildren();
       for (const cell of white) {
-        cell.tile.cell = cell;
         relabel(cell);
-        cell.tile.hidden = !isWanted(cell);
         groups.get(groupOf(cell)).grid.append(cell.tile);
       }
-      if (!chosen || chosen.tile?.hidden) choose(visible()[0]?.cell ?? null);
-      number();
+      if (!chosen || chosen.tile?.hidden) choose(inSight()[0]?.cell ?? null);
+      numberGroups();
       count();
     }
-    function number() {
-      for (const { grid, number: shown } of groups.values()) {
-        const n = [...grid.children].filter((tile) => !tile.hidden).length;
-        grid.parentNode.hidden = !n;
-        shown.textContent = ` ${n}`;
+    /** Puts a cell that was judged where it belongs; then the next one is chosen. */
+    function place(cell, goesOn) {
+      const next = goesOn ? beside(cell, 1) ?? beside(cell, -1) : null;
+      const { grid } = groups.get(groupOf(cell));
+      const hadFocus = list.contains(document.activeElement);
+      relabel(cell);
+      const after = [...grid.children].find(
+        (tile) => tile !== cell.tile && rank(tile.cell) > rank(cell));
+      grid.insertBefore(cell.tile, after ?? null);
+      numberGroups();
+      if (!next) return;
+      choose(next.cell);
+      if (hadFocus) next.focus();
+    }
+    function numberGroups() {
+      for (const { grid, number, section } of groups.values()) {
+        const n = grid.querySelectorAll(".tile:not([hidden])").length;
+        section.hidden = !n;
+        number.textContent = n;
       }
     }
-    const visible = () => [...list.querySelectorAll(".tile:not([hidden])")];
-    const neighbour = (cell, step) => {
-      const tiles = visible();
-      return tiles[tiles.indexOf(cell?.tile) + step];
-    };
+    /** The tile in the next line, up or down, that is nearest. */
     function vertical(tile, step) {
       const { left, top } = tile.getBoundingClientRect();
-      const beyond = visible().map((other) => [other, other.getBoundingClientRect()])
-        .filter(([, area]) => step * (area.top - top) > 2);
-      if (!beyond.length) return null;
-      const line = beyond[step > 0 ? 0 : beyond.length - 1][1].top;
-      return beyond.filter(([, area]) => Math.abs(area.top - line) < 2)
-        .sort(([, one], [, other]) => Math.abs(one.left - left) - Math.abs(other.left - left))[0][0];
+      const beyond = inSight().map((other) => ({ other, area: other.getBoundingClientRect() }))
+        .filter(({ area }) => step * (area.top - top) > 2);
+      const line = beyond.at(step > 0 ? 0 : -1)?.area.top;
+      const away = ({ area }) => Math.abs(area.left - left);
+      return beyond.filter(({ area }) => Math.abs(area.top - line) < 2)
+        .sort((one, other) => away(one) - away(other))[0]?.other;
     }
     function choose(cell) {
       chosen?.tile?.setAttribute("tabindex", "-1");
-      chosen?.tile?.removeAttribute("aria-selected");
+      chosen?.tile?.setAttribute("aria-selected", "false");
       chosen = cell;
       chosen?.tile?.setAttribute("tabindex", "0");
       chosen?.tile?.setAttribute("aria-selected", "true");
-      for (const bar of bars) bar.querySelector(".of").textContent = cell ? said(cell) : "No cell is chosen.";
+      for (const bar of bars) {
+        bar.firstChild.textContent = cell ? inWords(cell) : "No cell is chosen.";
+      }
     }
-    function pick(cell) { choose(cell); cell.tile.focus({ preventScroll: true }); }
+    function to(tile) {
+      if (!tile) return;
+      choose(tile.cell);
+      tile.focus();
+    }
 
     // The count: the machine's totals, and what the corrections change in them
 
-    function totals() {
-      const base = data.totals ?? { types: {}, kinds: {}, unanswered: 0 };
-      if (!data.totals) for (const cell of cells.values()) {
-        if (!cell.counted || !cell.photograph.fit) continue;
-        base.kinds[cell.kind] = (base.kinds[cell.kind] ?? 0) + 1;
-        if (cell.kind !== "WBC" || !cell.photograph.named) continue;
-        if (cell.answered) base.types[cell.type] = (base.types[cell.type] ?? 0) + 1;
-        else base.unanswered += 1;
+    function machineTotals() {
+      const totals = data.totals ?? { types: {}, kinds: {}, unanswered: 0 };
+      const whole = (looks, counts) => Object.fromEntries(
+        looks.map(({ name }) => [name, counts[name] ?? 0]));
+      const machine = { types: whole(types, totals.types), kinds: whole(data.kinds, totals.kinds),
+                        unanswered: totals.unanswered };
+      if (data.totals) return machine;
+      for (const { kind, counted, answered, type, photograph } of cells.values()) {
+        if (counted && photograph.fit) machine.kinds[kind] += 1;
+        if (!counted || !photograph.named || kind !== "WBC") continue;
+        if (answered) machine.types[type] += 1; else machine.unanswered += 1;
       }
-      const start = (looks, counts) => Object.fromEntries(looks.map(({ name }) => [name, counts[name] ?? 0]));
-      const machine = { types: start(types, base.types), kinds: start(data.kinds, base.kinds), unanswered: base.unanswered };
-      const now = { types: { ...machine.types }, kinds: { ...machine.kinds }, unanswered: base.unanswered };
-      for (const event of latest.values()) {
-        const remains = event.person !== DELETED;
-        now.kinds[event.kind] += remains - event.kindCounted;
-        if (event.kind !== "WBC") continue;
-        if (event.typeCounted === "unanswered") now.unanswered -= 1;
-        else if (event.typeCounted) now.types[event.typeCounted] -= 1;
-        if (remains && answers.includes(event.person)) now.types[event.person] += 1;
+      return machine;
+    }
+    function totals() {
+      const machine = machineTotals(), now = structuredClone(machine);
+      for (const { kind, person: said, kindCounted, typeCounted } of latest.values()) {
+        const remains = said !== DELETED;
+        now.kinds[kind] += remains - kindCounted;
+        if (kind !== "WBC") continue;
+        if (typeCounted === UNANSWERED) now.unanswered -= 1;
+        else if (typeCounted) now.types[typeCounted] -= 1;
+        if (remains && answers.includes(said)) now.types[said] += 1;
         else if (remains) now.unanswered += 1;
       }
       const five = types.filter((type) => type.low != null);
-      const n = five.reduce((sum, { name }) => sum + now.types[name], 0);
-      const nNamed = answers.reduce((sum, name) => sum + now.types[name], 0);
-      const isForeign = nNamed + now.unanswered >= data.foreign.cells
-        && nNamed < data.foreign.share * (nNamed + now.unanswered);
+      const sum = (names) => names.reduce((all, name) => all + now.types[name], 0);
+      const n = sum(five.map(({ name }) => name)), nNamed = sum(answers);
+      const nWhite = nNamed + now.unanswered;
+      const isForeign = nWhite >= data.foreign.cells && nNamed < data.foreign.share * nWhite;
       const rows = five.map(({ name, low, high }) => {
-        const [least, most] = exactInterval(now.types[name], n, data.confidence).map((share) => 100 * share);
-        const verdict = n < data.least ? "" : most < low ? "below" : least > high ? "above"
+        const interval = exactInterval(now.types[name], n, data.confidence);
+        const [least, most] = interval.map((share) => 100 * share);
+        const beside = n < data.least ? "" : most < low ? "below" : least > high ? "above"
           : least >= low && most <= high ? "within" : "unclear";
-        return { name, machine: machine.types[name], now: now.types[name], low, high, least, most, verdict,
-                 percent: n ? 100 * now.types[name] / n : null };
+        return { name, low, high, least, most, beside, machine: machine.types[name],
+                 now: now.types[name], percent: n ? 100 * now.types[name] / n : 0 };
       });
       return { machine, now, rows, n, isForeign };
     }
 
+    const tableOf = (caption, heads, rows) => make("table", {}, make("caption", {}, caption),
+      make("thead", {}, make("tr", {}, heads.map((head, place) =>
+        make("th", { scope: "col", class: place ? "number" : null }, head)))),
+      make("tbody", {}, rows.map(([first, ...others]) => make("tr", {},
+        make("th", { scope: "row" }, first),
+        others.map((value) => make("td", { class: "number" }, value))))));
+
     function count() {
       const { machine, now, rows, n, isForeign } = totals();
-      const head = (...names) => make("thead", {}, make("tr", {}, names.map((name, place) =>
-        make("th", { scope: "col", class: place && "number" }, name))));
-      const line = (look, ...values) => make("tr", {}, make("th", { scope: "row" }, look.marker && symbol(look), ` ${look.title ?? look.name}`),
-        values.map((value) => make("td", { class: "number nowrap" }, value)));
       const whole = (number) => number.toLocaleString("en");
-      const shares = make("table", {}, make("caption", {}, `Differential of ${plural(n, "white cell", "white cells")}`),
-        head("Type", "Network", "Now", "Per cent", `${100 * data.confidence} % interval`, "Adult range", "Beside it"),
-        make("tbody", {}, rows.map((row) => line(looks[row.name], whole(row.machine), whole(row.now),
+      const label = (look, text) => make("span", { class: "nowrap" }, symbol(look), ` ${text}`);
+      const shares = tableOf(`Differential of ${plural(n, "white cell", "white cells")}`
+        + (n < data.least ? `; of fewer than ${data.least} nothing is remarked` : ""),
+        ["Type", "Network", "Now", "Per cent", `${100 * data.confidence}\u202f% interval`,
+         "Adult range", ...n < data.least ? [] : ["Beside it"]],
+        rows.map((row) => [label(looks[row.name], row.name), whole(row.machine), whole(row.now),
           n ? row.percent.toFixed(1) : "–", `${row.least.toFixed(1)} – ${row.most.toFixed(1)}`,
-          `${row.low} – ${row.high}`, row.verdict || "–"))));
-      const kinds = make("table", {}, make("caption", {}, "All cells"), head("Kind", "Network", "Now"), make("tbody", {},
-        data.kinds.map((kind) => line({ ...kind, title: kind.plural }, whole(machine.kinds[kind.name]), whole(now.kinds[kind.name]))),
-        line({ title: "white cells without an answer" }, whole(machine.unanswered), whole(now.unanswered)),
-        line({ title: "other, none of the five types" }, "–", whole(now.types[answers.at(-1)]))));
-      table.replaceChildren(isForeign ? make("p", { role: "note" }, make("strong", {}, data.foreign.text)) : shares, kinds);
+          `${row.low} – ${row.high}`, ...n < data.least ? [] : [row.beside]]));
+      const kinds = tableOf("All cells", ["Kind", "Network", "Now"], [
+        ...data.kinds.map((kind) =>
+          [label(kind, kind.plural), whole(machine.kinds[kind.name]), whole(now.kinds[kind.name])]),
+        ["white, without an answer", whole(machine.unanswered), whole(now.unanswered)],
+        ["white, none of the five types", "–", whole(now.types[answers.at(-1)])],
+      ]);
+      tallies.replaceChildren(...[
+        isForeign ? make("p", { role: "note" }, make("strong", {}, data.foreign.text)) : shares,
+        kinds].map((part) => make("div", { class: "scroll", tabindex: "0" }, part)));
+
       const said = [...latest.values()];
-      const nDeleted = said.filter((event) => event.person === DELETED).length;
-      const nDrawn = said.filter((event) => event.drawn && event.person !== DELETED).length;
-      const nSame = said.filter((event) => !event.drawn && event.person === event.machine).length;
-      summary.textContent = said.length ? `Looked at by a person: ${whole(said.length)} (${whole(nSame)} confirmed, `
-        + `${whole(said.length - nSame - nDeleted - nDrawn)} changed, ${whole(nDrawn)} drawn, ${whole(nDeleted)} deleted).`
-        + (isKept ? " Kept in this browser." : " This browser keeps nothing: download the corrections before you leave.")
-        : "Nobody has looked at these cells yet: all answers are the network's.";
+      const nOf = (test) => said.filter(test).length;
+      const nDeleted = nOf((event) => event.person === DELETED);
+      const nDrawn = nOf((event) => event.drawn && event.person !== DELETED);
+      const nConfirmed = nOf((event) => !event.drawn && event.person === event.machine);
+      summary.textContent = said.length
+        ? `Judged by a person: ${whole(said.length)} (${whole(nConfirmed)} as the network says, `
+          + `${whole(said.length - nDeleted - nDrawn - nConfirmed)} otherwise, ${whole(nDrawn)} `
+          + `drawn, ${whole(nDeleted)} deleted). ` + (isKept ? "Kept in this browser."
+            : "This browser keeps nothing: take corrections.csv with you before you leave.")
+        : "Nobody has judged these cells yet: all answers are the network's.";
       corrected.hidden = !said.length;
-      corrected.replaceChildren(make("caption", {}, "What a person said"), head("Photograph", "Place", "Network", "Person", "Reader", "Time"),
-        make("tbody", {}, said.map((event) => make("tr", {}, make("th", { scope: "row" }, event.file),
-          [`${Math.round(event.box[0])}, ${Math.round(event.box[1])}`,
-           event.drawn ? "– (drawn)" : `${event.machine || "not counted"} ${percent(event.probability)}`,
-           event.person === DELETED ? "deleted" : event.person || "no type", event.reader, event.time.slice(0, 16).replace("T", " ")]
-            .map((value) => make("td", {}, value))))));
+      corrected.replaceChildren(tableOf("What a person said",
+        ["Photograph", "Corner", "Network", "Person", "Reader", "Time"],
+        said.map((event) => [event.file, event.box.slice(0, 2).map(Math.round).join(", "),
+          event.drawn ? "–" : `${event.machine || "not counted"} ${percent(event.probability)}`,
+          (event.person === DELETED ? "deleted" : event.person || "no type")
+            + (event.drawn ? " (drawn)" : ""),
+          event.reader || "–", `${event.time.slice(0, 16).replace("T", " ")} UTC`])));
+    }
+
+    // Files to take away, and to bring back
+
+    const corrections = () => [CORRECTIONS, ...[...latest.values()].map((event) =>
+      [event.file, event.kind, ...event.box, event.machine, event.probability, event.person,
+       event.reader, event.time])];
+    const remaining = () => [...cells.values()].filter(
+      (cell) => !isDeleted(cell) && (cell.counted || isTouched(cell)));
+    const cellRows = () => [
+      ["file", "kind", ...BOX, "machine", "probability", "answered", "cut", "now", "person",
+       "reader", "time"],
+      ...remaining().map((cell) => {
+        const event = latest.get(cell.id) ?? {};
+        return [cell.photograph.file, cell.kind, ...cell.box, cell.type, sureness(cell),
+                Boolean(cell.answered), Boolean(cell.cut), typeNow(cell), event.person,
+                event.reader, event.time];
+      }),
+    ];
+    function countRows() {
+      const { machine, now, rows, n, isForeign } = totals();
+      return [
+        ["sample", sampleField.value], ["reader", readerField.value],
+        ["time", new Date().toISOString()], ["white cells of the five types", n], [],
+        ...isForeign ? [[data.foreign.text]] : [
+          ["type", "network", "now", "per cent", "low", "high", "adult low", "adult high"],
+          ...rows.map((row) => [row.name, row.machine, row.now, row.percent, row.least, row.most,
+                                row.low, row.high]),
+        ], [],
+        ["kind", "network", "now"],
+        ...data.kinds.map(({ name }) => [name, machine.kinds[name], now.kinds[name]]),
+        ["white, without an answer", machine.unanswered, now.unanswered],
+        ["white, none of the five types", "", now.types[answers.at(-1)]],
+      ];
+    }
+    const labelOf = (cell) => cell.kind === "WBC" ? typeNow(cell) ?? "WBC" : cell.kind;
+    function coco() {
+      const names = [...data.kinds, ...types].map((look) => look.name);
+      return {
+        images: photographs.map(({ file, width, height }, id) =>
+          ({ id: id + 1, file_name: file, width, height })),
+        categories: names.map((name, id) => ({ id: id + 1, name })),
+        annotations: remaining().map((cell, id) => {
+          const [x, y, right, lower] = cell.box, [width, height] = [right - x, lower - y];
+          return { id: id + 1, image_id: photographs.indexOf(cell.photograph) + 1, iscrowd: 0,
+                   category_id: names.indexOf(labelOf(cell)) + 1,
+                   bbox: [x, y, width, height], area: width * height };
+        }),
+      };
+    }
+    function voc(photograph) {
+      const tag = (name, inside) => `<${name}>${inside}</${name}>`;
+      const edges = ["xmin", "ymin", "xmax", "ymax"];
+      const objects = remaining().filter((cell) => cell.photograph === photograph).map((cell) =>
+        tag("object", tag("name", labelOf(cell)) + tag("truncated", Number(Boolean(cell.cut)))
+          + tag("bndbox", edges.map((edge, place) => tag(edge, cell.box[place])).join(""))));
+      const { file, width, height } = photograph;
+      const size = tag("width", width) + tag("height", height) + tag("depth", 3);
+      return [`${file.replace(/\.[^./]*$/, "")}.xml`, tag("annotation",
+        tag("filename", escaped(file)) + tag("size", size) + objects.join("\n")) + "\n"];
+    }
+    const FILES = {
+      "corrections.csv": ["text/csv", () => [csvOf(corrections())]],
+      "cells-now.csv": ["text/csv", () => [csvOf(cellRows())]],
+      "count.xlsx": ["application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        () => zip(workbook({ count: countRows(), cells: cellRows(), corrections: corrections() }))],
+      "boxes-coco.json": ["application/json", () => [JSON.stringify(coco())]],
+      "boxes-voc.zip": ["application/zip", () => zip(photographs.map(voc))],
+    };
+
+    /** Takes in a corrections.csv of these photographs: of this person, or another one. */
+    function bringBack(csv) {
+      const [heads = [], ...rows] = rowsOf(csv.replace(/^\ufeff/, ""));
+      if (CORRECTIONS.some((name) => !heads.includes(name))) {
+        return announce(`No corrections: expected the columns ${CORRECTIONS.join(", ")}.`);
+      }
+      let n = 0;
+      for (const row of rows) {
+        const about = Object.fromEntries(heads.map((head, place) => [head, row[place] ?? ""]));
+        const box = BOX.map((edge) => Number(about[edge])), { kind, reader, time } = about;
+        const photograph = photographs.find(({ file }) => file === about.file);
+        const isKnown = [...answers, DELETED, "", kind].includes(about.person) && looks[kind];
+        if (!photograph || !isKnown || !box.every(Number.isFinite)) continue;
+        const cell = photograph.cells.find((one) => one.kind === kind
+          && one.box.every((edge, place) => Math.abs(edge - box[place]) < 0.06))
+          ?? (about.machine ? null : admit(drawn({ kind, box }), photograph));
+        if (!cell || latest.get(cell.id)?.time >= time) continue;
+        say(cell, about.person, { reader, time });
+        n += 1;
+      }
+      arrange();
+      photographs.forEach(paint);
+      changed(null, false);
+      announce(`${plural(n, "correction", "corrections")} of ${rows.length} brought back.`);
     }
 
     // One photograph, with the boxes of its cells
 
     let view = null; // {photograph, x, y, width}: what of it is in sight, in its pixels
-    let isDrawing = false;
+    let gesture = null, isDrawing = false;
     const pointers = new Map();
-    let gesture = null;
 
     function showField(cell) {
       if (!cell) return;
       choose(cell);
-      const { photograph, box } = cell;
+      const { photograph, box: [x, y, right, lower] } = cell, { width, height } = photograph;
       if (view?.photograph !== photograph) {
         stage.querySelector("svg")?.remove();
-        stage.insertAdjacentHTML("afterbegin", `<svg aria-hidden="true"><image width="${photograph.width}" height="${photograph.height}" preserveAspectRatio="none"/><g></g><rect class="rubber" hidden/></svg>`);
-        if (photograph.picture) stage.querySelector("image").setAttribute("href", photograph.picture);
+        stage.insertAdjacentHTML("afterbegin", `<svg aria-hidden="true">
+          <image width="${width}" height="${height}" preserveAspectRatio="none"/>
+          <g></g><rect class="rubber" hidden/></svg>`);
+        stage.querySelector("image").setAttribute("href", photograph.picture ?? "data:,");
+        stage.style.setProperty("--ratio", width / height);
       }
       if (!field.open) field.showModal();
-      const width = Math.min(photograph.width, 5 * Math.max(box[2] - box[0], box[3] - box[1]));
-      view = { photograph, width };
-      moveTo((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, width);
+      view = { photograph };
       fieldTitle.textContent = photograph.file;
+      moveTo((x + right) / 2, (y + lower) / 2, 5 * Math.max(right - x, lower - y));
       stage.focus({ preventScroll: true });
     }
-    const sizeOf = () => { const { photograph } = view; return [photograph.width, photograph.height]; };
-    function moveTo(x, y, width) {
-      const [most, tall] = sizeOf();
-      view.width = Math.max(Math.min(width, most), most / 60);
-      const height = view.width * tall / most;
-      view.x = Math.min(Math.max(x - view.width / 2, 0), most - view.width);
-      view.y = Math.min(Math.max(y - height / 2, 0), tall - height);
-      stage.querySelector("svg").setAttribute("viewBox", `${view.x} ${view.y} ${view.width} ${height}`);
-      stage.style.aspectRatio = `${most} / ${tall}`;
-      stage.style.setProperty("--ratio", most / tall);
-      drawField();
+    function moveTo(x, y, wanted) {
+      const { width: most, height: tall } = view.photograph;
+      const width = Math.max(Math.min(wanted, most), most / 60), height = width * tall / most;
+      const within = (value, limit) => Math.min(Math.max(value, 0), limit);
+      Object.assign(view, { width, height, x: within(x - width / 2, most - width),
+                            y: within(y - height / 2, tall - height) });
+      stage.querySelector("svg").setAttribute("viewBox", `${view.x} ${view.y} ${width} ${height}`);
+      drawBoxes();
     }
-    const middle = () => [view.x + view.width / 2, view.y + view.width * sizeOf()[1] / sizeOf()[0] / 2];
-    const zoomBy = (times, [x, y] = middle()) => {
-      const [midX, midY] = middle(), width = Math.max(Math.min(view.width / times, sizeOf()[0]), sizeOf()[0] / 60);
-      const share = width / view.width; // the place under the pointer remains there
-      moveTo(x + (midX - x) * share, y + (midY - y) * share, width);
+    const middle = () => [view.x + view.width / 2, view.y + view.height / 2];
+    const pan = (right, down) => {
+      const [x, y] = middle();
+      moveTo(x + right, y + down, view.width);
     };
-    function drawField() {
-      const { photograph } = view, unit = view.width / (stage.clientWidth || 800) * 6;
-      const shown = photograph.cells.filter((cell) => !isDeleted(cell) && (cell.kind === "WBC" || othersField.checked) || cell === chosen);
-      stage.querySelector("g").innerHTML = shown.map((cell) => {
-        const [x, y, right, lower] = cell.box, look = looks[nowType(cell)] ?? looks[cell.kind];
-        const style = `class="${cell === chosen ? "chosen" : ""}${isDeleted(cell) ? " deleted" : ""}" data-place="${photograph.cells.indexOf(cell)}"`;
-        const rect = (name) => `<rect class="${name}" x="${x}" y="${y}" width="${right - x}" height="${lower - y}"/>`;
-        // Above the box, or below it: never on the cell.
-        const at = y > 3 * unit ? y - 1.6 * unit : lower + 1.6 * unit;
-        return `<g ${style} stroke="${look.color}" fill="${look.color}"><title>${escaped(said(cell))}</title>${rect("halo")}${rect("box")}`
-          + (cell.kind === "WBC" ? `<g class="marker" transform="translate(${x + unit} ${at}) scale(${unit})">${look.marker}</g>` : "") + "</g>";
-      }).join("");
-      const micrometre = photograph.red_cell && photograph.red_cell / RED_CELL * stage.clientWidth / view.width;
-      const length = [100, 50, 20, 10, 5, 2].find((micrometres) => micrometres * micrometre < 0.3 * stage.clientWidth) ?? 1;
-      bar.hidden = !micrometre;
-      if (micrometre) bar.style.width = `${length * micrometre}px`;
-      bar.textContent = `${length} µm`;
+    /** Zooms so that what lies at a place, by default in the middle, remains there. */
+    function zoomBy(times, at = middle()) {
+      const widest = view.photograph.width;
+      const width = Math.max(Math.min(view.width / times, widest), widest / 60);
+      const [x, y] = middle(), share = width / view.width;
+      moveTo(at[0] + (x - at[0]) * share, at[1] + (y - at[1]) * share, width);
     }
-    function pointOf(event) {
-      const area = stage.getBoundingClientRect();
-      return [view.x + (event.clientX - area.left) / area.width * view.width,
-              view.y + (event.clientY - area.top) / area.width * view.width];
+    function drawBoxes() {
+      const { photograph, width } = view, unit = 6 * width / (stage.clientWidth || 800);
+      const shown = photograph.cells.filter((cell) => cell === chosen
+        || !isDeleted(cell) && (cell.kind === "WBC" || othersField.checked));
+      stage.querySelector("g").innerHTML = shown.map((cell) => {
+        const [x, y, right, lower] = cell.box, look = looks[typeNow(cell)] ?? looks[cell.kind];
+        const states = [cell === chosen ? "chosen" : "", isDeleted(cell) ? "deleted" : ""];
+        const rect = (name) => `<rect class="${name}" x="${x}" y="${y}" `
+          + `width="${right - x}" height="${lower - y}"/>`;
+        // The marker stands above the box, or below it: never on the cell.
+        const at = y > 3 * unit ? y - 1.6 * unit : lower + 1.6 * unit;
+        const marker = `<g class="marker" `
+          + `transform="translate(${x + unit} ${at}) scale(${unit})">${look.marker}</g>`;
+        return `<g class="${states.join(" ")}" data-place="${photograph.cells.indexOf(cell)}" `
+          + `stroke="${look.color}" fill="${look.color}"><title>${escaped(inWords(cell))}</title>`
+          + rect("halo") + rect("box") + (cell.kind === "WBC" ? marker : "") + "</g>";
+      }).join("");
+      const perMicrometre = (photograph.red_cell ?? 0) / RED_CELL * stage.clientWidth / width;
+      const length = [100, 50, 20, 10, 5, 2, 1].find(
+        (micrometres) => micrometres * perMicrometre < 0.3 * stage.clientWidth);
+      scaleBar.hidden = !perMicrometre;
+      scaleBar.style.width = `${length * perMicrometre}px`;
+      scaleBar.textContent = `${length} µm`;
+    }
+
+    function placeOf({ clientX, clientY }) {
+      const area = stage.getBoundingClientRect(), pixels = view.width / area.width;
+      return [view.x + (clientX - area.left) * pixels, view.y + (clientY - area.top) * pixels];
     }
     function pressed(event) {
       stage.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, [event.clientX, event.clientY]);
-      gesture = { start: pointOf(event), middle: middle(), moved: false, target: event.target.closest("[data-place]") };
+      const target = event.target.closest("[data-place]");
+      gesture = { start: placeOf(event), hasMoved: pointers.size > 1, target };
     }
     function moved(event) {
-      if (!pointers.has(event.pointerId) || !gesture) return;
-      const spread = () => { const [one, other] = [...pointers.values()]; return other && Math.hypot(one[0] - other[0], one[1] - other[1]); };
-      const before = spread(), [lastX, lastY] = pointers.get(event.pointerId);
+      if (!gesture || !pointers.has(event.pointerId)) return;
+      const spread = () => {
+        const [one, other] = [...pointers.values()];
+        return Math.hypot(one[0] - other[0], one[1] - other[1]);
+      };
+      const isPinch = pointers.size > 1, before = isPinch && spread();
+      const last = pointers.get(event.pointerId);
       pointers.set(event.pointerId, [event.clientX, event.clientY]);
-      if (before) return void (gesture.moved = true, zoomBy(spread() / before));
-      const [x, y] = pointOf(event);
-      gesture.moved ||= Math.abs(x - gesture.start[0]) + Math.abs(y - gesture.start[1]) > view.width / 150;
-      if (!gesture.moved) return;
-      if (isDrawing) return rubber(boxBetween(gesture.start, [x, y]));
-      const scale = view.width / stage.clientWidth, [midX, midY] = middle();
-      moveTo(midX - (event.clientX - lastX) * scale, midY - (event.clientY - lastY) * scale, view.width);
+      if (isPinch) return zoomBy(spread() / (before || 1));
+      const here = placeOf(event), pixels = view.width / stage.clientWidth;
+      const away = Math.hypot(here[0] - gesture.start[0], here[1] - gesture.start[1]);
+      gesture.hasMoved ||= away > 4 * pixels;
+      if (!gesture.hasMoved) return;
+      if (isDrawing) rubber(boxBetween(gesture.start, here));
+      else pan((last[0] - event.clientX) * pixels, (last[1] - event.clientY) * pixels);
     }
     function released(event) {
       pointers.delete(event.pointerId);
       if (!gesture || pointers.size) return;
-      const { start, moved: hasMoved, target } = gesture;
+      const { start, hasMoved, target } = gesture;
       gesture = null;
-      rubber(null);
-      if (isDrawing && hasMoved) drawBox(boxBetween(start, pointOf(event)));
-      else if (!hasMoved && target) { choose(view.photograph.cells[target.dataset.place]); drawField(); }
+      rubber([0, 0, 0, 0]);
+      if (isDrawing && hasMoved) drawBox(boxBetween(start, placeOf(event)));
+      else if (!hasMoved && target) {
+        choose(view.photograph.cells[target.dataset.place]);
+        drawBoxes();
+      }
     }
-    function rubber(box) {
+    function rubber([x, y, right, lower]) {
+      const shape = { x, y, width: right - x, height: lower - y };
       const shown = stage.querySelector(".rubber");
-      shown.toggleAttribute("hidden", !box);
-      if (box) for (const [name, value] of Object.entries({ x: box[0], y: box[1], width: box[2] - box[0], height: box[3] - box[1] })) shown.setAttribute(name, value);
+      shown.toggleAttribute("hidden", !shape.width);
+      for (const [name, value] of Object.entries(shape)) shown.setAttribute(name, value);
     }
     function boxBetween([x, y], [otherX, otherY]) {
-      const [width, height] = sizeOf(), within = (value, most) => Math.round(10 * Math.min(Math.max(value, 0), most)) / 10;
-      return [within(Math.min(x, otherX), width), within(Math.min(y, otherY), height), within(Math.max(x, otherX), width), within(Math.max(y, otherY), height)];
+      const { width, height } = view.photograph;
+      const within = (value, most) => Math.round(10 * Math.min(Math.max(value, 0), most)) / 10;
+      return [within(Math.min(x, otherX), width), within(Math.min(y, otherY), height),
+              within(Math.max(x, otherX), width), within(Math.max(y, otherY), height)];
     }
     function drawBox(box) {
-      if (Math.min(box[2] - box[0], box[3] - box[1]) < 3) return;
-      const { photograph } = view, kind = kindField.value;
-      const cell = drawnCell({ kind, box });
-      if (cells.has(idOf(photograph, kind, box))) return;
-      admit(cell, photograph);
-      draw(false);
+      if (Math.min(box[2] - box[0], box[3] - box[1]) < 3) return; // a slip of the hand
+      const cell = admit(drawn({ kind: kindField.value, box }), view.photograph);
+      if (!cell) return;
+      drawing(false);
       choose(cell);
-      say(cell, kind === "WBC" ? "" : kind);
-      paint(photograph);
+      changed(say(cell, cell.kind === "WBC" ? "" : cell.kind), false);
+      paint(view.photograph);
     }
-    /** For those who draw with keys: a box of a cell's size in the middle of the view. */
+    /** For those who draw with keys: a box of a cell's size, in the middle of what is in sight. */
     function drawInMiddle() {
-      const [x, y] = middle(), { photograph } = view;
-      const half = (photograph.red_cell ?? photograph.width / 12) * (kindField.value === "WBC" ? 0.9 : 0.5);
+      const { red_cell, width } = view.photograph, [x, y] = middle();
+      const half = (red_cell ?? width / 12) * (kindField.value === "WBC" ? 0.9 : 0.5);
       drawBox(boxBetween([x - half, y - half], [x + half, y + half]));
     }
-    function draw(on) {
+    function drawing(on) {
       isDrawing = on;
       drawButton.setAttribute("aria-pressed", on);
       stage.classList.toggle("drawing", on);
     }
 
-    // What can be done to the chosen cell, by buttons and by keys
-
-    const name = (type) => chosen && (chosen.kind === "WBC" ? say(chosen, type) : announce("Types are for white cells."));
-    const confirm = () => chosen && (chosen.kind !== "WBC" ? say(chosen, chosen.kind) : nowType(chosen) ?? chosen.type
-      ? say(chosen, nowType(chosen) ?? chosen.type) : announce("There is no answer to confirm: choose a type."));
-    const discard = () => chosen && say(chosen, DELETED);
-    const button = (label, key, click, about = {}) => make("button", { type: "button", click, "aria-keyshortcuts": key, ...about },
-      label, make("kbd", { "aria-hidden": "true" }, key));
-    const bars = [0, 1].map(() => make("div", { class: "answers", role: "toolbar", "aria-label": "The chosen cell is" },
-      make("p", { class: "of" }), types.map((type, place) => button([symbol(type), type.name], String(place + 1), () => name(type.name))),
-      button("confirm", "C", confirm), button("delete", "Delete", discard), button("undo", "U", undo)));
-    bars[0].append(button("in its field", "Z", () => showField(chosen)));
+    // By keys
 
     function step(by) {
-      const next = neighbour(chosen, by)?.cell;
-      if (next && field.open) showField(next); else if (next) pick(next);
-      next?.tile.scrollIntoView({ block: "nearest" });
+      const next = beside(chosen, by) ?? (chosen?.tile ? null : inSight()[0]);
+      if (!next) return;
+      if (field.open) showField(next.cell); else to(next);
+      next.scrollIntoView({ block: "nearest" });
     }
-    function onKey(event) {
-      if (event.target.matches("input, select, textarea") || event.altKey) return;
+    const ANYWHERE = {
+      u: undo, c: confirm, Enter: confirm, Delete: () => answer(DELETED),
+      Backspace: () => answer(DELETED), ArrowLeft: () => step(-1), ArrowRight: () => step(1),
+      ...Object.fromEntries(answers.map((name, place) => [place + 1, () => answer(name)])),
+    };
+    const IN_GALLERY = {
+      z: () => showField(chosen), " ": () => showField(chosen),
+      ArrowUp: () => to(vertical(chosen.tile, -1)), ArrowDown: () => to(vertical(chosen.tile, 1)),
+      Home: () => to(inSight()[0]), End: () => to(inSight().at(-1)),
+    };
+    const IN_FIELD = {
+      "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: () => zoomBy(0.001),
+      ArrowUp: () => pan(0, -view.height / 5), ArrowDown: () => pan(0, view.height / 5),
+      d: () => drawing(!isDrawing), b: drawInMiddle,
+    };
+    function pressedKey(event) {
+      const { target, ctrlKey, metaKey, altKey } = event;
       const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-      if ((event.ctrlKey || event.metaKey) && key !== "z") return;
-      const onButton = event.target.matches("button, a, summary");
-      const inGrid = event.target.matches(".tile");
-      const digit = types[Number(key) - 1];
-      const to = (tile) => tile && (choose(tile.cell), tile.focus());
-      const action = digit && /^[1-9]$/.test(key) ? () => name(digit.name)
-        : event.ctrlKey || event.metaKey ? undo
-        : { u: undo, c: confirm, Delete: discard, Backspace: discard, ArrowLeft: () => step(-1), ArrowRight: () => step(1) }[key]
-        ?? (key === "Enter" && !onButton ? confirm : null)
-        ?? (!field.open && (key === "z" || key === " " && inGrid) ? () => showField(chosen) : null)
-        ?? (inGrid ? { ArrowUp: () => to(vertical(chosen.tile, -1)), ArrowDown: () => to(vertical(chosen.tile, 1)),
-                       Home: () => to(visible()[0]), End: () => to(visible().at(-1)) }[key] : null)
-        ?? (field.open ? { "+": () => zoomBy(1.5), "-": () => zoomBy(1 / 1.5), 0: () => zoomBy(0), d: () => draw(!isDrawing), b: drawInMiddle,
-                           ArrowUp: () => pan(0, -1), ArrowDown: () => pan(0, 1) }[key] : null);
-      if (!action) return;
+      if (altKey || target.matches("input, select, textarea")) return;
+      const isButton = target.matches("button, a, summary");
+      if (isButton && [" ", "Enter"].includes(key)) return;
+      const action = ctrlKey || metaKey ? key === "z" && undo
+        : (field.open ? IN_FIELD : IN_GALLERY)[key] ?? ANYWHERE[key];
+      if (!action || !field.open && key.startsWith("Arrow") && !target.matches(".tile")) return;
       event.preventDefault();
       event.stopPropagation();
       action();
     }
-    const pan = (right, down) => { const [x, y] = middle(); moveTo(x + right * view.width / 5, y + down * view.width / 5, view.width); };
-
-    // Files to take away
-
-    const rowOf = (event) => [event.file, event.kind, ...event.box, event.machine, event.probability, event.person, event.reader, event.time];
-    const corrections = () => [CSV, ...[...latest.values()].map(rowOf)];
-    const remaining = () => [...cells.values()].filter((cell) => !isDeleted(cell) && (cell.counted || isTouched(cell)));
-    function cellRows() {
-      return [[...CSV.slice(0, 8), "answered", "cut", "now", ...CSV.slice(8)], ...remaining().map((cell) => {
-        const event = latest.get(cell.id);
-        return [cell.photograph.file, cell.kind, ...cell.box, cell.type ?? "", cell.probability ?? cell.score, cell.answered ?? "", Boolean(cell.cut),
-                nowType(cell) ?? "", event?.person ?? "", event?.reader ?? "", event?.time ?? ""];
-      })];
-    }
-    function countRows() {
-      const { machine, now, rows, n, isForeign } = totals();
-      return [["sample", sampleField.value], ["reader", readerField.value], ["time", new Date().toISOString()], ["white cells named", n],
-        ...(isForeign ? [[data.foreign.text]] : [["type", "network", "now", "per cent", "low", "high", "adult low", "adult high"],
-          ...rows.map((row) => [row.name, row.machine, row.now, row.percent, row.least, row.most, row.low, row.high])]),
-        ["kind", "network", "now"], ...data.kinds.map((kind) => [kind.name, machine.kinds[kind.name], now.kinds[kind.name]]),
-        ["white cells without an answer", machine.unanswered, now.unanswered]];
-    }
-    const labelOf = (cell) => cell.kind === "WBC" ? nowType(cell) ?? "WBC" : cell.kind;
-    function coco() {
-      const names = [...data.kinds.map((kind) => kind.name), ...answers];
-      return { images: photographs.map((about, id) => ({ id, file_name: about.file, width: about.width, height: about.height })),
-        categories: names.map((name, id) => ({ id: id + 1, name })),
-        annotations: remaining().map((cell, id) => { const [x, y, right, lower] = cell.box;
-          return { id: id + 1, image_id: photographs.indexOf(cell.photograph), category_id: names.indexOf(labelOf(cell)) + 1, iscrowd: 0,
-                   bbox: [x, y, right - x, lower - y], area: (right - x) * (lower - y) }; }) };
-    }
-    const voc = () => photographs.map((about) => [`${about.file.replace(/\.[^./]*$/, "")}.xml`, `<annotation><filename>${escaped(about.file)}</filename>`
-      + `<size><width>${about.width}</width><height>${about.height}</height><depth>3</depth></size>`
-      + remaining().filter((cell) => cell.photograph === about).map((cell) => `<object><name>${labelOf(cell)}</name><truncated>${Number(Boolean(cell.cut))}</truncated><bndbox>`
-        + ["xmin", "ymin", "xmax", "ymax"].map((edge, place) => `<${edge}>${cell.box[place]}</${edge}>`).join("") + "</bndbox></object>").join("\n") + "</annotation>\n"]);
-    const EXPORTS = {
-      "corrections.csv": ["text/csv", () => [csvOf(corrections())]],
-      "cells-now.csv": ["text/csv", () => [csvOf(cellRows())]],
-      "count.xlsx": ["application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        () => [zip(workbook({ count: countRows(), cells: cellRows(), corrections: corrections() }))]],
-      "boxes-coco.json": ["application/json", () => [JSON.stringify(coco())]],
-      "boxes-voc.zip": ["application/zip", () => [zip(voc())]],
-    };
 
     // The page
 
-    const id = (what) => `gallery-${what}`;
-    const labelled = (text, input) => make("label", {}, make("span", {}, text), input);
-    const select = (options, change) => make("select", { change }, options.map((name) => make("option", { value: name }, name)));
+    const button = (label, key, click, about = {}) => make("button",
+      { type: "button", click, "aria-keyshortcuts": key, ...about },
+      label, key && make("kbd", { "aria-hidden": "true" }, key));
+    const labelled = (text, ...inputs) => make("label", {}, make("span", {}, text), ...inputs);
+    const select = (options, change) => make("select", { change },
+      options.map((name) => make("option", { value: name }, name)));
     const status = make("p", { role: "status", class: "status" });
     const announce = (words) => { status.textContent = words; };
-    const typeField = select(["all", ...GROUPS], arrange), orderField = select(Object.keys(ORDERS), arrange);
-    const sureField = make("input", { type: "range", min: 30, max: 100, value: 100, input: () => { sureShown.textContent = `${sureField.value} %`; arrange(); } });
-    const sureShown = make("output", {}, "100 %");
+
+    const typeField = select(["all", ...GROUPS], arrange);
+    const orderField = select(Object.keys(ORDERS), arrange);
+    const sureShown = make("output", {}, "100\u202f%");
+    const sureField = make("input", { type: "range", min: 30, max: 100, value: 100, input: () => {
+      sureShown.textContent = percent(sureField.value / 100);
+      arrange();
+    } });
     const newField = make("input", { type: "checkbox", change: arrange });
-    const readerField = make("input", { type: "text", autocomplete: "name", value: kept.reader ?? "", change: () => changed(null, "") });
-    const sampleField = make("input", { type: "text", value: recall(data.result).sample ?? data.title,
-                                        change: () => keep(data.result, { sample: sampleField.value }) });
-    const table = make("div", { class: "tallies" }), summary = make("p", { class: "note" }), corrected = make("table", { class: "corrected" });
-    const list = make("div", { class: "groups" }, [...groups].map(([name, group]) => make("section", { hidden: true },
-      make("h3", { id: id(name.replace(" ", "-")) }, looks[name] && symbol(looks[name]), ` ${name}`, group.number), group.grid)));
-    const othersField = make("input", { type: "checkbox", change: () => drawField() });
-    const kindField = select(["WBC", "RBC", "Platelets"]);
-    const drawButton = button("draw a box", "D", () => draw(!isDrawing), { "aria-pressed": "false" });
-    const bar = make("div", { class: "scale-bar" });
-    const stage = make("div", { class: "stage", tabindex: "0", role: "application", pointerdown: pressed, pointermove: moved, pointerup: released, pointercancel: released,
-      "aria-label": "The photograph. Left and right: next cell; plus and minus: zoom; B: a box in the middle",
-      wheel: (event) => { event.preventDefault(); zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, pointOf(event)); } }, bar);
+    const sampleField = make("input", {
+      type: "text", value: recall(data.result).sample ?? data.title,
+      change: () => keep(data.result, { sample: sampleField.value }),
+    });
+    const readerField = make("input", { type: "text", autocomplete: "name", value: reader,
+      change: () => {
+        // Whoever gives a name after the work has begun did that work.
+        for (const event of events) event.reader ||= readerField.value.trim();
+        changed(null, false);
+      } });
+    const tallies = make("div", { class: "tallies" });
+    const summary = make("p", { class: "note" });
+    const corrected = make("div", { class: "scroll corrected", tabindex: "0" });
+    const list = make("div", { class: "groups" });
+    for (const { section } of groups.values()) list.append(section);
+    const bars = [0, 1].map(() => make("div", { class: "answers", role: "toolbar",
+                                                "aria-label": "The chosen cell is" },
+      make("p", { class: "of" }),
+      make("div", { class: "types" }, types.map((type, place) =>
+        button([symbol(type), type.name], String(place + 1), () => answer(type.name)))),
+      make("div", { class: "acts" }, button("confirm", "C", confirm),
+        button("delete", "Del", () => answer(DELETED), { "aria-keyshortcuts": "Delete" }),
+        button("undo", "U", undo))));
+    bars[0].lastChild.append(button("in its field", "Z", () => showField(chosen)));
+
+    const othersField = make("input", { type: "checkbox", change: () => drawBoxes() });
+    const kindField = select(data.kinds.map((kind) => kind.name).sort().reverse());
+    const drawButton = button("draw a box", "D", () => drawing(!isDrawing),
+                              { "aria-pressed": "false" });
+    const scaleBar = make("div", { class: "scale-bar" });
+    const stage = make("div", {
+      class: "stage", tabindex: "0", role: "application",
+      "aria-label": "The photograph. Left and right: another cell; up and down: move; plus, minus, "
+        + "zero: zoom; B: a new box in the middle",
+      pointerdown: pressed, pointermove: moved, pointerup: released, pointercancel: released,
+      wheel: (event) => {
+        event.preventDefault();
+        zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2, placeOf(event));
+      },
+    }, scaleBar);
     const fieldTitle = make("h2", {});
-    const field = make("dialog", { class: "field", "aria-label": "The cell in its field", keydown: onKey, close: () => { draw(false); chosen?.tile?.focus(); } },
-      make("div", { class: "head" }, fieldTitle, button("close", "Esc", () => field.close())), make("div", { class: "around" }, stage),
-      make("div", { class: "controls" }, button("closer", "+", () => zoomBy(1.5)), button("wider", "-", () => zoomBy(1 / 1.5)), button("whole field", "0", () => zoomBy(0)),
-        button("back", "←", () => step(-1)), button("next", "→", () => step(1)), drawButton, labelled("of a", kindField), labelled("all kinds", othersField)), bars[1]);
+    const field = make("dialog", {
+      class: "field", "aria-label": "The cell in its field", keydown: pressedKey,
+      close: () => { drawing(false); chosen?.tile?.focus(); },
+    },
+    make("div", { class: "head" }, fieldTitle, button("close", "Esc", () => field.close())),
+    make("div", { class: "around" }, stage),
+    make("div", { class: "controls" },
+      button("back", "←", () => step(-1), { "aria-keyshortcuts": "ArrowLeft" }),
+      button("next", "→", () => step(1), { "aria-keyshortcuts": "ArrowRight" }),
+      button("closer", "+", () => zoomBy(1.5)), button("wider", "−", () => zoomBy(1 / 1.5)),
+      button("whole", "0", () => zoomBy(0.001)), drawButton, labelled("new box", kindField),
+      labelled("show all kinds", othersField)), bars[1]);
+
+    const bringField = make("input", { type: "file", accept: ".csv,text/csv", change: async () => {
+      const [file] = bringField.files;
+      if (file) bringBack(await file.text());
+      bringField.value = "";
+    } });
+    const details = make("details", { class: "said" },
+      make("summary", {}, "What was corrected; files to take away"),
+      make("div", { class: "controls" },
+        Object.entries(FILES).map(([name, [type, parts]]) =>
+          button(name, null, () => save(name, type, parts()))),
+        button("print the sheet", null, () => print()),
+        labelled("Bring back a corrections.csv", bringField)),
+      make("p", { class: "note" }, data.others && Object.keys(data.others).length
+        ? "Cells and boxes are those of this page's photographs; the count is of all."
+        : "Give corrections.csv to: wbc teach corrections.csv --name my-lab"), corrected);
+    const printed = make("p", { class: "printed" });
+    addEventListener("beforeprint", () => {
+      details.open = true;
+      const n = photographs.length + Object.keys(data.others ?? {}).length;
+      printed.textContent = `${plural(n, "photograph", "photographs")}; printed `
+        + new Date().toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
+    });
 
     root.classList.add("gallery");
+    document.body.classList.add("has-gallery");
+    // In a frame of a notebook, links to files beside the page lead nowhere.
+    document.body.classList.toggle("framed", location.protocol === "about:");
     root.replaceChildren(
-      make("section", { class: "sheet" }, make("h2", { id: id("count") }, "The count"),
-        make("div", { class: "controls who" }, labelled("Sample", sampleField), labelled("Reader", readerField)), table, summary,
-        make("p", { class: "note" }, "Intervals are those of chance alone (Clopper and Pearson), without the network's mistakes. Ranges: B. J. Bain, Blood Cells, 5th ed. (2015). ",
-          make("strong", {}, "Not for diagnosis.")),
-        make("details", { class: "said" }, make("summary", {}, "What was corrected, and files"),
-          make("div", { class: "controls" }, Object.entries(EXPORTS).map(([name, [type, parts]]) => make("button", { type: "button", click: () => save(name, type, ...parts()) }, name)),
-            make("button", { type: "button", click: () => print() }, "print the sheet")), make("div", { class: "scroll", tabindex: "0" }, corrected)),
-        make("p", { class: "signature" }, "Date, signature")),
-      make("section", { class: "work", keydown: onKey }, make("h2", { id: id("cells") }, "White cells"),
-        make("div", { class: "controls filters" }, labelled("Type", typeField), labelled("Order", orderField), labelled("At most", [sureField, sureShown].reduce((box, part) => (box.append(part), box), make("span"))),
-          labelled("not looked at yet", newField)), list, bars[0]), status, field);
-    root.querySelectorAll(".groups section").forEach((section) => {
-      section.lastChild.setAttribute("role", "listbox");
-      section.lastChild.removeAttribute("aria-label");
-      section.lastChild.setAttribute("aria-labelledby", section.firstChild.id);
-    });
+      make("section", { class: "sheet" }, make("h2", {}, "The count"),
+        make("div", { class: "controls who" },
+          labelled("Sample", sampleField), labelled("Reader", readerField)),
+        printed, tallies, summary,
+        make("p", { class: "note" }, "Intervals are those of chance alone (Clopper and Pearson), "
+          + "without the network's mistakes. Ranges: B. J. Bain, Blood Cells, 5th ed. (2015). ",
+        make("strong", {}, "Not for diagnosis.")),
+        details, make("p", { class: "signature" }, "Date and signature")),
+      make("section", { class: "work", keydown: pressedKey }, make("h2", {}, "White cells"),
+        make("div", { class: "controls filters" }, labelled("Type", typeField),
+          labelled("Order", orderField),
+          labelled("Certain at most to", make("span", {}, sureField, sureShown)),
+          labelled("not judged yet", newField)),
+        list, bars[0]),
+      status, field);
     add(data);
     return { add };
   }
@@ -716,5 +935,6 @@ const Gallery = (() => {
 })();
 
 if (document.getElementById("cells")) {
-  Gallery.open(document.getElementById("gallery"), JSON.parse(document.getElementById("cells").textContent));
+  Gallery.open(document.getElementById("gallery"),
+               JSON.parse(document.getElementById("cells").textContent));
 }
