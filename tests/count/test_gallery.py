@@ -126,7 +126,13 @@ def test_the_differential_follows_each_correction_and_undoing_it(reader):
     assert reader.counts() == {**UNTOUCHED, "basophil": 1, "white, without an answer": 0}
     low, high = differential.exact_interval(1, 4)
     row = reader.tab.locator(".tallies tbody tr", has_text="basophil").inner_text()
-    assert row.split()[:7] == ["basophil", "0", "1", "25.0", *f"{100 * low:.1f} – {100 * high:.1f}".split()]
+    assert row.split()[:7] == [
+        "basophil",
+        "0",
+        "1",
+        "25.0",
+        *f"{100 * low:.1f} – {100 * high:.1f}".split(),
+    ]
     reader.choose("lymphocyte")
     reader.press("Delete")
     changed = {**UNTOUCHED, "basophil": 1, "white, without an answer": 0, "lymphocyte": 0}
@@ -234,7 +240,7 @@ def test_a_box_is_drawn_with_the_pointer_and_with_keys(reader):
     assert reader.counts() == {**UNTOUCHED, "white cells": 5, "white, without an answer": 2}
     reader.press("3")
     assert reader.counts() == {**UNTOUCHED, "white cells": 5, "monocyte": 1}
-    reader.tab.get_by_label("new box").select_option("Platelets")
+    reader.tab.locator("dialog select").select_option("Platelets")
     stage.focus()
     reader.press("b")
     assert reader.counts()["platelets"] == 2
@@ -276,9 +282,9 @@ def test_the_field_shows_boxes_where_cells_lie_and_a_bar_of_their_scale(reader):
 
 
 def test_cells_are_filtered_by_type_by_certainty_and_by_whether_they_were_judged(reader):
-    reader.tab.get_by_label("Type", exact=True).select_option("lymphocyte")
+    reader.tab.locator(".filters select").first.select_option("lymphocyte")
     assert list(reader.groups()) == ["lymphocyte"]
-    reader.tab.get_by_label("Type", exact=True).select_option("all")
+    reader.tab.locator(".filters select").first.select_option("all")
     reader.tab.get_by_label("Certain at most to").fill("50")
     assert list(reader.groups()) == ["no answer"]
     reader.tab.get_by_label("Certain at most to").fill("100")
@@ -360,7 +366,9 @@ def test_the_workbook_holds_count_cells_and_corrections(reader):
             sheets[name] = [["".join(cell.itertext()) for cell in row] for row in root[0]]
         for name in archive.namelist():
             ElementTree.fromstring(archive.read(name))
-    assert ["neutrophil", "1", "2"] == [row[:3] for row in sheets["count"] if "neutrophil" in row][0]
+    assert ["neutrophil", "1", "2"] == [row[:3] for row in sheets["count"] if "neutrophil" in row][
+        0
+    ]
     assert len(sheets["cells"]) == 7 and sheets["corrections"][0] == COLUMNS
     assert sheets["corrections"][1][6:9] == ["eosinophil", "0.91", "neutrophil"]
 
