@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ways", help="in how many ways to look at each photograph, 1, 2 or 4: fewer are faster "
         "and less accurate (default: as chosen for the weights that ship)",
     )  # fmt: skip
+    _add_laboratory(count)
     count.set_defaults(command=_count)
 
     classify = commands.add_parser(
@@ -97,7 +98,30 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="broad", choices=("broad", "compact"),
         help="broad: several laboratories, five types; compact: BCCD alone (default: broad)",
     )  # fmt: skip
+    _add_laboratory(classify)
+    classify.add_argument(
+        "--adapt", action="store_true",
+        help="move the answers to where the folder's cells lie, without labels (default: not)",
+    )  # fmt: skip
     classify.set_defaults(command=_classify)
+
+    teach = commands.add_parser(
+        "teach", help="teach the answers your own laboratory, from labels of yours"
+    )
+    teach.add_argument(
+        "labels", type=Path, help="corrections.csv, as the page writes it, or file,cell_type"
+    )
+    teach.add_argument(
+        "--name", required=True, help="of the laboratory; written to laboratories/NAME.json"
+    )
+    teach.add_argument(
+        "--photographs", type=Path, metavar="FOLDER",
+        help="where the files of the table lie (default: beside it)",
+    )  # fmt: skip
+    teach.add_argument(
+        "--red-cell", help="diameter of a red cell in pixels (default: estimated)", metavar="PIXELS"
+    )
+    teach.set_defaults(command=_teach)
 
     audit = commands.add_parser(
         "audit", help="find out from the pixels what the images of a data set show"
@@ -113,6 +137,12 @@ def _parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.set_defaults(known=re.findall(r"--[\w-]+", command.format_usage()))
     return parser
+
+
+def _add_laboratory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--laboratory", metavar="NAME", help="answer as this laboratory taught, see teach"
+    )
 
 
 def _add_training_options(parser: argparse.ArgumentParser, recipe: str) -> None:
@@ -194,7 +224,7 @@ def _count(options: argparse.Namespace) -> int:
     red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
     # Before the networks are loaded, which takes seconds.
     images.find_photographs(options.path, options.out)
-    reader = detector.load_reader(_number("ways", options.ways))
+    reader = detector.load_reader(_number("ways", options.ways), options.laboratory)
     only = None if options.list is None else smears.read_list(options.list)
     counted = smears.count_folder(options.path, options.out, reader, red_cell, only)
     drawn = sample.enclosing(counted.folder) is not None
@@ -209,10 +239,23 @@ def _classify(options: argparse.Namespace) -> int:
     from wbc_helpers.classify import classifier
 
     red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
-    network = classifier.load(options.weights)
-    named = classifier.classify_folder(network, options.path, options.out, red_cell)
+    network = classifier.load(options.weights, laboratory=options.laboratory)
+    named = classifier.classify_folder(
+        network, options.path, options.out, red_cell, adapt=options.adapt
+    )
     print(str(named).encode("utf-8", "replace").decode("utf-8"))
     return 0 if named.went_well else 1
+
+
+def _teach(options: argparse.Namespace) -> int:
+    from wbc_helpers.classify import classifier, teaching
+
+    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
+    lesson = teaching.teach(
+        classifier.load(), options.labels, options.name, options.photographs, red_cell
+    )
+    print(str(lesson).encode("utf-8", "replace").decode("utf-8"))
+    return 0
 
 
 def _number(

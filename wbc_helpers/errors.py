@@ -68,6 +68,10 @@ class PageExists(WbcError, FileExistsError):
     """A page of this name exists that this package did not write. It is not replaced."""
 
 
+class NothingLearned(WbcError):
+    """Labels of a laboratory made the answers no better. Nothing was written."""
+
+
 class InstallationFailed(WbcError):
     """A package that the notebooks need is missing and could not be installed."""
 

@@ -10,7 +10,7 @@ What it was trained on, how well it does and what it is not for stands in its mo
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
+from wbc_helpers.classify import teaching
 from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, UnreadableImage
 from wbc_helpers.evaluate import confidence
 from wbc_helpers.pixels import scale, stain, white_cells
@@ -39,11 +40,17 @@ class Classifier:
     """A network, from crops to probabilities, with all that it takes to answer for an image file.
 
     `about` says what the network is: `recipe`, `image_size`, `temperature`, `threshold`, and where
-    it comes from.
+    it comes from. `learned`, where there is such, says what cells the features of its last layer
+    are like, and that layer answers; with `about["unlike"]`, how unlike a cell may be that is
+    answered for. `laboratory` is what it was taught, see `teaching`; `moved`, (n_features,), how
+    far the cells of a folder lie beside those learned from, see `adapted`.
     """
 
     model: Any
     about: dict[str, Any]
+    learned: teaching.Learned | None = None
+    laboratory: teaching.Laboratory | None = None
+    moved: np.ndarray | None = None
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -110,8 +117,9 @@ class Classifier:
             0; `found`: whether a white cell was found; if not, all that follows is missing.
             `cell_type`, the most probable, and `probability`; a column `p_…` for each of
             `answers`; `answered`: whether the answer may be taken, or the question is better left
-            to a haematologist; `foreign`, 0–1: how far the answers differ when the cell is turned
-            and flipped, as they do of what was never learned; `cells.BOX`, in pixels of the file.
+            to a haematologist; `foreign`, 0–1: how unlike all cells it is that were learned from;
+            or, of a network that does not know, how far its answers differ when the cell is turned
+            and flipped; `cells.BOX`, in pixels of the file.
         failures : list of (file, what was wrong)
         """
         tables, failures = [], []
@@ -127,6 +135,11 @@ class Classifier:
         return pd.concat(tables, ignore_index=True), failures
 
     @property
+    def threshold(self) -> float:
+        """Probability from which on an answer may be taken, 0–1."""
+        return self.about["threshold"] if self.laboratory is None else self.laboratory.threshold
+
+    @property
     def _size(self) -> int:
         return self.about["image_size"][0]
 
@@ -138,6 +151,21 @@ class Classifier:
     def _classify_at_once(
         self, images: Sequence, rows: range, widths: np.ndarray, stop: bool
     ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+        cells_of, crops, failures = self._cut_at_once(images, rows, widths, stop)
+        return self._tabulate(cells_of, crops), failures
+
+    def crops_of(self, images: Sequence[str | Path | np.ndarray], widths: np.ndarray) -> np.ndarray:
+        """Cut out all white cells of images that can be read, (n, size, size, 3) uint8.
+
+        `widths`: see `classify_all`. All images are held in memory at once.
+        """
+        return self._cut_at_once(images, range(len(images)), widths, stop=False)[1]
+
+    def _cut_at_once(
+        self, images: Sequence, rows: range, widths: np.ndarray, stop: bool
+    ) -> tuple[
+        list[tuple[str, int, white_cells.WhiteCell | None]], np.ndarray, list[tuple[str, str]]
+    ]:
         def look_at(row: int) -> list[tuple[white_cells.WhiteCell, np.ndarray]] | UnreadableImage:
             try:
                 pixels = pixels_of(images[row])
@@ -166,7 +194,7 @@ class Classifier:
             cells_of += [(file, row, cell) for cell, _ in of_image] or [(file, row, None)]
             crops += [crop for _, crop in of_image]
         stacked = np.stack(crops) if crops else np.zeros((0, self._size, self._size, 3), np.uint8)
-        return self._tabulate(cells_of, stacked), failures
+        return cells_of, stacked, failures
 
     def cut_boxed(self, photograph: np.ndarray, boxes: np.ndarray, red_cell: float) -> np.ndarray:
         """Cut boxed white cells out of a photograph, as this network learned to see them.
@@ -193,14 +221,44 @@ class Classifier:
         """
         return self._looked_at(crops)[0]
 
+    def features(self, crops: np.ndarray) -> np.ndarray:
+        """Ask what the last layer goes by, of each way to look: (n_ways, n, n_features) float32."""
+        recipe = RECIPES[self.about["recipe"]]
+        return answering.look(answering.featured(self.model), crops, recipe.turned, _AT_ONCE)
+
     def _looked_at(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities, and how far the ways to look at a crop differ, 0–1."""
+        """Calibrated probabilities, and how foreign each crop is, 0–1: see `classify_all`."""
         if not len(crops):
             return np.zeros((0, len(self.answers))), np.zeros(0)
-        ways = answering.look(self.model, crops, RECIPES[self.about["recipe"]].turned, _AT_ONCE)
-        mean = ways.mean(axis=0)
-        differ = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
-        return confidence.apply_temperature(mean, self.about["temperature"]), differ
+        if self.learned is None:
+            ways = answering.look(self.model, crops, RECIPES[self.about["recipe"]].turned, _AT_ONCE)
+            mean = ways.mean(axis=0)
+            foreign = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
+            return confidence.apply_temperature(mean, self.about["temperature"]), foreign
+        features = self.features(crops)
+        if self.laboratory is not None:
+            own = features.mean(axis=0)
+            return self.laboratory.probabilities(own), self.laboratory.unlike(own, self.learned)
+        if self.moved is not None:
+            features = features - self.moved
+        mean = self.learned.probabilities(features).mean(axis=0)
+        foreign = self.learned.unlike(features.mean(axis=0))
+        return confidence.apply_temperature(mean, self.about["temperature"]), foreign
+
+    def adapted(self, crops: np.ndarray) -> "Classifier":
+        """Move what is answered for cells of one folder to where those learned from lay.
+
+        Without labels, see `teaching.Learned.shift`; `crops` are of that folder, as many as there
+        are. Raises `InvalidParameter` if this network has nothing to be moved by, or was taught.
+        """
+        if self.learned is None or self.laboratory is not None:
+            raise InvalidParameter(
+                "Only the network `broad`, and only where it was not taught a laboratory, adapts "
+                "to a folder. Leave adapt out."
+            )
+        if not len(crops):
+            return self
+        return replace(self, moved=self.learned.shift(self.features(crops).mean(axis=0)))
 
     def name(self, crops: np.ndarray) -> pd.DataFrame:
         """Name crops: `cell_type`, `probability`, `p_…`, `answered`, `foreign`.
@@ -208,15 +266,17 @@ class Classifier:
         For the columns see `classify_all`. What is called `other` is none of the types, and never
         `answered`.
         """
-        probabilities, differ = self._looked_at(crops)
+        probabilities, foreign = self._looked_at(crops)
         table = pd.DataFrame(probabilities, columns=[f"p_{answer}" for answer in self.answers])
         best = probabilities.argmax(axis=1) if len(crops) else np.zeros(0, int)
         table.insert(0, "cell_type", pd.array(np.array(self.answers)[best], dtype="string"))
         table.insert(1, "probability", probabilities.max(axis=1, initial=0))
         table["answered"] = (
-            table["probability"].ge(self.about["threshold"]) & table["cell_type"].ne(cells.OTHER)
+            table["probability"].ge(self.threshold)
+            & table["cell_type"].ne(cells.OTHER)
+            & (foreign <= self.about.get("unlike", 1))
         ).astype("boolean")
-        table["foreign"] = differ
+        table["foreign"] = foreign
         return table
 
     def _tabulate(
@@ -305,11 +365,14 @@ def classify_folder(
     out: str | Path,
     red_cell: float | None = None,
     progress: bool = True,
+    adapt: bool = False,
 ) -> FolderAnswers:
     """Name the white cells of all images of a folder, or of one image, and write the table.
 
-    `out` is a CSV file. Raises `RunExists` if it is there and holds another table; `DataNotFound`
-    if there are no images; `InvalidParameter` as `Classifier.classify`.
+    `out` is a CSV file. To `adapt` is to look at up to `AT_A_TIME` of the images first, see
+    `Classifier.adapted`. Where the folder looks foreign, no cell is `answered`. Raises `RunExists`
+    if the file is there and holds another table; `DataNotFound` if there are no images;
+    `InvalidParameter` as `Classifier.classify`.
     """
     out = Path(out).expanduser().absolute()
     folder, names, _ = find_photographs(path)
@@ -322,17 +385,23 @@ def classify_folder(
             f"{out} exists and is no table of answers. Nothing was changed; give another --out."
         )
     widths = scale.widths_of(files, red_cell, skip=True)
+    if adapt:
+        some = np.linspace(0, len(files) - 1, min(len(files), AT_A_TIME)).astype(int)
+        crops = network.crops_of([files[row] for row in some], widths[some])
+        network = network.adapted(crops)
     table, failures = network.classify_all(files, widths, progress)
     columns += [f"p_{answer}" for answer in network.answers]
     table = table[columns]
     white = table[table["found"].astype(bool)]
     n_answered = int(white["answered"].fillna(False).sum())
+    is_foreign = network.laboratory is None and confidence.looks_foreign(n_answered, len(white))
+    if is_foreign:
+        table["answered"] = table["answered"].where(table["answered"].isna(), False)
     with storage.atomic_file(out) as partial:
         table.to_csv(partial, index=False, float_format="%.4g")
     measured = float("nan")
     if red_cell is not None:
         measured = scale.red_cell_diameter_of(files, 24, default=np.nan, skip=True)
-    is_foreign = confidence.looks_foreign(n_answered, len(white))
     return FolderAnswers(table, out, failures, float(np.median(widths)), measured, is_foreign)
 
 
@@ -359,13 +428,19 @@ def checked(image: Any) -> np.ndarray:
     )
 
 
-def load(name: str = "broad", keras: bool = False) -> Classifier:
+def load(
+    name: str = "broad", keras: bool = False, laboratory: str | Path | None = None
+) -> Classifier:
     """Load a network whose weights ship with the package: `broad`, or BCCD's own `compact`.
 
     It answers through ONNX Runtime; as a model of `keras`, it can be trained on and looked into.
-    Raises `InvalidParameter` if no such weights ship.
+    With a `laboratory`, it answers as it was taught there, see `teaching.open_laboratory`, which
+    also says what is raised. Raises `InvalidParameter` if no such weights ship.
     """
-    return Classifier(*answering.load_shipped(name, "recipe", _build if keras else None))
+    model, about = answering.load_shipped(name, "recipe", _build if keras else None)
+    learned = teaching.shipped(name)
+    taught = None if laboratory is None else teaching.open_laboratory(laboratory, name, about)
+    return Classifier(model, about, learned, taught)
 
 
 def _build(about: dict[str, Any]) -> Any:

@@ -348,15 +348,16 @@ class SmearReader:
         )[READ_COLUMNS]
 
 
-def load_reader(ways: int | None = None) -> SmearReader:
+def load_reader(ways: int | None = None, laboratory: str | Path | None = None) -> SmearReader:
     """Load the detector and the classifier whose weights ship with the package.
 
     `ways`, 1, 2 or 4, is how often the detector looks at each photograph, see `Detector`; fewer are
     faster and a little less accurate. By default as was chosen for it; of another,
-    `InvalidParameter` is raised.
+    `InvalidParameter` is raised. The classifier answers as a `laboratory` taught, see
+    `classifier.load`.
     """
     if ways is not None:
         errors.check_choice("ways", ways, (1, 2, 4))
     shipped = load()
     about = shipped.about if ways is None else {**shipped.about, "ways": ways}
-    return SmearReader(Detector(shipped.model, about), classifier.load())
+    return SmearReader(Detector(shipped.model, about), classifier.load(laboratory=laboratory))

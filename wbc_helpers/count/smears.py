@@ -512,17 +512,19 @@ def _csv(target: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 _DECIDES_FINDING = ("created", "filters", "ways", "iou", "thresholds")
-_DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold")
+_DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold", "unlike")
 
 
 def _describe(folder: Path, reader: "SmearReader", red_cell: float | None) -> dict[str, Any]:
     """Put together what decides the counts: going on in another way would mix two of them."""
+    taught = reader.classifier.laboratory
     return {
         "what": "cells counted in photographs of smears, each judged",
         "folder": os.fsencode(folder.resolve()).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
         "detector": {key: reader.detector.about.get(key) for key in _DECIDES_FINDING},
         "classifier": {key: reader.classifier.about.get(key) for key in _DECIDES_NAMING},
+        "laboratory": taught and [taught.name, taught.of, round(float(taught.bias.sum()), 6)],
     }
 
 

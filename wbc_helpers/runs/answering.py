@@ -62,6 +62,26 @@ class OnnxNetwork:
         return self.session.get_modelmeta().custom_metadata_map
 
 
+@dataclass(frozen=True, eq=False)
+class Featured:
+    """A network asked for what its last layer goes by; see `featured`."""
+
+    network: OnnxNetwork
+
+    def predict_on_batch(self, x: np.ndarray) -> np.ndarray:
+        """Answer for (n, height, width, 3) uint8 with (n, n_features) float32."""
+        return self.network.outputs(x, "features")
+
+
+def featured(network: Any) -> Network:
+    """Make of a network that names white cells one that answers with its `features`."""
+    if isinstance(network, OnnxNetwork):
+        return Featured(network)
+    from wbc_helpers.runs.backend import keras
+
+    return keras.Model(network.input, network.get_layer("features").output)
+
+
 def open_onnx(path: str | Path) -> OnnxNetwork:
     """Open an ONNX file to ask it; `BrokenRun` if it is none."""
     import onnxruntime
