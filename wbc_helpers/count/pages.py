@@ -9,10 +9,12 @@ and asks for no other file. Without its script it has all but the gallery.
 import base64
 import functools
 import hashlib
+import io
 import itertools
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,48 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
         if pages.is_ours(old):
             old.unlink()
     return out / names[0]
+
+
+def framed(page: Path, height: int = 900) -> Any:
+    """Show a page inside a notebook, wherever that runs: an `IPython.display.HTML`.
+
+    The page lies in the notebook itself; `height` is in pixels.
+    """
+    from IPython.display import HTML
+
+    text = Markup.escape(page.read_text(encoding="utf-8"))
+    # Not the first thing in it: IPython would advise another class, which needs a server.
+    return HTML(
+        f'<div><iframe title="The cells" srcdoc="{text}" allow="clipboard-write" '
+        f'style="width: 100%; height: {height}px; border: 0"></iframe></div>'
+    )
+
+
+def take_away(counted: FolderCounts) -> Any:
+    """Offer tables and pages as one ZIP archive, a link in a notebook: an `IPython.display.HTML`.
+
+    The archive lies in the link, so that it needs no server; beyond `MOST_TO_EMBED` bytes the link
+    would be too much for a notebook, and the folder is named instead.
+    """
+    from IPython.display import HTML
+
+    files = [path for path in sorted(counted.out.rglob("*")) if path.suffix in (".csv", ".html")]
+    if sum(path.stat().st_size for path in files) > MOST_TO_EMBED:
+        return HTML(
+            str(Markup("<p>Tables and pages lie in <code>{}</code>.</p>").format(counted.out))
+        )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, path.relative_to(counted.out))
+    content = base64.b64encode(packed.getvalue()).decode("ascii")
+    link = Markup('<a download="{}.zip" href="data:application/zip;base64,{}">{}</a>')
+    words = f"Download tables and pages ({len(packed.getvalue()) / 1e6:.1f} MB)"
+    return HTML(str(link.format(counted.folder.name, content, words)))
+
+
+MOST_TO_EMBED = 100_000_000
+"""Bytes of tables and pages that a notebook offers in a link."""
 
 
 def page_of(file: str) -> str:
