@@ -30,6 +30,7 @@ RUN = "drawn-cells"
 # no run to browse.
 SCRATCH = ROOT / "build" / "site-data"
 BESIDE = {
+    "00_your_slide": {"runs_dir": str(SCRATCH / "runs")},
     "05_audit": {"epochs": 4, "runs_dir": str(SCRATCH / "runs")},
     "06_count": {"epochs": 3},
 }
@@ -69,7 +70,10 @@ def execute(site: Path) -> None:
         papermill.execute_notebook(
             ROOT / "notebooks" / f"{name}.ipynb",
             runs / RUN / f"{name}.ipynb",
-            {"source": "sample", "data_dir": str(data), "runs_dir": str(runs)} | given,
+            {"data_dir": str(data), "runs_dir": str(runs)}
+            # Of one's own slide: it takes photographs, no data set.
+            | ({} if name == "00_your_slide" else {"source": "sample"})
+            | given,
             cwd=ROOT,
             progress_bar=False,
         )
