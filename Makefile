@@ -99,6 +99,10 @@ count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd
 laboratories: setup ## train broad without each laboratory in turn, judge it there (LABORATORIES)
 	@$(python) benchmarks/laboratories.py$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)$(shared) $(LABORATORIES)
 
+.PHONY: teaching
+teaching: setup ## print what labels bring at a laboratory left out, from the runs of laboratories
+	@$(python) benchmarks/teaching.py$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(LABORATORIES)
+
 .PHONY: ablation
 ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
 	@$(call measure,ablation)$(call option,seed,SEED)$(call option,runs-dir,RUNS_DIR)$(shared) $(ABLATION_ARGS)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX, OTHER
-from wbc_helpers.classify import inputs, networks, training
+from wbc_helpers.classify import inputs, networks, teaching, training
 from wbc_helpers.classify.inputs import Patches
 from wbc_helpers.data import catalog, laboratories, splits
 from wbc_helpers.errors import DataNotFound, InvalidParameter
@@ -245,6 +245,23 @@ def answers_of(run: folders.Run, patches: Patches) -> pd.DataFrame:
     probabilities = answering.answer(networks.load(run), shown, RECIPES[recipe].turned)
     columns = [f"p_{answer}" for answer in ANSWERS]
     return patches.table.join(pd.DataFrame(probabilities, columns=columns))
+
+
+def features_of(run: folders.Run, patches: Patches) -> np.ndarray:
+    """Ask what a run's last layer goes by, of all patches: (n_patches, n_features) float32."""
+    recipe, size = (run.settings["training"][key] for key in ("recipe", "image_size"))
+    asked = answering.featured(networks.load(run))
+    shown = middles(patches.pixels, size[0])
+    return answering.look(asked, shown, RECIPES[recipe].turned).mean(axis=0)
+
+
+def learned_by(run: folders.Run, patches: Patches, features: np.ndarray) -> teaching.Learned:
+    """Describe what a run of `train` learned from; `features`: see `features_of`."""
+    table, left_out = patches.table, run.settings["data"]["left_out"]
+    rows = table["laboratory"].ne(left_out or "") & ~table["held_out"]
+    weights, bias = networks.load(run).get_layer("cell_type").get_weights()
+    chosen = table[rows].assign(nothing=table["label"].eq(NO_CELL)).reset_index(drop=True)
+    return teaching.learn(features[rows.to_numpy()], chosen, weights, bias)
 
 
 def balanced_accuracy(

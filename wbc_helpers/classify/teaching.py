@@ -42,8 +42,8 @@ EXAMPLES = 8
 EASED = 0.1
 """Part of the mean variance that is added to every direction of the features."""
 
-HELD = 0.005
-"""How strongly the last layer is held to where it was, in units of a mean loss."""
+HELD = 0.15
+"""How strongly the last layer is held to where it was, in units of the loss of one label a type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,9 +292,7 @@ def open_laboratory(name: str | Path, network: str, about: Mapping[str, Any]) ->
     return laboratory
 
 
-def fit(
-    learned: Learned, features: np.ndarray, codes: np.ndarray, held: float = HELD
-) -> tuple[np.ndarray, np.ndarray]:
+def fit(learned: Learned, features: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Move the last layer towards labels: weights and bias, see `Learned`.
 
     Multinomial logistic regression whose penalty is on the way from the layer that was learned,
@@ -303,6 +301,7 @@ def fit(
     """
     from scipy.optimize import minimize
 
+    held = HELD * len(np.unique(codes)) / len(codes)
     lacking = np.setdiff1d(np.arange(len(ANSWERS)), codes)
     features = np.concatenate([features, learned.means[lacking]]).astype(np.float64)
     codes = np.concatenate([codes, lacking])
@@ -357,6 +356,8 @@ class Judgement:
         Part of the answers that is wrong at most, where as much can be promised.
     needed : int or None
         Labels from which on that could be, if these are like them; None if it cannot be said.
+    of_slides : bool
+        Whether it is known which cells are of one slide, so that it holds of other slides, too.
     """
 
     before: float
@@ -369,10 +370,12 @@ class Judgement:
     coverage: float
     promised: float | None
     needed: int | None
+    of_slides: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON."""
-        names = ("before", "after", "half", "threshold", "error", "coverage", "promised", "needed")
+        names = ("before", "after", "half", "threshold", "error", "coverage", "promised", "needed",
+                 "of_slides")  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"gain": list(self.gain)}
 
     def __str__(self) -> str:
@@ -397,7 +400,12 @@ class Judgement:
         if self.promised is not None:
             lines.append(
                 f"From a probability of {self.threshold:.2f} on {share}: at most "
-                f"{self.promised:.0%}, on slides like these (95 % certain)."
+                f"{self.promised:.0%} (95 % certain), "
+                + (
+                    "on other slides of this laboratory, too."
+                    if self.of_slides
+                    else "on these same slides. Of others it could be said with a column `slide`."
+                )
             )
         else:
             needed = (
@@ -422,9 +430,10 @@ def judge(
     codes: np.ndarray,
     groups: Sequence[str],
     shipped_threshold: float,
+    of_slides: bool = False,
     seed: int = 0,
 ) -> Judgement:
-    """Judge by cross-validation what labels bring, groups (photographs or slides) undivided.
+    """Judge by cross-validation what labels bring, groups undivided: slides, or else photographs.
 
     Raises `InvalidParameter` if there are too few labels, types or groups.
     """
@@ -476,7 +485,7 @@ def judge(
         float(scores["before"]), float(scores["after"]), float(scores["half"]),
         (float(low), float(high)), recalls.loc[order, ["labels", "before", "after"]],
         threshold, float((~right["after"])[answered].mean()) if answered.any() else 0.0,
-        float(answered.mean()), promised, needed,
+        float(answered.mean()), promised, needed, of_slides,
     )  # fmt: skip
 
 
@@ -547,7 +556,8 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
     Returns
     -------
     DataFrame
-        `path`, `cell_type` (one of `ANSWERS`), `group` and `cells.BOX`, which may be missing.
+        `path`, `cell_type` (one of `ANSWERS`), `group`, `of_slide`: whether that is a slide that
+        the table names, and `cells.BOX`, which may be missing.
 
     Raises
     ------
@@ -592,6 +602,7 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
     )
     slides = table["slide"] if "slide" in table else table["file"]
     labels["group"] = [slide or file for slide, file in zip(slides, table["file"], strict=True)]
+    labels["of_slide"] = (slides != table["file"]).to_numpy() & (slides != "").to_numpy()
     for edge in BOX:
         given = table[edge] if edge in table else pd.Series("", table.index)
         labels[edge] = pd.to_numeric(given, errors="coerce").astype(float).to_numpy()
@@ -656,6 +667,26 @@ class Lesson:
         return "\n".join(lines)
 
 
+def learn_from(
+    network: Any,
+    features: np.ndarray,
+    codes: np.ndarray,
+    groups: Sequence[str],
+    name: str,
+    of_slides: bool = False,
+) -> tuple[Laboratory, Judgement]:
+    """Move the last layer of a `Classifier` to labels, and judge that: see `judge` and `fit`."""
+    learned = network.learned
+    judgement = judge(learned, features, codes, groups, network.about["threshold"], of_slides)
+    weights, bias = fit(learned, features, codes)
+    types = pd.Series(np.array(ANSWERS)[codes])
+    some = (types.groupby(types).cumcount() < EXAMPLES) & types.ne(OTHER)
+    examples = _directions(features[some.to_numpy()], learned.centre)
+    counts = {str(key): int(n) for key, n in types.value_counts().items()}
+    facts = (judgement.threshold, judgement.to_dict(), counts)
+    return Laboratory(name, network.about["created"], weights, bias, examples, *facts), judgement
+
+
 NEXT = 10
 """Cells that are named as worth a label."""
 
@@ -680,7 +711,7 @@ def teach(
     labels, crops = labels[there].reset_index(drop=True), crops[there]
     codes = np.array([ANSWERS.index(cell_type) for cell_type in labels["cell_type"]], int)
     features = network.features(crops).mean(axis=0) if len(crops) else np.zeros((0, 1))
-    judgement = judge(learned, features, codes, list(labels["group"]), network.about["threshold"])
+    laboratory, judgement = learn_from(network, features, codes, list(labels["group"]), path.stem)
     if judgement.after <= judgement.before:
         raise NothingLearned(
             f"Balanced accuracy, by cross-validation, is {judgement.before:.2f} as it ships and "
@@ -688,16 +719,6 @@ def teach(
             "written. Label more cells, of several photographs, and of the types that are taken "
             "for others."
         )
-    weights, bias = fit(learned, features, codes)
-    place = labels.groupby("cell_type").cumcount().to_numpy()
-    some = (place < EXAMPLES) & (codes != ANSWERS.index(OTHER))
-    counts = {str(key): int(n) for key, n in labels["cell_type"].value_counts().items()}
-    title = path.stem
-    laboratory = Laboratory(
-        title, network.about["created"], weights, bias,
-        _directions(features[some], learned.centre), judgement.threshold,
-        judgement.to_dict(), counts,
-    )  # fmt: skip
     after = _worth_a_label(replace(network, laboratory=laboratory), labels, red_cell)
     return Lesson(
         laboratory, judgement, write_laboratory(laboratory, name), after, int((~there).sum())
