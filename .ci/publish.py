@@ -3,8 +3,8 @@
     python .ci/publish.py            into build/site
     python .ci/publish.py --text     texts alone, around notebooks that were executed before
 
-The notebooks are executed on drawn cells, and every page of theirs says so. Pages are plain: no
-script, and nothing that another machine would have to be asked for.
+The notebooks are executed on drawn cells, and every page of theirs says so. Pages ask no other
+machine for anything; one of them, which `wbc page` writes, reads photographs.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from markupsafe import Markup
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from wbc_helpers.count import browser
+from wbc_helpers.errors import DownloadFailed
 from wbc_helpers.report import pages, rendering
 
 RUN = "drawn-cells"
@@ -34,6 +36,7 @@ BESIDE = {
     "05_audit": {"epochs": 4, "runs_dir": str(SCRATCH / "runs")},
     "06_count": {"epochs": 3},
 }
+READER = "page.html"
 TEXTS = {
     "README.md": "index.html",
     "CONTRIBUTING.md": "contributing.html",
@@ -131,6 +134,15 @@ def text_of(page: str) -> tuple[str, Markup]:
     return soup.h1.get_text(), Markup(str(soup))
 
 
+def add_reader(site: Path) -> None:
+    """Write the page that reads photographs; without a network the site is built without it."""
+    site.mkdir(parents=True, exist_ok=True)
+    try:
+        browser.write_page(site / READER, SCRATCH)
+    except DownloadFailed as error:
+        print(f"The site goes without the page that reads photographs: {error}")
+
+
 def render(site: Path) -> None:
     """Write the page of each text, and link the overview of runs to the start page."""
     template = pages.environment().from_string(PAGE)
@@ -142,6 +154,8 @@ def render(site: Path) -> None:
 
         links = [(to(f"runs/{RUN}/01_download.html"), "Notebooks, executed", False)]
         links.append((to("runs/index.html"), "Runs", False))
+        if (site / READER).is_file():
+            links.append((to(READER), "What is on my slide?", False))
         links += [
             (to(there), Path(text).stem.replace("-", " ").capitalize(), there == target)
             for text, there in TEXTS.items()
@@ -165,7 +179,8 @@ def render(site: Path) -> None:
 def dead_links(site: Path) -> list[str]:
     """Links that lead to no page of the site, nor to a place in one."""
     dead, soups = [], {}
-    for page in sorted(site.rglob("*.html")):
+    # The page that reads photographs leads nowhere, and is a hundred times as large as another.
+    for page in sorted({*site.rglob("*.html")} - {site / READER}):
         soups[page.resolve()] = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     for page, soup in soups.items():
         for link in soup.find_all("a", href=True):
@@ -190,6 +205,7 @@ def main() -> int:
     if not options.text:
         shutil.rmtree(site, ignore_errors=True)
         execute(site)
+    add_reader(site)
     render(site)
     dead = dead_links(site)
     print("\n".join([*dead, f"{len(list(site.rglob('*.html')))} pages: {site / 'index.html'}"]))

@@ -9,13 +9,11 @@ while the recipe was made, so that their scores are those of development.
 
 Rows that were measured are kept in `runs/ablation-SEED/`; an interrupted ablation goes on there. A
 seed decides the folds, too. A second table compares rows measured with several seeds
-(`--seed 1 --only ...`), since with one seed half a point is no more than chance. `--workers` or
-`--scheduler` share the rows, see docs/scale.md.
+(`--seed 1 --only ...`), since with one seed half a point is no more than chance.
 """
 
 import argparse
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +27,6 @@ import simulated as laboratories
 from results import spread
 
 from wbc_helpers import cells, storage
-from wbc_helpers.__main__ import add_workers, workers_of
 from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
@@ -208,15 +205,15 @@ def beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}-{what}.csv")
 
 
-def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> str:
-    """Train one variant, unless that was done with these data and this recipe; say how long."""
+def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
+    """Train one variant, unless that was done with these data and this recipe."""
     folder = folder_of(name, options)
     started = time.perf_counter()
     with VARIANTS[name]():
         chosen = recipes.TrainingSettings(recipe="compact", seed=options.seed)
         if is_measured(folder):
             find("fold-0", folder, training.describe_fold(chosen, identity))
-            return f"{name}: measured before"
+            return
         told = training.cross_validate(
             chosen, identity, folder.name, options.data_dir, folder.parent
         )
@@ -231,7 +228,7 @@ def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFram
         storage.write_text(
             beside(folder, "elsewhere"), seen_elsewhere(rows, folder).to_csv(index=False)
         )
-    return f"{name}: {time.perf_counter() - started:.0f} s"
+    print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -244,16 +241,12 @@ def main() -> None:
         "--only", nargs="*", choices=VARIANTS, metavar="ROW",
         help=f"rows to measure, of: {'; '.join(VARIANTS)}",
     )  # fmt: skip
-    add_workers(parser)
     options = parser.parse_args()
-    workers = workers_of(options)
-    options.data_dir, options.runs_dir = options.data_dir.absolute(), options.runs_dir.absolute()
     identity = identify(sources.fetch(options.source, options.data_dir))
     print(sources.banner(identity.source), flush=True)
     table = splits.add_provenance(catalog.find_images(identity.folder))
-    work = functools.partial(measure, options=options, identity=identity, table=table)
-    for words in workers.share(work, list(options.only or VARIANTS)):
-        print(words, flush=True)
+    for name in options.only or VARIANTS:
+        measure(name, options, identity, table)
     print(report(options))
     print(of_several_seeds(options))
 

@@ -175,27 +175,31 @@ def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, A
 def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
     """Put together what the gallery of every page holds, see `templates/gallery.js`."""
     named = counted.differential
-    other = cells.KIND_BY_NAME["WBC"]
     return {
         "key": f"wbc {_digest(str(counted.folder))}",
         "title": counted.folder.name,
         "drawn": drawn,
-        "types": [
-            *(
-                _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
-                for look in cells.LEUKOCYTE_TYPES
-            ),
-            _look(other, name=cells.OTHER, low=None, high=None),
-        ],
-        "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
+        **gallery_looks(),
         "confidence": named.confidence,
         "least": named.least_cells,
-        "foreign": {"cells": LEAST_TO_JUDGE, "share": LEAST_ANSWERED, "text": FOREIGN},
         "totals": {
             "types": {name: int(n) for name, n in named.table["count"].items()},
             "unanswered": named.n_abstained,
             "kinds": {kind: int(counted.fit[kind].sum()) for kind in cells.KIND_NAMES},
         },
+    }
+
+
+def gallery_looks() -> dict[str, Any]:
+    """Put together what a gallery has to know whatever was counted: `types`, `kinds`, `foreign`."""
+    types = [
+        _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
+        for look in cells.LEUKOCYTE_TYPES
+    ]
+    return {
+        "types": [*types, _look(cells.KIND_BY_NAME["WBC"], name=cells.OTHER, low=None, high=None)],
+        "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
+        "foreign": {"cells": LEAST_TO_JUDGE, "share": LEAST_ANSWERED, "text": FOREIGN},
     }
 
 

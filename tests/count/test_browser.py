@@ -1,0 +1,216 @@
+"""The page that reads photographs in the browser, against what Python reads in the same ones."""
+
+import base64
+import hashlib
+import io
+import itertools
+import json
+import re
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from drawn_fields import draw_field
+from PIL import Image
+
+from wbc_helpers.cells import BOX
+from wbc_helpers.count import browser, detector, fitness, network, smears
+from wbc_helpers.errors import BrokenArchive, DownloadFailed, PageExists
+from wbc_helpers.evaluate import confidence, detection
+from wbc_helpers.pixels import images, scale, stain, white_cells
+from wbc_helpers.report import pages
+
+
+@pytest.fixture
+def libraries(tmp_path, monkeypatch):
+    """Libraries of a few bytes, as if they had been downloaded before."""
+    (tmp_path / "data").mkdir()
+    small = []
+    for library in browser.LIBRARIES:
+        name = f"{library.name.strip('@').replace('/', '-')}-{library.version}.tgz"
+        with tarfile.open(tmp_path / "data" / name, "w:gz") as tar:
+            for path in library.files.values():
+                member = tarfile.TarInfo(path)
+                member.size = len(path)
+                tar.addfile(member, io.BytesIO(path.encode()))
+        content = (tmp_path / "data" / name).read_bytes()
+        digest = base64.b64encode(hashlib.sha512(content).digest()).decode()
+        small.append(replace(library, sha512=digest))
+    monkeypatch.setattr(browser, "LIBRARIES", tuple(small))
+    return tmp_path / "data"
+
+
+def test_the_page_is_one_file_that_may_ask_for_nothing(libraries, tmp_path):
+    page = browser.write_page(tmp_path / "page.html", libraries, progress=False)
+    text = page.read_text("utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "default-src 'none'" in policy and "connect-src 'none'" in policy
+    assert "form-action 'none'" in policy and "http" not in policy
+    assert not re.search(r'(?:src|href)="(?!data:|#)', text)
+    again = browser.write_page(tmp_path / "folder", libraries, progress=False)
+    assert again == tmp_path / "folder" / "index.html" and again.read_text("utf-8") == text
+
+
+def test_a_page_of_somebody_else_stays(libraries, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(PageExists, match=r"index\.html"):
+        browser.write_page(tmp_path, libraries, progress=False)
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+def test_a_library_that_is_not_the_pinned_one_is_refused(libraries, tmp_path):
+    altered = next(libraries.glob("onnx*"))
+    altered.write_bytes(altered.read_bytes() + b" ")
+    with pytest.raises(BrokenArchive, match="SHA-512"):
+        browser.write_page(tmp_path / "page.html", libraries, progress=False)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_without_a_network_it_says_what_to_do(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(requests, "get", refuse)
+    with pytest.raises(DownloadFailed, match=r"registry\.npmjs\.org.*put the file at"):
+        browser.write_page(tmp_path / "page.html", tmp_path / "data", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_constants_of_the_scripts_are_those_of_python():
+    """Each number, text or list that a script has under a name, Python has under the same."""
+    ours: dict[str, list] = {"SMALLEST_PLATELET": [network.SMALLEST]}
+    modules = (images, stain, scale, white_cells, network, detector, fitness, detection, smears)
+    modules += (confidence,)
+    for name, value in itertools.chain(*(vars(module).items() for module in modules)):
+        if isinstance(value, int | float | str | tuple | np.ndarray):
+            ours.setdefault(name.strip("_"), []).append(np.array(value, object).tolist())
+    n_constants = 0
+    for script in ("pixels.js", "reader.js"):
+        text = (pages.TEMPLATES / script).read_text("utf-8")
+        for statement in re.findall(r"^const ([A-Z][A-Z_]+ = .*);$", text, re.M):
+            for constant in re.split(r", (?=[A-Z])", statement):
+                name, literal = constant.split(" = ", 1)
+                if name in ("WHAT_TO_DO", "CROPS_AT_A_TIME", "FLIPS", "ABSORBANCE"):
+                    continue
+                assert json.loads(re.sub(r"(?<=\d)_(?=\d)", "", literal)) in ours[name], name
+                n_constants += 1
+    assert n_constants > 35
+
+
+# In Chromium, from disk and without a network
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    try:
+        return browser.write_page(folder / "page.html", folder, progress=False)
+    except DownloadFailed as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def read_here(page, chromium):
+    """Drop files onto the page: gives what it read, in a tab that may not reach anything."""
+    contexts = []
+
+    def read(files, viewport=None):
+        context = chromium.new_context(offline=True, viewport=viewport)
+        contexts.append(context)
+        tab = context.new_page()
+        outside, errors = [], []
+        tab.on("request", lambda request: outside.append(request.url))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(page.as_uri())
+        tab.set_input_files("#files", [str(file) for file in files])
+        tab.wait_for_function(
+            "n => window.wbcReadings.length === n", arg=len(files), timeout=600_000
+        )
+        outside = [url for url in outside if not url.startswith(("file:", "blob:", "data:"))]
+        assert (outside, errors) == ([], [])
+        return {reading["file"]: reading for reading in tab.evaluate("window.wbcReadings")}, tab
+
+    yield read
+    for context in contexts:
+        context.close()
+
+
+def compare(folder: Path, out: Path, readings: dict) -> int:
+    """Check what the page read against what `wbc count` writes; the number of white cells."""
+    counted = smears.count_folder(folder, out, detector.load_reader(), progress=False)
+    assert not counted.failures
+    n_white = 0
+    for ours in smears.read_counted(out, sorted(readings)):
+        theirs = readings[ours["file"]]
+        assert theirs["reasons"] == ours["reasons"] and theirs["note"] == ours["note"]
+        assert theirs["red_cell"] == pytest.approx(ours["red_cell"], rel=0.002)
+        boxes = ours["boxes"]
+        assert len(theirs["boxes"]) == len(boxes)
+        for row in boxes.to_dict("records"):
+            corners = np.array([row[edge] for edge in BOX])
+            alike = [box for box in theirs["boxes"] if box["kind"] == row["kind"]]
+            box = min(alike, key=lambda box: np.abs(np.array(box["box"]) - corners).max())
+            assert np.abs(np.array(box["box"]) - corners).max() <= 1, ours["file"]
+            assert box["score"] == pytest.approx(row["score"], abs=0.01)
+            assert box["counted"] == row["counted"] and box["unsure"] == row["unsure"]
+            if row["kind"] == "WBC" and row["counted"]:
+                n_white += 1
+                assert box["cell_type"] == row["cell_type"] and box["answered"] == row["answered"]
+                assert box["type_probability"] == pytest.approx(row["type_probability"], abs=0.01)
+    return n_white
+
+
+@pytest.mark.slow
+def test_drawn_photographs_read_in_the_browser_as_in_python(sample_folder, read_here, tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    drawn = [path for path in sorted(sample_folder.rglob("*.jp*g"))
+             if images.size_of(path) == (480, 640)]  # fmt: skip
+    shutil.copy(drawn[0], folder)  # JPEG
+    Image.open(drawn[1]).save(folder / "drawn.png")
+    Image.fromarray(draw_field(104, [(300, 200, 60)])).save(folder / "lattice.bmp")
+    # An eyepiece: its dark surround is left out.
+    across, down = np.meshgrid(np.arange(640) - 320, np.arange(480) - 240)
+    eyepiece = np.where(np.hypot(across, down)[..., None] < 235, Image.open(drawn[2]), 4)
+    Image.fromarray(eyepiece.astype(np.uint8)).save(folder / "eyepiece.png")
+    readings, tab = read_here(sorted(folder.iterdir()))
+    assert "surround" in readings["eyepiece.png"]["note"]
+    assert compare(folder, tmp_path / "out", readings) >= 3
+    # The gallery has a tile a white cell, and the table a line a photograph.
+    assert tab.locator("#gallery .tile").count() >= 3
+    assert tab.locator("#photographs tr").count() == 4
+
+
+@pytest.mark.slow
+def test_files_that_cannot_be_read_say_why_on_a_phone(read_here, tmp_path):
+    field = Image.fromarray(draw_field(60, [(150, 100, 35)], 320, 240))
+    field.save(tmp_path / "field.png")
+    field.convert("L").save(tmp_path / "grey.png")
+    field.save(tmp_path / "whole.jpg")
+    content = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    (tmp_path / "whole.jpg").unlink()
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "letter.png").write_text("Dear haematologist")
+    readings, tab = read_here(sorted(tmp_path.iterdir()), {"width": 390, "height": 844})
+    problems = {file: reading.get("problem", "") for file, reading in readings.items()}
+    assert problems["field.png"] == "" and readings["field.png"]["boxes"]
+    for file, words in {
+        "grey.png": "greyscale", "cut.jpg": "cut off", "empty.png": "empty", "letter.png": "damaged"
+    }.items():  # fmt: skip
+        assert words in problems[file]
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.slow
+def test_real_photographs_read_in_the_browser_as_in_python(real_bccd, read_here, tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for path in sorted(real_bccd.rglob("*.jpg"))[::90]:
+        shutil.copy(path, folder)
+    readings, _ = read_here(sorted(folder.iterdir()))
+    assert compare(folder, tmp_path / "out", readings) >= 4

@@ -1,0 +1,132 @@
+/* The stand-alone page: takes photographs, has them read by `worker.js`, hands the cells to the
+gallery. Nothing leaves the machine: the page may ask no address for anything. */
+"use strict";
+
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const jsonOf = (id) => JSON.parse(byId(id).textContent);
+  const { about, gallery: empty, advice } = jsonOf("about");
+  const status = byId("status"), progress = byId("progress"), rows = byId("photographs");
+  const data = { ...empty, photographs: [], cells: [], digest: "" };
+  const readings = []; // what was read, in order, as `wbc count` writes it
+  let shown = null, waiting = [], isReady = false, isBusy = false, current = [];
+
+  const parts = Object.fromEntries([...document.querySelectorAll("script[data-part]")]
+    .map((script) => [script.dataset.part, script.textContent.trim()]));
+  const worker = startWorker();
+
+  function startWorker() {
+    const packed = Uint8Array.from(atob(parts.worker), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).blob().then((code) => {
+      // No module: browsers start none from a page on disk.
+      const made = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
+      made.onmessage = ({ data: message }) => answered(message);
+      made.onerror = () => say("This browser cannot read photographs: it is too old. "
+        + "Chrome, Edge, Firefox and Safari can since 2023.");
+      made.postMessage({ parts, about });
+      return made;
+    });
+  }
+
+  const say = (words) => { status.textContent = words; };
+  const plural = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
+
+  function answered(message) {
+    if (message.ready) isReady = true;
+    if (message.failed) say(`The page cannot read here: ${message.failed}.`);
+    if (message.photograph) took(current[message.place], message.photograph);
+    if (message.done || message.failed) isBusy = false;
+    if (isReady && !isBusy) next();
+  }
+
+  /** Read what waits, all together: they are taken for photographs of one smear. */
+  async function next() {
+    if (!waiting.length) {
+      progress.hidden = true;
+      if (readings.length) say(`Done: ${plural(readings.length, "photograph", "photographs")}.`);
+      else say("Ready.");
+      return;
+    }
+    current = waiting;
+    waiting = [];
+    isBusy = true;
+    progress.hidden = false;
+    progress.max = current.length;
+    progress.value = 0;
+    say(`Reading ${plural(current.length, "photograph", "photographs")} …`);
+    const width = byId("red-cell").valueAsNumber;
+    (await worker).postMessage({ files: current, redCell: width >= 10 && width <= 1000 ? width : null });
+  }
+
+  function give(files) {
+    waiting.push(...files);
+    if (!waiting.length) return;
+    if (isReady && !isBusy) next();
+    else say(isBusy ? `${plural(waiting.length, "photograph waits", "photographs wait")} …` : "Getting ready …");
+  }
+
+  function took(file, photograph) {
+    readings.push(photograph);
+    progress.value += 1;
+    rows.append(rowOf(photograph));
+    byId("read").hidden = false;
+    if (photograph.problem) return;
+    const named = !photograph.reasons.length;
+    const more = {
+      photographs: [{
+        file: photograph.file, digest: digestOf(JSON.stringify(photograph)), named,
+        width: photograph.width, height: photograph.height, red_cell: photograph.red_cell,
+        fit: photograph.fit, picture: URL.createObjectURL(file), page: null,
+      }],
+      cells: photograph.boxes.map((box) => ({
+        photograph: 0, kind: box.kind, box: box.box, score: box.score, counted: box.counted,
+        cut: box.cut, type: box.cell_type, probability: box.type_probability,
+        answered: box.answered,
+      })),
+    };
+    if (shown) shown.add(more);
+    else shown = Gallery.open(byId("gallery"), { ...data, ...more });
+  }
+
+  function rowOf(photograph) {
+    const row = document.createElement("tr"), cell = (tag, text) => {
+      const made = document.createElement(tag);
+      made.textContent = text;
+      if (tag === "td" && typeof text === "number") made.className = "number";
+      row.append(made);
+      return made;
+    };
+    cell("th", photograph.file).scope = "row";
+    if (photograph.problem) {
+      cell("td", `${photograph.file} ${photograph.problem}`).colSpan = about.kinds.length + 2;
+      row.className = "failed";
+      return row;
+    }
+    for (const kind of about.kinds)
+      cell("td", photograph.boxes.filter((box) => box.kind === kind && box.counted).length);
+    cell("td", Math.round(photograph.red_cell));
+    const remarks = photograph.reasons.map((reason) => `${reason}: ${advice[reason]}`);
+    cell("td", [...remarks, photograph.note].filter(Boolean).join(" "));
+    return row;
+  }
+
+  /** A short text that changes with what it is made of (FNV-1a). */
+  function digestOf(text) {
+    let hash = 0x811c9dc5;
+    for (const sign of text) hash = Math.imul(hash ^ sign.codePointAt(0), 0x01000193);
+    return (hash >>> 0).toString(16).padStart(8, "0");
+  }
+
+  const zone = byId("drop"), field = byId("files");
+  field.addEventListener("change", () => { give(field.files); field.value = ""; });
+  for (const name of ["dragenter", "dragover"])
+    document.addEventListener(name, (event) => { event.preventDefault(); zone.classList.add("over"); });
+  for (const name of ["dragleave", "drop"])
+    document.addEventListener(name, () => zone.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    give(event.dataTransfer.files);
+  });
+  window.wbcReadings = readings;
+})();
