@@ -2,6 +2,7 @@
 
     .venv/bin/python .ci/ship.py classifier --run compact-0 --crossval crossval-train
     .venv/bin/python .ci/ship.py detector --run NAME --source BCCD_Dataset-master.tar.gz
+    .venv/bin/python .ci/ship.py onnx                      # anew, of the weights that ship
 
 Of a classifier, the temperature and the threshold below which it leaves the answer to a
 haematologist are fitted on the answers of a cross-validation over the photographs of TRAIN, not on
@@ -25,7 +26,7 @@ from wbc_helpers.count import training as detector_training
 from wbc_helpers.data import laboratories, sources, splits
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import classification, confidence, detection
-from wbc_helpers.runs import folders, recipes
+from wbc_helpers.runs import answering, folders, recipes
 
 WEIGHTS = ROOT / "wbc_helpers" / "weights"
 
@@ -64,7 +65,7 @@ def ship_classifier(options: argparse.Namespace) -> None:
         "threshold_answers": chosen.coverage,
         "versions": run.settings["versions"],
     }
-    made = classifier.of_run(run)
+    made = classifier.of_run(run, keras=True)
     made.about.update(about)
     classifier.ship(made, WEIGHTS)
     print(json.dumps(made.about, indent=2, ensure_ascii=False))
@@ -84,7 +85,7 @@ def ship_detector(options: argparse.Namespace) -> None:
     chosen, tried = detector_training.choose_reading(detector.of_run(chooser), boxed, part["val"])
     print(tried.round(4).to_string(index=False), chosen.about, sep="\n")
     reading = {key: chosen.about[key] for key in ("ways", "iou", "thresholds")}
-    found = detector.of_run(run, reading)
+    found = detector.of_run(run, reading, keras=True)
     pairs = overlaps.find_smear_pairs(folder, progress=False)
     groups = splits.group_sources(pairs, boxed.photographs["photograph"])
     scores = {}
@@ -117,6 +118,16 @@ def ship_detector(options: argparse.Namespace) -> None:
     detector.ship(found, WEIGHTS)
 
 
+def write_onnx(options: argparse.Namespace) -> None:
+    for name, load in SHIPPED.items():
+        digest = answering.digest(WEIGHTS / f"{name}.weights.h5")
+        metadata = {"weights_sha256": digest}
+        answering.write_onnx(load(name, keras=True).model, WEIGHTS / f"{name}.onnx", metadata)
+
+
+SHIPPED = {"broad": classifier.load, "compact": classifier.load, "detector": detector.load}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(required=True)
@@ -130,6 +141,7 @@ def main() -> None:
     finder.add_argument("--data-dir", default=ROOT / "data", type=Path)
     finder.add_argument("--dry", action="store_true", help="validation only; nothing is written")
     finder.set_defaults(ship=ship_detector)
+    kinds.add_parser("onnx", help="the files to ask").set_defaults(ship=write_onnx)
     for kind in (namer, finder):
         kind.add_argument("--run", required=True, help="name of a finished run")
         kind.add_argument("--runs-dir", default=ROOT / "runs", type=Path)

@@ -1,6 +1,8 @@
 """The command line: `wbc run` and its like; `python -m wbc_helpers` is the same."""
 
 import argparse
+import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -122,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
         "--red-cell", help="diameter of a red cell in pixels (default: estimated)", metavar="PIXELS"
     )
     teach.set_defaults(command=_teach)
+
+    export = commands.add_parser(
+        "export", help="write the network of a run as ONNX or for LiteRT, checked against the run"
+    )
+    export.add_argument("run", help="name of a run, of a detector's too; latest for the newest")
+    export.add_argument(
+        "--format", default="onnx", help="onnx, or litert for phones (default: onnx)"
+    )
+    export.add_argument("--runs-dir", default="runs", type=Path)
+    export.set_defaults(command=_export)
 
     audit = commands.add_parser(
         "audit", help="find out from the pixels what the images of a data set show"
@@ -275,6 +287,34 @@ def _page(options: argparse.Namespace) -> int:
     from wbc_helpers.count import browser
 
     print(browser.write_page(options.out, options.data_dir))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from wbc_helpers.errors import RunNotFound
+    from wbc_helpers.runs import answering, folders
+
+    # Whatever a run was trained on, Keras exports most soundly from TensorFlow.
+    if importlib.util.find_spec("tensorflow"):
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    detectors = options.runs_dir / folders.DETECTORS
+    try:
+        run = folders.open_run(options.run, options.runs_dir)
+    except RunNotFound:
+        if not (detectors / options.run / "settings.json").is_file():
+            raise
+        run = folders.open_run(options.run, detectors)
+    if run.settings["training"]["recipe"] == "detector":
+        from wbc_helpers.count import detector
+
+        made = detector.of_run(run, keras=True)
+        path = answering.export(made.model, run, options.format, "model.weights.h5", made.about)
+    else:
+        from wbc_helpers.classify import networks
+
+        facts = {key: run.settings["training"][key] for key in ("recipe", "image_size")}
+        path = answering.export(networks.load(run), run, options.format, "model.keras", facts)
+    print(f"Written, and answers as the run does: {path}")
     return 0
 
 

@@ -449,15 +449,14 @@ def _build(about: dict[str, Any]) -> Any:
     return networks.build(about["recipe"], tuple(about["image_size"]), None)
 
 
-def of_run(run: folders.Run) -> Classifier:
+def of_run(run: folders.Run, keras: bool = False) -> Classifier:
     """Make a classifier of a complete run that looks at white cells.
 
-    It answers every question: a run has no threshold of its own. Its temperature is that of its
-    `calibration.json`; 1, if it was not evaluated. Raises `InvalidParameter` if its recipe looks at
-    whole images, and `BrokenRun`, see `networks.load`.
+    It answers through the run's export, where it has one, see `answering.export`, unless it shall
+    be a model of `keras`; and it answers every question: a run has no threshold of its own. Its
+    temperature is that of its `calibration.json`; 1, if it was not evaluated. Raises
+    `InvalidParameter` if its recipe looks at whole images, and `BrokenRun`, see `networks.load`.
     """
-    from wbc_helpers.classify import networks
-
     training = run.settings["training"]
     if RECIPES[training["recipe"]].sees != "cell":
         raise InvalidParameter(
@@ -470,7 +469,12 @@ def of_run(run: folders.Run) -> Classifier:
         temperature = 1.0
     facts = {key: training[key] for key in ("recipe", "image_size")}
     about = {**facts, "temperature": temperature, "threshold": 0.0}
-    return Classifier(networks.load(run), about)
+    network = None if keras else answering.exported(run, "model.keras")
+    if network is None:
+        from wbc_helpers.classify import networks
+
+        network = networks.load(run)
+    return Classifier(network, about)
 
 
 def ship(classifier: Classifier, folder: Path, name: str = "compact") -> None:

@@ -245,11 +245,12 @@ def _build(about: dict[str, Any]) -> Any:
     return network.centre_network(about["filters"], about.get("blocks", 1))
 
 
-def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
+def of_run(run: folders.Run, about: dict[str, Any] | None = None, keras: bool = False) -> Detector:
     """Make a detector of a complete run, see `training.train`.
 
     `about` may hold `ways`, `iou` and `thresholds`, as chosen on validation photographs, see
-    `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3. Raises
+    `training.choose_reading`; by default one way, an overlap of 0.5 and scores of 0.3. For `keras`
+    see `classifier.of_run`. Raises
     `BrokenRun` if the run has not finished, is no detector's, or its weights cannot be read.
     """
     training, path = run.settings["training"], run.of_training("model.weights.h5")
@@ -260,6 +261,9 @@ def of_run(run: folders.Run, about: dict[str, Any] | None = None) -> Detector:
     facts = {key: training[key] for key in ("blocks", "gain") if key in training}
     facts |= {"filters": list(training["filters"]), "ways": 1, "iou": 0.5}
     facts |= {"thresholds": dict.fromkeys(cells.KIND_NAMES, 0.3), **(about or {})}
+    network = None if keras else answering.exported(run, path.name)
+    if network is not None:
+        return Detector(network, facts)
     model = _build(facts)
     try:
         model.load_weights(path)

@@ -16,16 +16,28 @@ to ask, `<name>.weights.h5` to train on, and a model card.
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from wbc_helpers import storage
-from wbc_helpers.errors import BrokenRun, InvalidParameter
+from wbc_helpers.errors import (
+    BrokenRun,
+    InstallationFailed,
+    InvalidParameter,
+    RunExists,
+    WbcError,
+    check_choice,
+)
+
+if TYPE_CHECKING:
+    from wbc_helpers.runs.folders import Run
 
 OPSET = 17
 """Of ONNX: ONNX Runtime reads it since 1.12 (2022), ONNX Runtime Web, OpenVINO and others, too."""
@@ -148,44 +160,126 @@ def look(network: Network, pixels: np.ndarray, turned: bool, batch_size: int = 1
     return np.concatenate(probabilities, axis=1)
 
 
-# From Keras to ONNX
+# Out of Keras
+
+EXPORTS = {"onnx": "model.onnx", "litert": "model.tflite"}
+"""Formats, by Keras's names, and the file of each in a run folder."""
 
 
-def write_onnx(model: Any, path: Path, facts: dict[str, str] | None = None) -> None:
-    """Write a Keras model as ONNX; `facts` become the file's metadata. `path` is replaced.
+def export(model: Any, run: "Run", form: str, of: str, facts: dict[str, Any]) -> Path:
+    """Write the model of a run, as Keras holds it, into the run's folder in one of `EXPORTS`.
 
-    Raises `BrokenRun`, and writes nothing, if the file would not answer as the model does, and
-    `InvalidParameter` if what writes it is not installed.
+    `of` is the run's file that holds the model, by which `exported` knows whether the export is
+    still of it; `facts` go into an ONNX file's metadata, as `about`, in JSON. Raises `RunExists` if
+    the file is there; `InstallationFailed`, `InvalidParameter` and `BrokenRun` if it cannot be
+    written, or would answer otherwise than the model.
     """
-    import onnx
+    check_choice("format", form, tuple(EXPORTS))
+    path = run.folder / EXPORTS[form]
+    if path.exists():
+        raise RunExists(
+            f"{path} exists. Nothing was changed; move it away to have it written again."
+        )
+    about = {"weights_sha256": digest(run.folder / of), "about": json.dumps(facts)}
+    if form == "onnx":
+        write_onnx(model, path, about)
+    else:
+        _write_litert(model, path)
+    return path
 
+
+def exported(run: "Run", of: str) -> OnnxNetwork | None:
+    """Open the ONNX file of a run, if it has one that was made of the file `of` as it is."""
+    path = run.folder / EXPORTS["onnx"]
+    if not path.is_file():
+        return None
+    network = open_onnx(path)
+    is_current = network.metadata.get("weights_sha256") == digest(run.folder / of)
+    return network if is_current else None
+
+
+def write_onnx(model: Any, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a Keras model as ONNX, see the module; `path` is replaced. Raises as `export` does."""
     from wbc_helpers.runs.backend import keras
 
     outputs = {model.output_names[0]: model.output}
     if any(layer.name == "features" for layer in model.layers):
         outputs["features"] = model.get_layer("features").output
     name = {"cell_type": "probabilities"}.get(model.output_names[0], model.output_names[0])
-    written = keras.Model(model.input, list(outputs.values()))
     names = [name, *list(outputs)[1:]]
+    written = keras.Model(model.input, list(outputs.values()))
     probes = list(_probes(model))
-    written.predict_on_batch(probes[0])
-    with storage.atomic_file(path) as partial:
+    written(probes[0])  # Keras exports only what was called.
+    with _named(model), storage.atomic_file(path) as partial:
+        import onnx
+
         written.export(partial, format="onnx", verbose=False, opset_version=OPSET)
         graph = onnx.load(partial)
         _rename(graph.graph, names)
-        graph.producer_name, graph.producer_version = "white-blood-cells", ""
-        onnx.helper.set_model_props(graph, facts or {})
+        onnx.helper.set_model_props(graph, metadata or {})
         onnx.checker.check_model(graph)
         onnx.save(graph, partial)
         again = open_onnx(partial)
         for probe in probes:
-            apart = np.abs(model.predict_on_batch(probe) - again.predict_on_batch(probe)).max()
-            if not apart <= AS_ONE:
-                raise BrokenRun(
-                    f"As ONNX, {model.name!r} answers otherwise than as Keras holds it (by "
-                    f"{apart:.2g}; expected at most {AS_ONE:g}), so that nothing was written. "
-                    "Keras exports soundly from TensorFlow: set KERAS_BACKEND=tensorflow."
-                )
+            _check_alike(model, probe, again.predict_on_batch(probe))
+
+
+def _write_litert(model: Any, path: Path) -> None:
+    """Write a Keras model for LiteRT, formerly TensorFlow Lite."""
+    from wbc_helpers.runs.backend import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise InvalidParameter(
+            f"Keras runs on {keras.config.backend()}, and writes for LiteRT on TensorFlow only. "
+            "Set KERAS_BACKEND=tensorflow."
+        )
+    probes = list(_probes(model))
+    model(probes[0])
+    with _named(model), storage.atomic_file(path) as partial:
+        import tensorflow
+
+        model.export(str(partial), format="litert", verbose=False)
+        interpreter = tensorflow.lite.Interpreter(str(partial))
+        (asked,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
+        for probe in probes:
+            interpreter.resize_tensor_input(asked["index"], probe.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(asked["index"], probe)
+            interpreter.invoke()
+            _check_alike(model, probe, interpreter.get_tensor(told["index"]))
+
+
+@contextmanager
+def _named(model: Any) -> Iterator[None]:
+    """Name what exporting raises, and keep its many lines off the terminal."""
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), warnings.catch_warnings():
+            # Of names that NumPy and LiteRT's interpreter will have elsewhere some day.
+            warnings.simplefilter("ignore")
+            yield
+    except (WbcError, OSError):
+        raise
+    except ImportError as error:
+        raise InstallationFailed(
+            f"Something is not installed through which Keras exports ({error}). Expected what "
+            "`wbc export` needs beside the rest: pip install tf2onnx."
+        ) from error
+    except Exception as error:  # exporters raise whatever a layer makes them meet
+        raise BrokenRun(
+            f"{model.name!r} cannot be exported ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else ''}). Nothing was written. Keras "
+            "exports most soundly from TensorFlow: set KERAS_BACKEND=tensorflow."
+        ) from error
+
+
+def _check_alike(model: Any, probe: np.ndarray, answers: np.ndarray) -> None:
+    apart = float(np.abs(model.predict_on_batch(probe) - answers).max())
+    if not apart <= AS_ONE:
+        raise BrokenRun(
+            f"Exported, {model.name!r} answers otherwise than as Keras holds it (by {apart:.2g}; "
+            f"expected at most {AS_ONE:g}), so that nothing was written. Keras exports most "
+            "soundly from TensorFlow: set KERAS_BACKEND=tensorflow."
+        )
 
 
 def _probes(model: Any) -> Iterator[np.ndarray]:
