@@ -27,8 +27,8 @@ python = $(call quoted,VENV)/bin/python
 pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfile
 
 # A variable that nothing here reads is misspelt, and is refused before any work.
-VARIABLES = SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS PYTHON VENV \
-  MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313
+VARIABLES = SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS SCHEDULER \
+  N_WORKERS PYTHON VENV MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313
 misspelt = $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),\
   $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
 ifneq ($(strip $(misspelt)),)
@@ -40,8 +40,10 @@ endif
 # path alone, and the rest does so with spaces and quotes.
 quoted = '$(subst ','\'',$(value $(1)))'
 option = $(if $(value $(2)), --$(1)=$(call quoted,$(2)))
+# Who does what falls into pieces, see docs/scale.md.
+shared = $(call option,scheduler,SCHEDULER)$(call option,workers,N_WORKERS)
 # Handing them down to every command as well would expand that `$` after all.
-unexport SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS
+unexport SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS SCHEDULER N_WORKERS
 
 # --- What people do -------------------------------------------------------------------------------
 
@@ -54,7 +56,7 @@ help: ## list the targets
 	@echo 'Variables of run: SOURCE (auto, kaggle, sample, or the path of an archive or folder),'
 	@echo 'EPOCHS, RECIPE (compact by default), VALIDATION (random or grouped), RUN (name of the'
 	@echo 'run), SEED, DATA_DIR, RUNS_DIR. Of crossval: the same but VALIDATION, and PHOTOGRAPHS'
-	@echo '(train or all), FOLDS.'
+	@echo '(train or all), FOLDS; SCHEDULER (of Dask) or N_WORKERS, as of laboratories and ablation.'
 	@echo 'Of all: PYTHON (makes .venv), VENV (its folder). Of test: MARKERS, PYTEST_ARGS, WORKERS.'
 
 .PHONY: run
@@ -63,7 +65,7 @@ run: setup ## get the data, execute the notebooks, render the report
 
 .PHONY: crossval
 crossval: setup ## judge every photograph by a network that never saw it (SOURCE, RECIPE, EPOCHS)
-	@$(python) -m wbc_helpers crossval$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,photographs,PHOTOGRAPHS)$(call option,folds,FOLDS)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
+	@$(python) -m wbc_helpers crossval$(call option,source,SOURCE)$(call option,epochs,EPOCHS)$(call option,recipe,RECIPE)$(call option,photographs,PHOTOGRAPHS)$(call option,folds,FOLDS)$(shared)$(call option,run,RUN)$(call option,seed,SEED)$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: report
 report: setup ## render the pages of all runs again (RUNS_DIR)
@@ -95,7 +97,7 @@ count: setup ## score the detector on boxed photographs, and count (SOURCE: bccd
 
 .PHONY: laboratories
 laboratories: setup ## train broad without each laboratory in turn, judge it there (LABORATORIES)
-	@$(python) benchmarks/laboratories.py$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR) $(LABORATORIES)
+	@$(python) benchmarks/laboratories.py$(call option,data-dir,DATA_DIR)$(call option,runs-dir,RUNS_DIR)$(shared) $(LABORATORIES)
 
 .PHONY: teaching
 teaching: setup ## print what labels bring at a laboratory left out, from the runs of laboratories
@@ -103,7 +105,7 @@ teaching: setup ## print what labels bring at a laboratory left out, from the ru
 
 .PHONY: ablation
 ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLATION_ARGS)
-	@$(call measure,ablation)$(call option,seed,SEED)$(call option,runs-dir,RUNS_DIR) $(ABLATION_ARGS)
+	@$(call measure,ablation)$(call option,seed,SEED)$(call option,runs-dir,RUNS_DIR)$(shared) $(ABLATION_ARGS)
 
 .PHONY: bench
 bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS; REPLACE=1 replaces the figure in docs/)

@@ -9,11 +9,13 @@ while the recipe was made, so that their scores are those of development.
 
 Rows that were measured are kept in `runs/ablation-SEED/`; an interrupted ablation goes on there. A
 seed decides the folds, too. A second table compares rows measured with several seeds
-(`--seed 1 --only ...`), since with one seed half a point is no more than chance.
+(`--seed 1 --only ...`), since with one seed half a point is no more than chance. `--workers` or
+`--scheduler` share the rows, see docs/scale.md.
 """
 
 import argparse
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,6 +29,7 @@ import simulated as laboratories
 from results import spread
 
 from wbc_helpers import cells, storage
+from wbc_helpers.__main__ import add_workers, workers_of
 from wbc_helpers.classify import inputs, networks, training
 from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.data.identity import identify
@@ -205,15 +208,15 @@ def beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}-{what}.csv")
 
 
-def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> None:
-    """Train one variant, unless that was done with these data and this recipe."""
+def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFrame) -> str:
+    """Train one variant, unless that was done with these data and this recipe; say how long."""
     folder = folder_of(name, options)
     started = time.perf_counter()
     with VARIANTS[name]():
         chosen = recipes.TrainingSettings(recipe="compact", seed=options.seed)
         if is_measured(folder):
             find("fold-0", folder, training.describe_fold(chosen, identity))
-            return
+            return f"{name}: measured before"
         told = training.cross_validate(
             chosen, identity, folder.name, options.data_dir, folder.parent
         )
@@ -228,7 +231,7 @@ def measure(name: str, options: argparse.Namespace, identity, table: pd.DataFram
         storage.write_text(
             beside(folder, "elsewhere"), seen_elsewhere(rows, folder).to_csv(index=False)
         )
-    print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return f"{name}: {time.perf_counter() - started:.0f} s"
 
 
 def main() -> None:
@@ -241,12 +244,16 @@ def main() -> None:
         "--only", nargs="*", choices=VARIANTS, metavar="ROW",
         help=f"rows to measure, of: {'; '.join(VARIANTS)}",
     )  # fmt: skip
+    add_workers(parser)
     options = parser.parse_args()
+    workers = workers_of(options)
+    options.data_dir, options.runs_dir = options.data_dir.absolute(), options.runs_dir.absolute()
     identity = identify(sources.fetch(options.source, options.data_dir))
     print(sources.banner(identity.source), flush=True)
     table = splits.add_provenance(catalog.find_images(identity.folder))
-    for name in options.only or VARIANTS:
-        measure(name, options, identity, table)
+    work = functools.partial(measure, options=options, identity=identity, table=table)
+    for words in workers.share(work, list(options.only or VARIANTS)):
+        print(words, flush=True)
     print(report(options))
     print(of_several_seeds(options))
 

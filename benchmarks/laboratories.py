@@ -3,16 +3,18 @@
     python benchmarks/laboratories.py BCCD=data/blood-cells Barcelona=PBC-subset.tar Chula=…
 
 A source is what `sources.fetch` takes: a name, an archive or a folder. Trained runs are kept below
-`--runs-dir`, and gone on with.
+`--runs-dir`, and gone on with; `--workers` or `--scheduler` share them, see docs/scale.md.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from wbc_helpers.__main__ import add_workers, workers_of
 from wbc_helpers.cells import LEUKOCYTES, OTHER
 from wbc_helpers.classify import laboratories
 from wbc_helpers.data import sources
@@ -39,6 +41,19 @@ def judged(answers: pd.DataFrame, threshold: float) -> dict[str, object]:
     }
 
 
+def train_without(
+    piece: tuple[int, str | None], table: pd.DataFrame, data_dir: Path, runs_dir: Path,
+    epochs: int | None,
+) -> tuple[tuple[int, str | None], pd.DataFrame]:  # fmt: skip
+    """Train with a seed and without a laboratory: both, and the answers to all patches."""
+    seed, name = piece
+    patches = laboratories.cut_patches(table, data_dir / "cache", progress=False)
+    settings = TrainingSettings("broad", seed=seed, epochs=epochs)
+    title = f"broad-without-{name}-{seed}" if name else f"broad-{seed}"
+    run = laboratories.train(patches, title, runs_dir, settings, name)
+    return piece, laboratories.answers_of(run, patches)
+
+
 def main() -> int:
     """Print the table; one row a laboratory and seed, left out and held out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -49,28 +64,32 @@ def main() -> int:
     parser.add_argument("--ship", action="store_true", help="train on all of them, too")
     parser.add_argument("--data-dir", default="data", type=Path)
     parser.add_argument("--runs-dir", default="runs", type=Path)
+    add_workers(parser)
     options = parser.parse_args()
     try:
-        folders = {}
+        workers, folders = workers_of(options), {}
         for given in options.laboratories:
             name, _, source = given.partition("=")
             holds = "images" if name == laboratories.BCCD else "cells"
             folders[name] = sources.fetch(source or name.lower(), options.data_dir, holds=holds)
         table = laboratories.find_all(folders)
-        patches = laboratories.cut_patches(table, options.data_dir / "cache")
+        data_dir, runs_dir = options.data_dir.absolute(), options.runs_dir.absolute()
+        # Before it is shared: what is cut here, workers find cut.
+        laboratories.cut_patches(table, data_dir / "cache")
+        work = functools.partial(
+            train_without, table=table, data_dir=data_dir, runs_dir=runs_dir, epochs=options.epochs
+        )
+        left_out = [*folders, *([None] if options.ship else [])]
+        pieces = [(seed, name) for seed in range(options.seeds) for name in left_out]
+        answers = dict(workers.share(work, pieces))
         rows = []
-        for seed in range(options.seeds):
-            settings = TrainingSettings("broad", seed=seed, epochs=options.epochs)
-            for name in [*folders, *([None] if options.ship else [])]:
-                title = f"broad-without-{name}-{seed}" if name else f"broad-{seed}"
-                run = laboratories.train(patches, title, options.runs_dir, settings, name)
-                answers = laboratories.answers_of(run, patches)
-                for judge in folders:
-                    is_out = judge == name
-                    of_judge = answers[answers["laboratory"].eq(judge)]
-                    of_judge = of_judge if is_out else of_judge[of_judge["held_out"]]
-                    facts = {"seed": seed, "trained without": name or "none", "judged on": judge}
-                    rows.append({**facts, **judged(of_judge, options.threshold)})
+        for seed, name in pieces:
+            for judge in folders:
+                of_judge = answers[seed, name]
+                of_judge = of_judge[of_judge["laboratory"].eq(judge)]
+                of_judge = of_judge if judge == name else of_judge[of_judge["held_out"]]
+                facts = {"seed": seed, "trained without": name or "none", "judged on": judge}
+                rows.append({**facts, **judged(of_judge, options.threshold)})
     except WbcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -475,6 +475,15 @@ def requirements(path: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line]
 
 
+def extras() -> dict[str, list[str]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["project"]["optional-dependencies"]
+
+
+def test_contributors_have_what_a_cluster_takes():
+    assert set(extras()["cluster"]) <= set(extras()["dev"])
+
+
 def test_our_ranges_hold_what_colab_ships():
     shipped = {
         requirement.name.removesuffix("-cpu"): str(requirement.specifier).removeprefix("==")
@@ -495,6 +504,8 @@ def test_everything_imported_is_required():
     # Other backends, Colab's own package, the reader of HEIC: used where they are.
     optional = {"google", "jax", "pillow_heif", "torch"}
     reached, waiting = set(), [item.name for item in requirements(ROOT / "requirements.txt")]
+    of_users = (lines for extra, lines in extras().items() if extra != "dev")
+    waiting += [Requirement(line).name for lines in of_users for line in lines]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
         if name in reached:

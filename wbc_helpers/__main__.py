@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "crossval", help="judge every photograph by a network that never saw it"
     )
     _add_training_options(crossval, recipe="compact")
+    add_workers(crossval)
     crossval.add_argument("--folds", default="5", help="number of folds (default: 5)")
     crossval.add_argument(
         "--photographs", default="train", choices=("train", "all"),
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "count",
         help="count the cells of photographs, name the white ones",
     )
-    count.add_argument("path", type=Path, help="a photograph, or a folder of them")
+    count.add_argument(
+        "path", help="a photograph, a folder of them, a zip or tar file, or s3://bucket/folder"
+    )
     count.add_argument(
         "--out", default="report", type=Path,
         help="folder for cells.csv, counts.csv and index.html (default: report)",
@@ -84,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "and less accurate (default: as chosen for the weights that ship)",
     )  # fmt: skip
     _add_laboratory(count)
+    count.add_argument("--no-pages", action="store_true", help="write the tables alone")
+    add_workers(count)
     count.set_defaults(command=_count)
 
     classify = commands.add_parser(
@@ -184,6 +189,21 @@ def _add_training_options(parser: argparse.ArgumentParser, recipe: str) -> None:
     parser.add_argument("--runs-dir", default="runs", type=Path)
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `workers_of` reads."""
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask scheduler whose workers do it"
+    )
+    parser.add_argument("--workers", metavar="N", help="processes on this machine that share it")
+
+
+def workers_of(options: argparse.Namespace) -> Any:
+    """Read who does the work, see `backend.Workers`."""
+    from wbc_helpers.runs.backend import Workers
+
+    return Workers(options.scheduler, _number("workers", options.workers))
+
+
 def _run(options: argparse.Namespace) -> int:
     settings = _training_settings(options, options.validation)
     from wbc_helpers import pipeline
@@ -214,9 +234,9 @@ def _crossval(options: argparse.Namespace) -> int:
     from wbc_helpers.data.identity import identify
     from wbc_helpers.runs import backend
 
+    workers = workers_of(options)
     identity = identify(sources.fetch(options.source, options.data_dir))
     print(sources.banner(identity.source), flush=True)
-
     print(backend.choose(), flush=True)
     name = options.run or (
         f"crossval-{options.photographs}-{settings.default_name(identity.source.name)}"
@@ -225,6 +245,7 @@ def _crossval(options: argparse.Namespace) -> int:
         settings, identity, name, options.data_dir, options.runs_dir,
         n_folds=n_folds,
         splits=("TRAIN",) if options.photographs == "train" else ("TRAIN", "TEST"),
+        workers=workers,
     )  # fmt: skip
     print(training.report(table))
     return 0
@@ -247,14 +268,18 @@ def _count(options: argparse.Namespace) -> int:
     from wbc_helpers.pixels import images
 
     red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
+    workers = workers_of(options)
     # Before the networks are loaded, which takes seconds.
     images.find_photographs(options.path, options.out)
     reader = detector.load_reader(_number("ways", options.ways), options.laboratory)
     only = None if options.list is None else smears.read_list(options.list)
-    counted = smears.count_folder(options.path, options.out, reader, red_cell, only)
-    drawn = sample.enclosing(counted.folder) is not None
-    page = pages.render_counts(counted, drawn)
-    summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv\nPage:    {page}"
+    counted = smears.count_folder(
+        options.path, options.out, reader, red_cell, only, workers=workers
+    )
+    summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv"
+    if not options.no_pages:
+        drawn = isinstance(counted.folder, Path) and sample.enclosing(counted.folder) is not None
+        summary += f"\nPage:    {pages.render_counts(counted, drawn)}"
     # A folder's name may hold bytes that are no UTF-8.
     print(summary.encode("utf-8", "replace").decode("utf-8"))
     return 0 if counted.went_well else 1

@@ -76,6 +76,14 @@ class InstallationFailed(WbcError):
     """A package that the notebooks need is missing and could not be installed."""
 
 
+class PackageMissing(WbcError, ImportError):
+    """What was asked for takes a package that is an extra; the message says how to install it."""
+
+
+class NoWorkers(WbcError, ConnectionError):
+    """The workers that were to share the work cannot be reached, or died of it."""
+
+
 def is_whole(value: object, low: int, high: float = math.inf) -> bool:
     """Tell whether this is a whole number, Python's or NumPy's, from `low` to `high`."""
     return isinstance(value, Integral) and not isinstance(value, bool) and low <= int(value) <= high

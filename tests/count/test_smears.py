@@ -1,9 +1,12 @@
 """Folders of plain photographs counted by a reader that knows what each shows: tables by hand."""
 
 import csv
+import dataclasses
 import os
 import shutil
+import sys
 import tracemalloc
+import zipfile
 
 import pandas as pd
 import plain_smears
@@ -14,10 +17,21 @@ from plain_smears import photograph, reader_of
 from wbc_helpers import cells
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector, fitness
+from wbc_helpers.count import detector, fitness, smears
 from wbc_helpers.count.smears import count_folder, find_photographs, read_list
-from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists
+from wbc_helpers.errors import (
+    BrokenArchive,
+    DataMismatch,
+    DataNotFound,
+    DownloadFailed,
+    InvalidParameter,
+    NoWorkers,
+    PackageMissing,
+    RunExists,
+)
 from wbc_helpers.pixels import scale
+from wbc_helpers.runs import backend
+from wbc_helpers.runs.backend import Workers
 
 KNOWN = {
     # One counted red cell, one too unsure to be seen at all, and an unsure platelet.
@@ -554,6 +568,178 @@ def test_where_nothing_is_fit_nothing_is_said_of_the_blood(folder, out, reader, 
     said = str(found)
     assert "No photograph is fit to be counted." in said and not found.went_well
     assert "adult" not in said and "Not for diagnosis" not in said
+
+
+# Shared among workers, and read from elsewhere
+
+
+@pytest.fixture
+def shared(monkeypatch, reader):
+    """Two workers in this process, whose reader is the same; and what they were given."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(detector, "load_reader", lambda: reader)
+    monkeypatch.setattr(smears, "_PIECE", 2)
+    smears._loaded.cache_clear()
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        yield Workers(scheduler=cluster.scheduler_address)
+    smears._loaded.cache_clear()
+
+
+def loadable(reader):
+    return dataclasses.replace(reader, loaded_by={})
+
+
+def written(out):
+    return {name: (out / name).read_bytes() for name in ("cells.csv", "counts.csv", "failures.csv")}
+
+
+def test_workers_write_the_same_tables_to_the_byte(folder, out, tmp_path, reader, shared):
+    spoil(folder)
+    plain_smears.write(folder, d=10, e=20, f=30, g=10)
+    alone = count(folder, out, reader)
+    n_looks = len(reader.detector.greys)
+    together = count(folder, tmp_path / "together", loadable(reader), workers=shared)
+    assert written(tmp_path / "together") == written(out)
+    assert together.failures == alone.failures != []
+    assert len(reader.detector.greys) == 2 * n_looks
+    # What workers have counted, this process does not count again.
+    again = reader_of(KNOWN)
+    count(folder, tmp_path / "together", again)
+    assert again.detector.greys == []
+
+
+def test_an_interrupted_sharing_goes_on_where_it_was(folder, out, reader, shared, monkeypatch):
+    plain_smears.write(folder, d=40, e=50, f=60, g=70)
+    share = Workers.share
+
+    def share_some(self, *arguments):
+        for lines in share(self, *arguments):
+            yield lines
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Workers, "share", share_some)
+        with pytest.raises(KeyboardInterrupt):
+            count(folder, out, loadable(reader), workers=shared)
+    n_counted = (out / "counted.jsonl").read_bytes().count(b"\n")
+    assert n_counted == 2
+    reader.detector.greys.clear()
+    assert len(count(folder, out, loadable(reader), workers=shared).counts) == 7
+    assert len(reader.detector.greys) == 5
+
+
+def test_workers_of_other_weights_or_another_disk_are_refused(
+    folder, out, reader, shared, monkeypatch
+):
+    other = dataclasses.replace(other_thresholds(), loaded_by={})
+    with pytest.raises(DataMismatch, match="other weights"):
+        count(folder, out, other, workers=shared)
+    asked = {"red_cell": 20.0, "given": True}
+    with pytest.raises(DataMismatch, match="no folder"):
+        smears._count_piece(
+            ["a.png"], (), smears._describe_weights(reader), folder=folder / "not", **asked
+        )
+    with pytest.raises(InvalidParameter, match="load_reader"):
+        count(folder, out / "2", reader, workers=shared)
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"scheduler": "here"}, {"scheduler": "a://b", "n": 2}])
+def test_workers_that_are_none_are_refused(wrong):
+    with pytest.raises(InvalidParameter, match="workers="):
+        Workers(**wrong)
+
+
+def test_a_scheduler_that_is_not_there_is_named(folder, out, reader, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(backend, "_PATIENCE", 1)
+    with pytest.raises(NoWorkers, match=r"tcp://127\.0\.0\.1:9 cannot be reached"):
+        count(folder, out, loadable(reader), workers=Workers(scheduler="tcp://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("missing", ["distributed", "fsspec"])
+def test_without_the_extra_it_is_said_how_to_install_it(folder, out, reader, missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    options = {"workers": Workers(n=2)} if missing == "distributed" else {}
+    place = folder if missing == "distributed" else "s3://bucket/without-the-package"
+    with pytest.raises(PackageMissing, match=r"pip install '\.\[cluster\]'"):
+        count(place, out, loadable(reader), **options)
+
+
+@pytest.fixture(params=["file", "memory", "zip", "tar", "tar.gz", "zip in memory"])
+def place(request, folder, tmp_path):
+    """The photographs where no folder of this disk is, with a file that is none."""
+    fsspec = pytest.importorskip("fsspec")
+    (folder / "letter.txt").write_text("none")
+    (folder / "cut off.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    kind = request.param
+    if kind == "file":
+        yield folder.as_uri()
+        return
+    memory = fsspec.filesystem("memory")
+    if kind == "memory":
+        memory.put(str(folder), "/smears", recursive=True)
+        yield "memory://smears"
+    elif kind == "zip in memory":
+        archive = shutil.make_archive(str(tmp_path / "photographs"), "zip", folder)
+        memory.put(archive, "/photographs.zip")
+        yield "memory://photographs.zip"
+    else:
+        form = {"tar.gz": "gztar"}.get(kind, kind)
+        yield shutil.make_archive(str(tmp_path / "photographs"), form, folder)
+    memory.rm("/", recursive=True)
+
+
+def test_photographs_elsewhere_are_counted_as_here(place, folder, out, reader, tmp_path):
+    found = count(place, out, reader)
+    count(folder, tmp_path / "here", reader)
+    said = [row[1] for row in rows_of(out / "failures.csv")]
+    assert [name for name, _ in found.failures] == ["cut off.png"] and "/cut off.png is" in said[1]
+    for name in ("cells.csv", "counts.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    assert found.passed_over == ["letter.txt"]
+    again = reader_of(KNOWN)
+    count(place, out, again)
+    assert again.detector.greys == []
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+def test_an_archive_that_is_damaged_is_named(folder, tmp_path, out, reader, name):
+    (tmp_path / name).write_bytes(b"no archive at all")
+    with pytest.raises(BrokenArchive, match=f"{name} is cut off, damaged or no archive"):
+        count(tmp_path / name, out, reader)
+
+
+def test_what_leads_out_of_an_archive_is_left_in_it(folder, tmp_path, out, reader):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("../a.png", "b/./a.png", "/c.png", ".hidden/a.png"):
+            archive.write(folder / "a.png", name)
+    assert count(tmp_path / "a.zip", out, reader).counts["file"].tolist() == ["b/a.png", "c.png"]
+
+
+def test_workers_read_elsewhere_too(folder, out, reader, shared):
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    assert count(archive, out, loadable(reader), workers=shared).counts["WBC"].tolist() == [2, 0, 1]
+
+
+def test_an_address_with_a_secret_is_refused_and_not_repeated(out, reader):
+    for address in ("s3://name:secret@bucket/a", "https://a/b?token=secret"):
+        with pytest.raises(InvalidParameter) as refusal:
+            count(address, out, reader)
+        assert "secret" not in str(refusal.value)
+
+
+def test_what_a_storage_says_is_left_out(monkeypatch, out, reader):
+    fsspec = pytest.importorskip("fsspec")
+
+    def refuse(*_):
+        raise PermissionError("the key secret is not known")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with pytest.raises(DownloadFailed, match="PermissionError") as refusal:
+        count("memory://nowhere", out, reader)
+    assert "secret" not in str(refusal.value) and refusal.value.__suppress_context__
 
 
 # What is refused, and left as it is

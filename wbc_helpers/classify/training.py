@@ -6,6 +6,7 @@ Cross-validation deals photographs into folds and judges each by a network that 
 shows 71 photographs, four of monocytes, and is left alone while a recipe is chosen on TRAIN.
 """
 
+import functools
 import json
 import re
 from dataclasses import replace
@@ -249,6 +250,7 @@ def cross_validate(
     n_folds: int = 5,
     splits: tuple[str, ...] = ("TRAIN",),
     verbose: int = 0,
+    workers: backend.Workers = backend.Workers(),  # noqa: B008 (a frozen value)
 ) -> pd.DataFrame:
     """Train once a fold, and gather the answers to the images that were held out.
 
@@ -266,6 +268,8 @@ def cross_validate(
     splits : tuple of str
         Whose images take part: `TRAIN` to choose a recipe; `TRAIN` and `TEST` to judge it by all
         photographs of one white cell.
+    workers : Workers
+        Who trains, a fold at a time; others see the same folders.
 
     Raises
     ------
@@ -273,36 +277,60 @@ def cross_validate(
         If the photographs are not known, or too few for so many folds.
     RunExists
         If a fold exists with other settings or data, or the folder holds something else.
+    NoWorkers, PackageMissing
+        See `Workers.share`.
     """
     folder = _folder_for(name, runs_dir)
-    runtime = backend.choose()
-    dealt = inputs.prepare(
-        identity.folder, settings, Path(data_dir) / "cache", splits,
-        deal=lambda rows, settings: grouped_folds(rows, n_folds, settings.seed),
+    cache = Path(data_dir).expanduser().absolute() / "cache"
+    identity = replace(identity, folder=identity.folder.absolute())
+    # Before it is shared: what is decoded here, workers find decoded.
+    dealt = _deal(identity, settings, cache, splits, n_folds)
+    work = functools.partial(
+        _train_fold, folder=folder, settings=settings, identity=identity, cache=cache,
+        splits=splits, n_folds=n_folds, verbose=verbose, dealt=None if workers else dealt,
     )  # fmt: skip
-    record = describe_fold(settings, identity, runtime, n_folds, splits)
-    tables = []
-    for number in range(n_folds):
-        held_out = dealt.part == number
-        part = held_out.map({True: "validation", False: "train"}).rename("part")
-        run = folders.start(f"fold-{number}", folder, record)
-        train(replace(dealt, part=part), run, runtime.n_devices, verbose)
-        judged, pixels = dealt.catalog[held_out], dealt.pixels[held_out.to_numpy()]
-        probabilities = answering.answer(
-            networks.load(run), pixels, RECIPES[settings.recipe].turned
-        )
-        tables.append(classification.tabulate(judged, probabilities))
-        accuracy = (tables[-1]["predicted"] == tables[-1]["cell_type"]).mean()
-        print(
-            f"fold {number}: {len(judged):,} images of {judged['source_id'].nunique()} "
-            f"photographs, accuracy {accuracy:.1%}, {run.history['seconds'].sum():.0f} s",
-            flush=True,
-        )
-    table = pd.concat(tables, ignore_index=True)
+    tables = {}
+    for number, table, words in workers.share(work, range(n_folds)):
+        tables[number] = table
+        print(words, flush=True)
+    table = pd.concat([tables[number] for number in range(n_folds)], ignore_index=True)
     classification.write_predictions(folder, table)
+    record = describe_fold(settings, identity, None, n_folds, splits)
     scores = {"training": record["training"], "data": record["data"], **summarise(table)}
     storage.write_json(folder / "crossval.json", folders.finite(scores))
     return table
+
+
+def _deal(
+    identity: Identity, settings: TrainingSettings, cache: Path, splits: tuple, n_folds: int
+) -> Prepared:
+    """Deal the photographs into folds, and decode what networks are shown of them."""
+    return inputs.prepare(
+        identity.folder, settings, cache, splits,
+        deal=lambda rows, settings: grouped_folds(rows, n_folds, settings.seed),
+    )  # fmt: skip
+
+
+def _train_fold(
+    number: int, folder: Path, settings: TrainingSettings, identity: Identity, cache: Path,
+    splits: tuple, n_folds: int, verbose: int, dealt: Prepared | None,
+) -> tuple[int, pd.DataFrame, str]:  # fmt: skip
+    """Train without one fold, and judge on it: its answers, and a sentence of them."""
+    runtime = backend.choose()
+    dealt = dealt or _deal(identity, settings, cache, splits, n_folds)
+    held_out = dealt.part == number
+    part = held_out.map({True: "validation", False: "train"}).rename("part")
+    record = describe_fold(settings, identity, runtime, n_folds, splits)
+    run = folders.start(f"fold-{number}", folder, record)
+    train(replace(dealt, part=part), run, runtime.n_devices, verbose)
+    judged, pixels = dealt.catalog[held_out], dealt.pixels[held_out.to_numpy()]
+    probabilities = answering.answer(networks.load(run), pixels, RECIPES[settings.recipe].turned)
+    table = classification.tabulate(judged, probabilities)
+    accuracy = (table["predicted"] == table["cell_type"]).mean()
+    return number, table, (
+        f"fold {number}: {len(judged):,} images of {judged['source_id'].nunique()} "
+        f"photographs, accuracy {accuracy:.1%}, {run.history['seconds'].sum():.0f} s"
+    )  # fmt: skip
 
 
 def describe_fold(

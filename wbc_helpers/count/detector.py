@@ -291,10 +291,15 @@ READ_COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class SmearReader:
-    """A detector, which finds the cells, and a classifier, which names the white ones."""
+    """A detector, which finds the cells, and a classifier, which names the white ones.
+
+    `loaded_by` are the arguments by which `load_reader` made it, so that a worker elsewhere can
+    load its own; None of a reader that was put together otherwise.
+    """
 
     detector: Detector
     classifier: Classifier
+    loaded_by: dict[str, Any] | None = None
 
     def read(self, photographs: Sequence[np.ndarray], red_cell: float) -> list[pd.DataFrame]:
         """Find the cells of photographs, and name the white ones.
@@ -364,4 +369,7 @@ def load_reader(ways: int | None = None, laboratory: str | Path | None = None) -
         errors.check_choice("ways", ways, (1, 2, 4))
     shipped = load()
     about = shipped.about if ways is None else {**shipped.about, "ways": ways}
-    return SmearReader(Detector(shipped.model, about), classifier.load(laboratory=laboratory))
+    named = classifier.load(laboratory=laboratory)
+    return SmearReader(
+        Detector(shipped.model, about), named, {"ways": ways, "laboratory": laboratory}
+    )

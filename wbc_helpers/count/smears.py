@@ -6,8 +6,11 @@ the folder, an interruption costs a few photographs, and one that was added late
 """
 
 import csv
+import functools
+import itertools
 import json
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +28,14 @@ from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.differential import Differential
-from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists, WbcError
+from wbc_helpers.errors import (
+    DataMismatch,
+    DataNotFound,
+    DownloadFailed,
+    InvalidParameter,
+    RunExists,
+    WbcError,
+)
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import find_photographs, read_photograph
 from wbc_helpers.pixels.scale import (
@@ -34,11 +44,14 @@ from wbc_helpers.pixels.scale import (
     check_red_cell,
     estimate_scale,
 )
+from wbc_helpers.runs.backend import Workers
+from wbc_helpers.storage import Elsewhere
 
 if TYPE_CHECKING:
     from wbc_helpers.count.detector import SmearReader
 
 _AT_A_TIME = 8  # photographs that are held in memory and looked at together
+_PIECE = 32  # that a worker is given at a time, and loses when it dies
 
 CELLS, COUNTS, FAILURES = "cells.csv", "counts.csv", "failures.csv"
 JOURNAL, SETTINGS = "counted.jsonl", "settings.json"
@@ -72,7 +85,7 @@ class FolderCounts:
     Attributes
     ----------
     folder, out : Path
-        Of the photographs, and of what was written.
+        Of the photographs, where `folder / file` is one, and of what was written.
     counts : DataFrame
         `COUNT_COLUMNS`, in the order of files.
     failures : list of (str, str)
@@ -89,7 +102,7 @@ class FolderCounts:
         answered for.
     """
 
-    folder: Path
+    folder: Path | Elsewhere
     out: Path
     counts: pd.DataFrame
     failures: list[tuple[str, str]]
@@ -221,6 +234,7 @@ def count_folder(
     red_cell: float | None = None,
     only: Iterable[str] | None = None,
     progress: bool = True,
+    workers: Workers = Workers(),  # noqa: B008 (a frozen value)
 ) -> FolderCounts:
     """Count the cells of a photograph, or of every one in a folder, and write tables.
 
@@ -243,15 +257,20 @@ def count_folder(
         Names of the photographs to count, with or without suffix; by default all.
     progress : bool
         Show a progress bar.
+    workers : Workers
+        Who counts; the tables are the same. Others need the same weights, and load their own.
 
     Raises
     ------
-    DataNotFound, InvalidParameter
-        See `find_photographs`; if `red_cell` is no usable number, or a name in `only` unknown.
+    DataNotFound, InvalidParameter, DownloadFailed, PackageMissing
+        See `find_photographs`; if `red_cell` is no usable number, or a name in `only` unknown; if
+        workers shall load a reader that `load_reader` did not make.
     RunExists
         If `out` holds something else, or counts made of another folder or in another way.
     ReadOnlyFolder, NoSpaceLeft
         If the results cannot be written.
+    DataMismatch, NoWorkers
+        If a worker has other weights, or does not see the folder; see `Workers.share`.
     """
     if red_cell is not None:
         check_red_cell(red_cell)
@@ -277,14 +296,16 @@ def count_folder(
         tqdm(total=len(images), initial=len(images) - len(remaining), desc="counting",
              unit="photograph", disable=not progress, mininterval=0.5) as bar,
     ):  # fmt: skip
-        for line in _count(folder, remaining, reader, scale, red_cell is not None):
+        asked = {"folder": folder, "red_cell": scale, "given": red_cell is not None}
+        for line in _share(workers, remaining, reader, **asked):
             if isinstance(line, tuple):
                 failures.append(line)
             else:
                 journal.write(json.dumps(line, ensure_ascii=True) + "\n")
                 journal.flush()
             bar.update()
-    failed = {file for file, _ in failures}
+    failed = dict(failures)
+    failures = [(image, failed[image]) for image in images if image in failed]
     counts, white = _write_tables(out, [image for image in images if image not in failed])
     with _csv(out / FAILURES, ["file", "problem"]) as table:
         table.writerows(failures)
@@ -298,7 +319,7 @@ def count_folder(
 
 
 def _folder_scale(
-    folder: Path, images: Sequence[str], reader: "SmearReader"
+    folder: Path | Elsewhere, images: Sequence[str], reader: "SmearReader"
 ) -> tuple[float | None, int]:
     """Estimate the red cells' width over a folder, and have the boxes of a few check it."""
     estimate, n_photographs = estimate_scale(
@@ -327,7 +348,7 @@ def _folder_scale(
 _N_TO_CHECK = 4  # photographs of a folder
 
 
-def _look_at(path: Path) -> tuple[np.ndarray, str]:
+def _look_at(path: Path | Elsewhere) -> tuple[np.ndarray, str]:
     """Read a photograph, the surround of an eyepiece filled; and say what was adapted."""
     photograph = read_photograph(path)
     pixels, surround = fitness.fill_surround(photograph.pixels)
@@ -340,8 +361,57 @@ def _look_at(path: Path) -> tuple[np.ndarray, str]:
 _MOST_PIXELS = 24_000_000  # that are held at once: 24 photographs of 1,000,000, one of a camera
 
 
+def _share(
+    workers: Workers, images: Sequence[str], reader: "SmearReader", **asked: Any
+) -> Iterator[dict[str, Any] | tuple[str, str]]:
+    """Count photographs as `_count` does, here or piece by piece on workers, as they are done."""
+    if not workers:
+        yield from _count(images, reader, **asked)
+        return
+    if reader.loaded_by is None:
+        raise InvalidParameter(
+            "Workers load networks of their own, and this reader was not made by "
+            "detector.load_reader. Count in this process instead, without workers."
+        )
+    loaded_by = tuple(reader.loaded_by.items())
+    work = functools.partial(
+        _count_piece, loaded_by=loaded_by, weights=_describe_weights(reader), **asked
+    )
+    pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
+    yield from itertools.chain.from_iterable(workers.share(work, pieces))
+
+
+def _count_piece(
+    images: Sequence[str], loaded_by: tuple, weights: dict[str, Any], **asked: Any
+) -> list[dict[str, Any] | tuple[str, str]]:
+    """Count photographs on a worker, by networks that it loads once."""
+    reader, folder = _loaded(loaded_by), asked["folder"]
+    if _describe_weights(reader) != weights:
+        raise DataMismatch(
+            f"The worker on {socket.gethostname()} has other weights than the command that was "
+            "given. Expected the same version of this package on all machines."
+        )
+    if isinstance(folder, Path) and not folder.is_dir():
+        raise DataMismatch(
+            f"The worker on {socket.gethostname()} sees no folder {folder}. Expected a disk that "
+            "all machines share under one name, or an address such as s3://bucket/folder."
+        )
+    return list(_count(images, reader, **asked))
+
+
+@functools.cache
+def _loaded(loaded_by: tuple) -> "SmearReader":
+    from wbc_helpers.count import detector
+
+    return detector.load_reader(**dict(loaded_by))
+
+
 def _count(
-    folder: Path, images: Sequence[str], reader: "SmearReader", red_cell: float | None, given: bool
+    images: Sequence[str],
+    reader: "SmearReader",
+    folder: Path | Elsewhere,
+    red_cell: float | None,
+    given: bool,
 ) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Count photographs: of each its line of the journal, or its name and what failed."""
 
@@ -374,7 +444,7 @@ class _Waiting:
     """A photograph that was read and not counted yet."""
 
     image: str
-    stamp: list[int] | None
+    stamp: list[Any] | None
     photograph: np.ndarray
     note: str
 
@@ -515,13 +585,22 @@ _DECIDES_FINDING = ("created", "filters", "ways", "iou", "thresholds")
 _DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold", "unlike")
 
 
-def _describe(folder: Path, reader: "SmearReader", red_cell: float | None) -> dict[str, Any]:
+def _describe(
+    folder: Path | Elsewhere, reader: "SmearReader", red_cell: float | None
+) -> dict[str, Any]:
     """Put together what decides the counts: going on in another way would mix two of them."""
-    taught = reader.classifier.laboratory
+    place = folder.resolve() if isinstance(folder, Path) else str(folder)
     return {
         "what": "cells counted in photographs of smears, each judged",
-        "folder": os.fsencode(folder.resolve()).decode("utf-8", "backslashreplace"),
+        "folder": os.fsencode(place).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
+        **_describe_weights(reader),
+    }
+
+
+def _describe_weights(reader: "SmearReader") -> dict[str, Any]:
+    taught = reader.classifier.laboratory
+    return {
         "detector": {key: reader.detector.about.get(key) for key in _DECIDES_FINDING},
         "classifier": {key: reader.classifier.about.get(key) for key in _DECIDES_NAMING},
         "laboratory": taught and [taught.name, taught.of, round(float(taught.bias.sum()), 6)],
@@ -555,16 +634,18 @@ def _open_folder(out: Path, description: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _stamp_of(path: Path) -> list[int] | None:
+def _stamp_of(path: Path | Elsewhere) -> list[Any] | None:
     """Tell what changes with a file: its size and when it was written; None without a file."""
     try:
+        if isinstance(path, Elsewhere):
+            return path.stamp()
         status = path.stat()
-    except OSError:
+    except (OSError, DownloadFailed):
         return None
     return [status.st_size, status.st_mtime_ns]
 
 
-def _read_stamps(out: Path) -> dict[str, list[int]]:
+def _read_stamps(out: Path) -> dict[str, list[Any]]:
     """Read the stamps of what is counted; cut off what an interruption left half written."""
     journal = out / JOURNAL
     if not journal.is_file():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import cv2
@@ -16,7 +16,13 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from wbc_helpers import storage
-from wbc_helpers.errors import DataNotFound, InvalidParameter, UnreadableImage
+from wbc_helpers.errors import (
+    BrokenArchive,
+    DataNotFound,
+    DownloadFailed,
+    InvalidParameter,
+    UnreadableImage,
+)
 from wbc_helpers.pixels.stain import is_fill
 
 MAX_PIXELS = 50_000_000
@@ -97,8 +103,10 @@ def read_photograph(path: str | Path, size: tuple[int, int] | None = None) -> Ph
     ------
     UnreadableImage
         If the file is missing, empty, truncated, of no such format, not in colour, or larger than
-        `MAX_PIXELS`.
+        `MAX_PIXELS`; or lies elsewhere and cannot be fetched.
     """
+    if isinstance(path, storage.Elsewhere):
+        return _read_elsewhere(path, size)
     path = Path(path)
     with _opened(path) as opened:
         _check_header(path, opened)
@@ -125,15 +133,33 @@ def read_photograph(path: str | Path, size: tuple[int, int] | None = None) -> Ph
     return Photograph(np.asarray(pixels), "; ".join(notes))
 
 
+def _read_elsewhere(file: storage.Elsewhere, size: tuple[int, int] | None) -> Photograph:
+    """Bring a file here and read it, as `read_photograph`."""
+    local = None
+    try:
+        with file.at_hand() as local:
+            return read_photograph(local, size)
+    except (UnreadableImage, DataNotFound, DownloadFailed, BrokenArchive) as error:
+        raise UnreadableImage(str(error).replace(str(local), str(file))) from error
+
+
 def find_photographs(
     path: str | Path, out: str | Path | None = None
-) -> tuple[Path, list[str], list[str]]:
+) -> tuple[Path | storage.Elsewhere, list[str], list[str]]:
     """Find the photographs of a folder and of those in it, or take the one that is given.
 
-    Hidden files and those in `out` are left alone. Returns the folder, its photographs, see
-    `is_photograph`, and its other files: paths from the folder on, `/` between their parts,
-    sorted. Raises `DataNotFound` if there is no such folder or file, or no photograph in it.
+    `path` may also be an archive, or an address such as `s3://bucket/folder`, of which the files'
+    names alone are looked at. Hidden files and those in `out` are left alone. Returns the folder,
+    its photographs, see `is_photograph`, and its other files: paths from the folder on, `/` between
+    their parts, sorted. Raises `DataNotFound` if there is no such folder or file, or no photograph
+    in it, and as `storage.Elsewhere.files`.
     """
+    if place := storage.elsewhere(path):
+        by_kind: dict[bool, list[str]] = {True: [], False: []}
+        for name in place.files():
+            if not _is_hidden(name.split("/")):
+                by_kind[_is_named_as_photograph(PurePosixPath(name))].append(name)
+        return _some_photographs(place, by_kind[True], by_kind[False])
     folder = Path(path).expanduser().absolute()
     if folder.is_file() and is_photograph(folder):
         return folder.parent, [folder.name], []
@@ -147,11 +173,15 @@ def find_photographs(
     others: list[str] = []
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") for part in parts)
         # A link to nowhere is a file that is missing, and shall be listed as such.
         is_file = file.is_file() or (file.is_symlink() and not file.exists())
-        if is_file and not is_hidden and results not in [file, *file.parents]:
+        if is_file and not _is_hidden(parts) and results not in [file, *file.parents]:
             (images if is_photograph(file) else others).append("/".join(parts))
+    return _some_photographs(folder, images, others)
+
+
+def _some_photographs(folder: Any, images: list[str], others: list[str]) -> tuple[Any, list, list]:
+    """Sort what `find_photographs` gives, if there is something."""
     if not images:
         raise DataNotFound(
             f"{folder} holds no photograph among {len(others)} files. Expected photographs of "
@@ -160,9 +190,17 @@ def find_photographs(
     return folder, sorted(images), sorted(others)
 
 
+def _is_hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") for part in parts)
+
+
 def is_photograph(path: Path) -> bool:
     """Tell by its name, or else by its first bytes, whether a file may be a photograph."""
-    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES or _begins_as_image(path)
+    return _is_named_as_photograph(path) or _begins_as_image(path)
+
+
+def _is_named_as_photograph(path: PurePath) -> bool:
+    return path.suffix.lower() in PHOTOGRAPH_SUFFIXES
 
 
 def _begins_as_image(path: Path) -> bool:

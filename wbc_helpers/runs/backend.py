@@ -1,7 +1,8 @@
-"""Which device and which Keras backend this machine offers: a TPU, else a GPU, else the CPU.
+"""What computes: the device and Keras backend of this machine, or several machines by Dask.
 
-Keras asks for its backend when it is imported. `from wbc_helpers.runs.backend import keras` has it
-chosen first, and is how every module of this package comes by Keras.
+The device is a TPU, else a GPU, else the CPU. Keras asks for its backend when it is imported. `from
+wbc_helpers.runs.backend import keras` has it chosen first, and is how every module of this package
+comes by Keras. Work that falls into pieces goes through `Workers`, whoever does it.
 """
 
 import ctypes
@@ -11,12 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.errors import InvalidParameter, NoWorkers, PackageMissing, check_whole
 
 if TYPE_CHECKING:
     import keras as keras
@@ -178,3 +180,122 @@ _DEVICES_OF = {
     "jax": _jax_devices,
     "torch": _torch_devices,
 }
+
+
+# More than one process
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does work that falls into pieces: this process, unless others are named.
+
+    Attributes
+    ----------
+    scheduler : str, optional
+        Address of a Dask scheduler, such as `tcp://10.0.0.5:8786`. Its workers need this package
+        and see the same files under the same names.
+    n : int, optional
+        Worker processes to start on this machine, which share its cores.
+    """
+
+    scheduler: str | None = None
+    n: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what names nobody, or two at once, before any work."""
+        if self.n is not None:
+            check_whole("workers", self.n, 1, 1024)
+        if self.scheduler is not None and (self.n or "://" not in self.scheduler):
+            raise InvalidParameter(
+                f"scheduler={self.scheduler!r} and workers={self.n} are not usable. Expected the "
+                "address of a Dask scheduler, such as tcp://10.0.0.5:8786, or a number of workers."
+            )
+
+    def __bool__(self) -> bool:
+        """Tell whether others than this process do the work."""
+        return bool(self.scheduler or self.n)
+
+    def share(self, work: Callable[[Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
+        """Do the work, and give out what comes of each piece, in the order in which they are done.
+
+        What a worker was doing when it died is done by another. `work` and pieces are pickled where
+        others do it; a worker does one piece at a time.
+
+        Raises
+        ------
+        PackageMissing
+            If `distributed` is not installed.
+        NoWorkers
+            If the scheduler cannot be reached; and, after all other pieces, if one was given up
+            since several workers had died of it.
+        """
+        if not self:
+            yield from map(work, pieces)
+            return
+        with self._client() as client:
+            from distributed import as_completed
+            from distributed.scheduler import KilledWorker
+
+            given_up = []
+            futures = client.map(functools.partial(_do, work), pieces, pure=False)
+            done = as_completed(futures, loop=client.loop)
+            # What came of a piece is held until nobody refers to it.
+            del futures
+            for future in done:
+                try:
+                    result = future.result()
+                except KilledWorker as error:
+                    given_up.append(error)
+                    continue
+                del future
+                yield result
+        if given_up:
+            raise NoWorkers(
+                f"{len(given_up)} of {len(pieces)} pieces of work were given up, since several "
+                f"workers died of each ({given_up[0]}). Expected workers with enough memory; what "
+                "was done is kept, and the same command goes on from there."
+            )
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """Connect to the scheduler, or start the workers of this machine."""
+        try:
+            import distributed
+        except ImportError as error:
+            raise PackageMissing(
+                "Sharing work among workers takes the package distributed, which is not installed "
+                "here. Install it with: pip install '.[cluster]'"
+            ) from error
+        with ExitStack() as stack:
+            address = self.scheduler
+            if self.n:
+                threads = str(max((os.cpu_count() or 1) // self.n, 1))
+                cluster = distributed.LocalCluster(
+                    n_workers=self.n, threads_per_worker=1, dashboard_address=None,
+                    env=dict.fromkeys(_THREADS, threads),
+                )  # fmt: skip
+                address = stack.enter_context(cluster).scheduler_address
+            try:
+                client = distributed.Client(address, timeout=_PATIENCE, set_as_default=False)
+                stack.enter_context(client)
+            except (OSError, ValueError) as error:
+                raise NoWorkers(
+                    f"The scheduler {address} cannot be reached ({error}). Expected one that runs "
+                    "there: `dask scheduler` prints its address."
+                ) from error
+            if not client.scheduler_info(n_workers=-1)["workers"]:
+                print(f"The scheduler {address} has no worker yet; waiting.", file=sys.stderr)
+            yield client
+
+
+_THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""Environment variables by which libraries learn how many cores are theirs."""
+
+_PATIENCE = 20  # seconds for which a scheduler is tried
+_ALONE = threading.Lock()
+
+
+def _do(work: Callable[[Any], Any], piece: Any) -> Any:
+    """Do a piece on a worker; one at a time, since a network takes all of a worker's cores."""
+    with _ALONE:
+        return work(piece)
