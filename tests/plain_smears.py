@@ -60,6 +60,7 @@ class Names_by_place:
 
     def __init__(self):
         self.about = {"created": "2026-10-01", "threshold": 0.7}
+        self.laboratory = None
 
     def cut_boxed(self, photograph, boxes, red_cell):
         # A crop is a pixel that holds where it was cut.

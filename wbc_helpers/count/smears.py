@@ -518,17 +518,26 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
     """Write `cells.csv` and `counts.csv` from the journal; return counts, and fit white cells."""
     counts: list[list[Any]] = []
     white_cells: list[tuple[Any, Any]] = []
+    journal = _read_journal(out, images)
     with _csv(out / CELLS, CELL_COLUMNS) as table:
-        for photograph in read_counted(out, images):
-            boxes = photograph["boxes"][photograph["boxes"]["counted"]]
-            edges = detection.cut_edges(boxes, photograph["width"], photograph["height"])
+        while photographs := list(itertools.islice(journal, _ROWS_AT_A_TIME)):
+            boxes = _boxes_of(photographs)
+            n_unsure = _tally(boxes["unsure"], boxes, len(photographs))
+            boxes = boxes[boxes["counted"]]
+            width, height, is_fit = (
+                np.array(column)[boxes.index]
+                for column in zip(
+                    *((p["width"], p["height"], not p["reasons"]) for p in photographs),
+                    strict=True,
+                )
+            )
+            edges = detection.cut_edges(boxes, width, height)
             cut = [" ".join(edges.columns[row]) for row in edges.to_numpy()]
-            rows = boxes.assign(file=photograph["file"], cut=cut)[CELL_COLUMNS].astype(object)
+            files = np.array([p["file"] for p in photographs], object)[boxes.index]
+            rows = boxes.assign(file=files, cut=cut)[CELL_COLUMNS].astype(object)
             table.writerows(rows.where(rows.notna(), "").to_numpy().tolist())
-            counts.append(_count_boxes(photograph))
-            white = boxes[boxes["kind"] == "WBC"]
-            if photograph["reasons"]:
-                continue
+            counts += _count_boxes(photographs, boxes, edges, n_unsure)
+            white = boxes[boxes["kind"].eq("WBC") & is_fit]
             white_cells += zip(white["cell_type"], ~white["answered"], strict=True)
     with _csv(out / COUNTS, COUNT_COLUMNS) as table:
         table.writerows(counts)
@@ -538,31 +547,52 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
     )
 
 
-def _count_boxes(photograph: dict[str, Any]) -> list[Any]:
-    """One row of `counts.csv`."""
-    counted = photograph["boxes"][photograph["boxes"]["counted"]]
-    answered = counted["answered"].fillna(False).astype(bool)
-    cut = detection.cut_edges(counted, photograph["width"], photograph["height"])
-    return [
-        photograph["file"],
-        *(int((counted["kind"] == kind).sum()) for kind in cells.KIND_NAMES),
-        *(int((counted["cell_type"].eq(name) & answered).sum()) for name in cells.NAMES),
-        int(((counted["kind"] == "WBC") & ~answered).sum()),
-        int(photograph["boxes"]["unsure"].sum()),
-        photograph["width"],
-        photograph["height"],
-        *(
-            int((counted["kind"].eq(kind) & chosen).sum())
-            for chosen in (~cut.any(axis=1), cut.any(axis=1), detection.is_framed(cut))
-            for kind in cells.KIND_NAMES
-        ),
-        photograph["red_cell"],
-        fitness.is_fit(photograph["reasons"]),
-        not photograph["reasons"],
-        "; ".join(photograph["reasons"]),
-        photograph["note"],
-        int((counted["cell_type"].eq(cells.BASOPHIL.name) & answered).sum()),
+_ROWS_AT_A_TIME = 16  # photographs; tables of a single one's boxes cost ten times as much each
+
+
+def _tally(chosen: pd.Series, boxes: pd.DataFrame, n_photographs: int) -> list[int]:
+    """Count the chosen boxes of each photograph; the index of `boxes` is the photograph's place."""
+    return np.bincount(boxes.index[chosen.to_numpy(bool)], minlength=n_photographs).tolist()
+
+
+def _count_boxes(
+    photographs: Sequence[dict[str, Any]],
+    boxes: pd.DataFrame,
+    cut: pd.DataFrame,
+    n_unsure: list[int],
+) -> list[list[Any]]:
+    """Rows of `counts.csv`, of photographs and their counted boxes."""
+    answered = boxes["answered"].fillna(False).astype(bool)
+    is_white, is_cut = boxes["kind"].eq("WBC"), cut.any(axis=1)
+
+    def tally(chosen: pd.Series) -> list[int]:
+        return _tally(chosen, boxes, len(photographs))
+
+    def of_types(names: Iterable[str]) -> list[list[int]]:
+        return [tally(boxes["cell_type"].eq(name).fillna(False) & answered) for name in names]
+
+    def of_kinds(chosen: pd.Series | bool) -> list[list[int]]:
+        return [tally(boxes["kind"].eq(kind) & chosen) for kind in cells.KIND_NAMES]
+
+    columns = [
+        [p["file"] for p in photographs],
+        *of_kinds(True),
+        *of_types(cells.NAMES),
+        tally(is_white & ~answered),
+        n_unsure,
+        [p["width"] for p in photographs],
+        [p["height"] for p in photographs],
+        *of_kinds(~is_cut),
+        *of_kinds(is_cut),
+        *of_kinds(detection.is_framed(cut)),
+        [p["red_cell"] for p in photographs],
+        [fitness.is_fit(p["reasons"]) for p in photographs],
+        [not p["reasons"] for p in photographs],
+        ["; ".join(p["reasons"]) for p in photographs],
+        [p["note"] for p in photographs],
+        *of_types([cells.BASOPHIL.name]),
     ]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 @contextmanager
@@ -683,8 +713,12 @@ def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
     `COUNT_COLUMNS`, and `boxes`, a DataFrame of `detector.READ_COLUMNS`; where there are reasons,
     no white cell is answered for.
     """
-    from wbc_helpers.count.detector import READ_COLUMNS
+    for photograph in _read_journal(out, images):
+        yield {**photograph, "boxes": _boxes_of([photograph]).reset_index(drop=True)}
 
+
+def _read_journal(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """Read the lines of photographs, in the order asked for."""
     places, place = {}, 0
     with (out / JOURNAL).open("rb") as lines:
         for line in lines:
@@ -693,8 +727,16 @@ def read_counted(out: Path, images: Iterable[str]) -> Iterator[dict[str, Any]]:
             place += len(line)
         for image in images:
             lines.seek(places[image])
-            photograph = json.loads(lines.readline())
-            boxes = pd.DataFrame(photograph["boxes"], columns=READ_COLUMNS).astype(_DTYPES)
-            # On what is not fit there is no answer.
-            boxes["answered"] &= not photograph["reasons"]
-            yield {**photograph, "boxes": boxes}
+            yield json.loads(lines.readline())
+
+
+def _boxes_of(photographs: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Put the boxes of journal's lines into one table; its index is the place of their line."""
+    from wbc_helpers.count.detector import READ_COLUMNS
+
+    rows = [row for photograph in photographs for row in photograph["boxes"]]
+    places = np.repeat(range(len(photographs)), [len(p["boxes"]) for p in photographs])
+    boxes = pd.DataFrame(rows, index=places, columns=READ_COLUMNS).astype(_DTYPES)
+    # On what is not fit there is no answer.
+    boxes["answered"] &= np.array([not p["reasons"] for p in photographs], bool)[places]
+    return boxes
