@@ -2,12 +2,14 @@
 
 import argparse
 import importlib.util
+import io
 import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from wbc_helpers import storage
 from wbc_helpers.errors import InvalidParameter, WbcError, check_names, check_whole
 from wbc_helpers.runs.recipes import OF_ONE_DATA_SET
 
@@ -18,6 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     Exit status: 0 all went well, 1 a notebook stopped or a file was not counted, 2 refused before
     any work.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal may know no letters but ASCII, and a name may hold bytes that are no letters.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     misspelt = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
@@ -26,8 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         check_names("option", misspelt, options.known)
         return options.command(options)
-    except WbcError as error:
-        print(f"\n{type(error).__name__}: {error}", file=sys.stderr)
+    except (WbcError, OSError) as error:
+        if not isinstance(error, WbcError):
+            if not storage.is_gone(error):
+                raise
+            error = storage.gone(error, error.filename or "A folder")
+        print(storage.visible(f"\n{type(error).__name__}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
@@ -280,8 +290,7 @@ def _count(options: argparse.Namespace) -> int:
     if not options.no_pages:
         drawn = isinstance(counted.folder, Path) and sample.enclosing(counted.folder) is not None
         summary += f"\nPage:    {pages.render_counts(counted, drawn)}"
-    # A folder's name may hold bytes that are no UTF-8.
-    print(summary.encode("utf-8", "replace").decode("utf-8"))
+    print(summary)
     return 0 if counted.went_well else 1
 
 
@@ -293,7 +302,7 @@ def _classify(options: argparse.Namespace) -> int:
     named = classifier.classify_folder(
         network, options.path, options.out, red_cell, adapt=options.adapt
     )
-    print(str(named).encode("utf-8", "replace").decode("utf-8"))
+    print(named)
     return 0 if named.went_well else 1
 
 
@@ -356,7 +365,7 @@ def _number(
 def _report(options: argparse.Namespace) -> int:
     from wbc_helpers.report import rendering
 
-    runs_dir = options.runs_dir.expanduser()
+    runs_dir = storage.absolute(options.runs_dir)
     for folder in sorted(runs_dir.glob("*/")):
         if any(folder.glob("0*.ipynb")):
             rendering.render_run(folder)

@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from wbc_helpers.errors import InstallationFailed, InvalidParameter, check_folder, check_names
+from wbc_helpers import storage
+from wbc_helpers.errors import FolderGone, InstallationFailed, InvalidParameter, check_names
 
 DISTRIBUTION = "white-blood-cells"
 """Name under which pip knows this package."""
@@ -90,11 +91,13 @@ def folders(data_dir: str, runs_dir: str = "runs", drive: bool = False) -> tuple
     Relative paths begin in the clone, or unpacked archive, that this package lies in, else in the
     working folder. With `drive`, which works in Colab alone, that of the runs is on the user's
     Google Drive, in `white-blood-cells`, so that another notebook finds them on another machine.
-    Raises `InvalidParameter`, see `errors.check_folder`, or if there is no Drive to be mounted.
+    Raises `InvalidParameter`, see `storage.check_folder`, or if there is no Drive to be mounted.
     """
     root = _clone() or Path.cwd()
-    data_folder = check_folder("data_dir", data_dir, root)
-    return data_folder, check_folder("runs_dir", runs_dir, _mount_drive() if drive else root)
+    data_folder = storage.check_folder("data_dir", data_dir, root)
+    return data_folder, storage.check_folder(
+        "runs_dir", runs_dir, _mount_drive() if drive else root
+    )
 
 
 def _mount_drive() -> Path:
@@ -105,7 +108,11 @@ def _mount_drive() -> Path:
         )
     from google.colab import drive
 
-    drive.mount(_DRIVE)
+    try:
+        storage.absolute(_DRIVE)
+        drive.mount(_DRIVE)
+    except FolderGone:  # Colab believes that it is still mounted
+        drive.mount(_DRIVE, force_remount=True)
     return Path(_DRIVE, "MyDrive", DISTRIBUTION)
 
 

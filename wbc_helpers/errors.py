@@ -8,7 +8,6 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 
@@ -46,6 +45,14 @@ class NoSpaceLeft(WbcError, OSError):
 
 class ReadOnlyFolder(WbcError, PermissionError):
     """A folder that must be written to cannot be."""
+
+
+class FolderGone(WbcError):
+    """A drive or network folder has gone away while it was in use; what was finished is there."""
+
+
+class FolderInUse(WbcError):
+    """Another process is writing into the same folder."""
 
 
 class UnreadableImage(WbcError):
@@ -134,19 +141,3 @@ def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> None:
             f"There is no {what} {unknown[0]!r}{question} Expected any of {', '.join(known)}. "
             "Nothing was begun."
         )
-
-
-def check_folder(name: str, value: object, root: Path) -> Path:
-    """Make the path of a folder that a person gave absolute; it need not exist.
-
-    `~` stands for the home folder, a relative path is meant from `root`, `name` is the parameter's,
-    for the message. Raises `InvalidParameter` if it is no path, or a file stands there.
-    """
-    if not isinstance(value, str | Path) or not str(value).strip():
-        raise InvalidParameter(
-            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's."
-        )
-    folder = (root / Path(value).expanduser()).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise InvalidParameter(f"{name}={value!r} is a file. Expected a folder, or a new name.")
-    return folder

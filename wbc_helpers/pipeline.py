@@ -1,6 +1,5 @@
 """From data to report in one go: the notebooks in their order, executed into a run folder."""
 
-import json
 import logging
 import math
 import re
@@ -15,7 +14,7 @@ from typing import Any, TextIO
 from wbc_helpers import storage
 from wbc_helpers.data import sample, sources
 from wbc_helpers.data.identity import identify
-from wbc_helpers.errors import DataNotFound
+from wbc_helpers.errors import BrokenRun, DataNotFound
 from wbc_helpers.report.records import NOTEBOOKS
 from wbc_helpers.runs import folders
 from wbc_helpers.runs.recipes import RECIPES, TrainingSettings, describe
@@ -61,7 +60,7 @@ def execute(
     Raises `RunExists` if the run exists with other settings or data, and what `sources.fetch`
     raises.
     """
-    data_dir, runs_dir = (Path(folder).expanduser().absolute() for folder in (data_dir, runs_dir))
+    data_dir, runs_dir = map(storage.absolute, (data_dir, runs_dir))
     if run is not None:
         folders.folder_of(run, runs_dir)
     folder = sources.fetch(source, data_dir)
@@ -106,6 +105,7 @@ def _execute_notebooks(
     # These imports take a second that a wrong parameter need not wait for.
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     logger = logging.getLogger("papermill")
@@ -119,8 +119,8 @@ def _execute_notebooks(
         logger.handlers = [shown]
         try:
             papermill.execute_notebook(
-                source,
-                runs_dir / run / f"{notebook}.ipynb",
+                _literal(source),
+                _literal(runs_dir / run / f"{notebook}.ipynb"),
                 _parameters(notebook, settings, folder, run, data_dir, runs_dir),
                 kernel_name="python3",
                 cwd=ROOT,
@@ -134,8 +134,22 @@ def _execute_notebooks(
             shown.end("stopped")
             print(f"\n{notebook} stopped: {error.ename}: {error.evalue}", flush=True)
             return False
+        except DeadKernelError:
+            shown.end("stopped")
+            print(
+                f"\n{notebook} stopped: the process that executed it was ended by the system, most "
+                "often because the memory was full. Close other programs, or choose a smaller "
+                "recipe; the same command goes on from the last epoch that was finished.",
+                flush=True,
+            )
+            return False
         shown.end(f"done, {n_cells} cells")
     return True
+
+
+def _literal(path: Path) -> str:
+    """Write a path so that papermill, which formats paths, leaves braces in it as they are."""
+    return re.sub(r"([{}])", r"\1\1", str(path))
 
 
 class Progress(logging.Handler):
@@ -255,7 +269,15 @@ def _parameters(
 
 def scores(run_folder: Path) -> str:
     """Put the scores of a run (its `evaluation.json`) into a table for the terminal."""
-    evaluation = json.loads((run_folder / "evaluation.json").read_text(encoding="utf-8"))
+    hint = "Evaluate the run with 04_evaluate again."
+    path = run_folder / "evaluation.json"
+    try:
+        return _table_of(storage.read_record(path, hint))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BrokenRun(f"{path} is damaged ({error}). {hint}") from error
+
+
+def _table_of(evaluation: dict[str, Any]) -> str:
     validation, test = evaluation["validation"], evaluation["test"]
     rows = [(f"validation images, {validation['split']}", validation, None)]
     rows.append(("TEST images", test, test.get("interval_by_photograph")))

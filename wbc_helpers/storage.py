@@ -1,26 +1,39 @@
-"""Files written whole or not at all, files of other machines read; errors that say what to do."""
+"""Files read and written, whole or not at all, here and on other machines, with named errors."""
 
+import codecs
 import errno
 import functools
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
+import stat
 import tarfile
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from wbc_helpers.errors import (
     BrokenArchive,
+    BrokenRun,
     DataNotFound,
     DownloadFailed,
+    FolderGone,
+    FolderInUse,
     InvalidParameter,
     NoSpaceLeft,
     PackageMissing,
@@ -29,15 +42,61 @@ from wbc_helpers.errors import (
 )
 
 
+def absolute(path: str | Path) -> Path:
+    """Make a path that a person gave absolute, `~` for the home folder; it need not exist.
+
+    Raises `InvalidParameter` if no file can have it: it holds NUL, is too long, leads in a circle
+    or to an unknown user's home; and `FolderGone`, see `named_errors`.
+    """
+    try:
+        path = Path(path).expanduser().absolute()
+        os.stat(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        if is_gone(error):
+            raise gone(error, path) from error
+        if not isinstance(error, OSError) or error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            shown = repr(str(path)[:200])
+            raise InvalidParameter(
+                f"{shown} is no usable path ({getattr(error, 'strerror', error)}). Expected that "
+                "of a file or folder."
+            ) from error
+    return Path(path)
+
+
+def check_folder(name: str, value: object, root: Path) -> Path:
+    """Make the path of a folder that a person gave absolute; it need not exist.
+
+    `~` stands for the home folder, a relative path is meant from `root`, `name` is the parameter's,
+    for the message. Raises `InvalidParameter` if it is no path, or a file stands there.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise InvalidParameter(
+            f"{name}={value!r} is no folder. Expected a path, absolute or from the project's."
+        )
+    given = Path(value)
+    folder = absolute(given if str(given).startswith("~") else root / given)
+    if folder.exists() and not folder.is_dir():
+        raise InvalidParameter(f"{name}={value!r} is a file. Expected a folder, or a new name.")
+    return folder
+
+
 def make_folder(folder: str | Path) -> Path:
     """Make a folder, `~` for the home folder, and those above it; its absolute path.
 
     Raises `ReadOnlyFolder` or `NoSpaceLeft` if it cannot be made.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = absolute(folder)
     with named_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_GONE = (errno.ENOTCONN, errno.ESTALE, errno.EHOSTDOWN)
+_REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 
 @contextmanager
@@ -45,17 +104,23 @@ def named_errors(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write `target` into named errors.
 
     Raises `NoSpaceLeft` if the disk, or the user's share of it, is full; `ReadOnlyFolder` if there
-    is no permission to write, or the file system is read-only.
+    is no permission to write, or the file system is read-only; `FolderGone` if a drive is no longer
+    there.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # HDF5 tells the number in its text alone.
+        told = re.search(r"errno = (\d+)", str(error)) if error.errno is None else None
+        number = int(told[1]) if told else error.errno
+        if number in _FULL:
             raise NoSpaceLeft(
                 f"No space left while writing {target}. Free some space, or choose another "
                 "folder with data_dir or runs_dir; what was there before is untouched."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if number in _GONE:
+            raise gone(error, target) from error
+        if number in _REFUSED:
             raise ReadOnlyFolder(
                 f"Cannot write {target} ({error.strerror}). Choose another folder with data_dir "
                 "or runs_dir, or change its permissions."
@@ -63,36 +128,148 @@ def named_errors(target: Path) -> Iterator[None]:
         raise
 
 
+def is_gone(error: BaseException) -> bool:
+    """Tell whether the system's error says that a drive or network folder is no longer there."""
+    return isinstance(error, OSError) and error.errno in _GONE
+
+
+def gone(error: BaseException, place: object) -> FolderGone:
+    """Say that a drive is no longer there, and that nothing is lost."""
+    said = getattr(error, "strerror", error)
+    return FolderGone(
+        f"{place} can no longer be reached ({said}): the drive that it is on has gone away. Mount "
+        "it again (on Colab by executing the notebook from its beginning) and run the same cell or "
+        "command: what was finished is there, and it goes on from it."
+    )
+
+
 @contextmanager
 def atomic_file(target: str | Path, n_bytes: int = 0) -> Iterator[Path]:
     """Write a file under a temporary name and give it its own only when it is complete.
 
     Yields the temporary file, in the same folder, with the same suffix; `target` is replaced in one
-    step if it exists. That `n_bytes` are free is checked beforehand. Raises as `named_errors` does.
+    step if it exists. That there is space for `n_bytes` is tried beforehand; what a killed process
+    left in the folder is removed. Raises as `named_errors` does.
     """
     target = Path(target)
     with named_errors(target):
-        free = shutil.disk_usage(target.parent).free
-        if n_bytes > free:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        handle, partial = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name.split('.')[0]}-", suffix=_suffix(target)
+        _sweep_once(target.parent)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent,
+            prefix=f".{target.name.split('.')[0][:40]}.{HOST}-{os.getpid()}-",
+            suffix=f".partial{_suffix(target)}",
         )
         os.close(handle)
-        # mkstemp makes files private; a run folder is shared like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
+        partial = Path(name)
         try:
-            yield Path(partial)
+            reserve(partial, n_bytes)
+            # mkstemp makes files private; a run folder is shared like any other file.
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o666 & ~umask)
+            yield partial
             os.replace(partial, target)
         finally:
-            Path(partial).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
 def _suffix(target: Path) -> str:
     # Keras goes by the whole suffix: `.weights.h5`.
     return "".join(target.suffixes[-2:]) if target.suffix == ".h5" else target.suffix
+
+
+def reserve(file: Path, n_bytes: int) -> None:
+    """Set bytes of the disk aside for a file, which gets that long if it is shorter.
+
+    To a mapped file the system cannot say that the disk is full: it ends the process. Raises
+    OSError if there are not so many.
+    """
+    own = getattr(file.stat(), "st_blocks", 0) * 512
+    if n_bytes > shutil.disk_usage(file.parent).free + own:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with file.open("r+b") as opened:
+        try:
+            if n_bytes:
+                os.posix_fallocate(opened.fileno(), 0, n_bytes)
+        except (AttributeError, OSError) as error:  # macOS has no such call, some disks do not
+            if isinstance(error, OSError) and error.errno in (*_FULL, errno.EFBIG):
+                raise
+            for start in range(file.stat().st_size, n_bytes, _CHUNK):
+                opened.seek(start)
+                opened.write(bytes(min(_CHUNK, n_bytes - start)))
+
+
+_CHUNK = 2**20
+_STALE_SECONDS = 24 * 3600
+_PARTIAL_NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)(-\w+)?\.partial(\.\S+)?")
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+"""Stands for this machine in the names of what is not complete yet."""
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `atomic_file` and `atomic_folder` left in a folder when they were killed."""
+    for entry in folder.iterdir():
+        match = _PARTIAL_NAME.fullmatch(entry.name)
+        if match and not _is_being_filled(entry, match[1], int(match[2])):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+@functools.cache
+def _sweep_once(folder: Path) -> None:
+    with suppress(OSError):  # as a folder that may not be listed
+        sweep(folder)
+
+
+def _is_being_filled(partial: Path, host: str, process: int) -> bool:
+    # On another machine (a shared disk), or where asking for a process could end it (Windows),
+    # only the time tells.
+    if host != HOST or os.name == "nt":
+        return time.time() - partial.stat().st_mtime < _STALE_SECONDS
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+_HELD: set[Path] = set()
+
+
+@contextmanager
+def only_one(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from writing into a folder meanwhile; within one process it nests.
+
+    The system lets go of it when a process ends, however it does. Where it has no locks, nothing is
+    kept. Raises `FolderInUse` if another process is at work there.
+    """
+    folder = Path(folder).resolve()
+    if fcntl is None or folder in _HELD:
+        yield
+        return
+    with named_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderInUse(
+                f"Another process is writing into {folder}. Nothing was changed: wait until it is "
+                "done, then run the same command again, or give another folder or name."
+            ) from error
+        except OSError:
+            pass  # some network drives have no locks
+        _HELD.add(folder)
+        yield
+    finally:
+        _HELD.discard(folder)
+        os.close(handle)
 
 
 def write_text(target: str | Path, text: str) -> None:
@@ -104,6 +281,141 @@ def write_text(target: str | Path, text: str) -> None:
 def write_json(target: str | Path, content: Any) -> None:
     """Write a JSON file atomically, indented for people to read."""
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Write what a terminal would obey, such as a colour or a turned line, as its code."""
+    return _OBEYED.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def plain(name: str) -> str:
+    r"""Write the name of a file for a table or a terminal: no program runs what it holds.
+
+    Excel takes `=`, `+`, `-` and `@` at the beginning for a formula; with `./` before it, the path
+    of the same file is none.
+
+    Examples
+    --------
+    >>> plain("slide 1.jpg"), plain("=1+1.jpg"), plain("\x1b[2Jred.jpg")
+    ('slide 1.jpg', './=1+1.jpg', '\\x1b[2Jred.jpg')
+    """
+    name = visible(name).replace("\n", r"\n").replace("\t", r"\t")
+    return f"./{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+# Reading what others wrote
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError unless this is a file: a pipe would be waited for, a device never ends."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, pipe or device, not a file", str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text as programs save it: in UTF-8, in UTF-16 with its mark, or in Windows' Latin.
+
+    Raises OSError if it cannot be read or is longer than `LONGEST_TEXT`, UnicodeError if it is no
+    text.
+    """
+    check_regular(path)
+    if os.stat(path).st_size > LONGEST_TEXT:
+        raise OSError(errno.EFBIG, f"it holds more than {LONGEST_TEXT:,} bytes", str(path))
+    content = Path(path).read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        return content.decode("cp1252")
+
+
+LONGEST_TEXT = 2**28
+"""Bytes of the longest text or record that is read."""
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds a record.
+
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or no record, and
+    `FolderGone`.
+    """
+    try:
+        content = json.loads(read_text(path), parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except OSError as error:
+        if is_gone(error):
+            raise gone(error, path) from error
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(error.strerror) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not a record")
+    return content
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 300:  # more than a float holds
+        raise ValueError(f"it holds a number of {len(digits):,} digits")
+    return int(digits)
+
+
+class _Record(dict):
+    """A record that says which file lacks what was asked for."""
+
+    def __init__(self, content: dict[str, Any], path: Path, hint: str) -> None:
+        super().__init__(
+            (key, _Record(value, path, hint) if isinstance(value, dict) else value)
+            for key, value in content.items()
+        )
+        self.path, self.hint = path, hint
+
+    def __missing__(self, key: str) -> Any:
+        raise BrokenRun(f"{self.path} is half written or damaged: it has no {key!r}. {self.hint}")
+
+
+def read_record(path: str | Path, hint: str) -> dict[str, Any]:
+    """Read a JSON file that a run left; what it lacks is named, too, when it is asked for.
+
+    Raises FileNotFoundError if there is none; `BrokenRun`, with `hint`, if it is damaged; and
+    `FolderGone`.
+    """
+    try:
+        return _Record(read_json(path), Path(path), hint)
+    except ValueError as error:
+        raise BrokenRun(f"{path} is half written or damaged ({error}). {hint}") from error
+
+
+def walk(folder: str | Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yield all files below a folder, those that links lead to, too; but of no link back up.
+
+    `unreadable` is called for a folder that may not be listed; the others follow.
+    """
+    linked: set[tuple[int, int]] = set()
+    for place, subfolders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        above = {_identity(place), *map(_identity, Path(place).parents)}
+        walked = []
+        for name in sorted(subfolders):
+            path = os.path.join(place, name)
+            if os.path.islink(path):
+                target = _identity(path)
+                if target in linked or target in above:
+                    continue
+                linked.add(target)
+            walked.append(name)
+        subfolders[:] = walked
+        yield from (Path(place, name) for name in sorted(files))
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 # Files that lie on no disk of this machine, or in an archive
@@ -191,7 +503,7 @@ def elsewhere(path: str | Path) -> Elsewhere | None:
     """
     text = os.fspath(path)
     if not _ADDRESS.match(text):
-        local = Path(text).expanduser().absolute()
+        local = absolute(text)
         is_archive = local.suffix.lower() in _ARCHIVES and local.is_file()
         return Elsewhere(str(local)) if is_archive else None
     if "@" in text or "?" in text:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from written_files import below, write_tar, write_zip
 
+from wbc_helpers import storage
 from wbc_helpers.data import archives
 from wbc_helpers.errors import (
     BrokenArchive,
@@ -402,9 +403,9 @@ def test_leftovers_of_a_dead_process_are_removed(tmp_path):
     dead.wait()
     day_ago = time.time() - 25 * 3600
     names = {
-        f".target.{archives._HOST}-{dead.pid}.partial": False,
-        f".other.{archives._HOST}-{dead.pid}.partial": False,
-        f".target.{archives._HOST}-{os.getppid()}.partial": True,
+        f".target.{storage.HOST}-{dead.pid}.partial": False,
+        f".other.{storage.HOST}-{dead.pid}.partial": False,
+        f".target.{storage.HOST}-{os.getppid()}.partial": True,
         ".target.01234567-1.partial": True,
         ".target.76543210-1.partial": False,
         ".target.partial": True,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wbc_helpers import errors
+from wbc_helpers import errors, storage
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.runs import recipes
 from wbc_helpers.runs.backend import Runtime
@@ -68,18 +68,18 @@ def test_each_choice_is_taken():
 @pytest.mark.parametrize("value", [5, None, "", "  ", ["data"]])
 def test_what_is_no_folder_is_refused(value, tmp_path):
     with pytest.raises(InvalidParameter, match="data_dir"):
-        errors.check_folder("data_dir", value, tmp_path)
+        storage.check_folder("data_dir", value, tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "notes").write_text("")
     with pytest.raises(InvalidParameter, match="is a file"):
-        errors.check_folder("runs_dir", "notes", tmp_path)
+        storage.check_folder("runs_dir", "notes", tmp_path)
 
 
 def test_a_relative_folder_is_meant_from_the_project(tmp_path):
-    assert errors.check_folder("data_dir", "data", tmp_path) == tmp_path / "data"
-    assert errors.check_folder("data_dir", "/mnt/drive", tmp_path) == Path("/mnt/drive")
+    assert storage.check_folder("data_dir", "data", tmp_path) == tmp_path / "data"
+    assert storage.check_folder("data_dir", "/mnt/drive", tmp_path) == Path("/mnt/drive")
 
 
 def test_what_is_recorded_is_json_and_complete():

@@ -9,6 +9,7 @@ import csv
 import gzip
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,6 +198,7 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
             "dataset-master part of the blood-cells archive: without the photographs, where the "
             "images come from cannot be worked out."
         )
+    labels = _read_labels(originals / "labels.csv")
     photographs = read_photographs(originals, progress)
     table = assign_sources(catalog, photographs, progress, workers)
     table = table.merge(catalog[["file", "split", "cell_type"]], on="file")
@@ -208,7 +210,6 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
     pairs = _describe_pairs(pairs, table)
     table["cell_in_train"] = _cell_in_train(table, pairs)
     table["content"] = content_of(list(catalog["path"]))
-    labels = _read_labels(originals / "labels.csv")
     published = shipped()
     return AuditReport(
         images=table,
@@ -307,10 +308,21 @@ def _find_conflicts(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _read_labels(path: Path) -> dict[str, tuple[str, ...]]:
     """Cell types that `labels.csv` gives each photograph; empty if there is no such file."""
-    if not path.is_file():
+    try:
+        lines = storage.read_text(path).splitlines()
+        # Spreadsheets part columns by semicolons where a comma stands in numbers.
+        by = ";" if lines and lines[0].count(";") > lines[0].count(",") else ","
+        rows = list(csv.reader(lines, delimiter=by))
+    except FileNotFoundError:
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = [row for row in csv.reader(lines) if len(row) > 2 and row[1].strip().isdigit()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataMismatch(f"{path} cannot be read as a table ({error}). {_LABELS}") from error
+    head, rows = rows[:1], [row for row in rows if len(row) > 2 and row[1].strip().isdecimal()]
+    if head and not rows:
+        raise DataMismatch(f"{path} labels nothing; it begins with {head[0]}. {_LABELS}")
+    twice = [number for number, n in Counter(int(row[1]) for row in rows).items() if n > 1]
+    if twice:
+        raise DataMismatch(f"{path} labels photograph {twice[0]} more than once. {_LABELS}")
     return {
         f"BloodImage_{int(row[1]):05d}": tuple(
             cells.BY_FOLDER[part.strip()].name if part.strip() in cells.BY_FOLDER
@@ -320,6 +332,12 @@ def _read_labels(path: Path) -> dict[str, tuple[str, ...]]:
         )
         for row in rows
     }  # fmt: skip
+
+
+_LABELS = (
+    "Expected a row a photograph: anything, its number, its cell types, such as 0,12,NEUTROPHIL; "
+    "mend the file, or move it away."
+)
 
 
 def save(report: AuditReport, folder: str | Path) -> None:

@@ -355,7 +355,7 @@ class FolderAnswers:
             )
         if self.failures:
             lines.append(f"{len(self.failures)} files could not be read:")
-            lines += [f"  {file}: {problem}" for file, problem in self.failures[:10]]
+            lines += [storage.visible(f"  {file}: {why}") for file, why in self.failures[:10]]
         return "\n".join([*lines, f"Table: {self.out}"])
 
 
@@ -374,7 +374,7 @@ def classify_folder(
     if the file is there and holds another table; `DataNotFound` if there are no images;
     `InvalidParameter` as `Classifier.classify`.
     """
-    out = Path(out).expanduser().absolute()
+    out = storage.absolute(out)
     folder, names, _ = find_photographs(path)
     files = [folder / name for name in names]
     columns = ["file", "found", "cell_type", "probability", "answered", "foreign", *BOX]
@@ -398,7 +398,8 @@ def classify_folder(
     if is_foreign:
         table["answered"] = table["answered"].where(table["answered"].isna(), False)
     with storage.atomic_file(out) as partial:
-        table.to_csv(partial, index=False, float_format="%.4g")
+        named = table.assign(file=table["file"].map(storage.plain))
+        named.to_csv(partial, index=False, float_format="%.4g", errors="surrogateescape")
     measured = float("nan")
     if red_cell is not None:
         measured = scale.red_cell_diameter_of(files, 24, default=np.nan, skip=True)

@@ -7,7 +7,6 @@ shows 71 photographs, four of monocytes, and is left alone while a recipe is cho
 """
 
 import functools
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from wbc_helpers.classify import inputs, networks
 from wbc_helpers.classify.inputs import Prepared
 from wbc_helpers.data.identity import Identity
 from wbc_helpers.data.splits import grouped_folds
-from wbc_helpers.errors import BrokenRun, DataNotFound, InvalidParameter, RunExists
+from wbc_helpers.errors import DataNotFound, InvalidParameter, RunExists
 from wbc_helpers.evaluate import classification, uncertainty
 from wbc_helpers.pixels import stain
 from wbc_helpers.pixels.views import draw
@@ -415,17 +414,15 @@ def read(name: str, runs_dir: str | Path, data: dict[str, Any] | None = None) ->
     and `BrokenRun` if one of its files is damaged.
     """
     folder = folders.folder_of(name, runs_dir)
-    if not (folder / "crossval.json").is_file():
+    hint = (
+        "Start the cross-validation again under the same name: folds that are finished are not "
+        "trained again."
+    )
+    try:
+        made = storage.read_record(folder / "crossval.json", hint)
+    except FileNotFoundError as error:
         raise DataNotFound(
             f"{folder} holds no finished cross-validation. Make one: `make crossval RUN={name}`."
-        )
-    try:
-        made = json.loads((folder / "crossval.json").read_text(encoding="utf-8"))
-        made["data"]["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BrokenRun(
-            f"{folder / 'crossval.json'} is damaged ({error!r}). Start the cross-validation again "
-            "under the same name: folds that are finished are not trained again."
         ) from error
     if data is not None:
         folders.check_data(folders.Run(folder, made), data)

@@ -90,10 +90,10 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
                 bar.update()
             page = of_index.render(shared, cards=cards, names=names, number=number, gallery=gallery)
             pages.write_page(out / names[number], page)
-    for old in {*out.glob("index-*.html"), *(out / SMEARS).glob("*.html")} - targets:
+    for old in {*out.glob("index-*.html"), *(out / SMEARS).glob("[!.]*.html")} - targets:
         # One of ours, to which nothing leads any more.
         if pages.is_ours(old):
-            old.unlink()
+            old.unlink(missing_ok=True)
     return out / names[0]
 
 

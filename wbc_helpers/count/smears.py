@@ -172,7 +172,7 @@ class FolderCounts:
             lines += ["", f"{n_files} passed over, no images by name and content: {names}"]
         if self.failures:
             lines += ["", f"{_number(len(self.failures), 'file', 'files')} could not be counted:"]
-            lines += [f"- {file}: {why}" for file, why in self.failures[:20]]
+            lines += [storage.visible(f"- {file}: {why}") for file, why in self.failures[:20]]
             if len(self.failures) > 20:
                 lines.append(f"- and {len(self.failures) - 20:,} more, see {self.out / FAILURES}")
         # A file name may hold bytes that are no UTF-8.
@@ -188,7 +188,7 @@ def _files_by(column: str, counts: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _some(files: Sequence[str], n_files: int) -> str:
-    return ", ".join(files[:n_files]) + (", …" if len(files) > n_files else "")
+    return ", ".join(map(storage.plain, files[:n_files])) + (", …" if len(files) > n_files else "")
 
 
 def _number(n: float, one: str, more: str) -> str:
@@ -196,18 +196,20 @@ def _number(n: float, one: str, more: str) -> str:
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Read names of photographs from a UTF-8 file, a name a line, such as BCCD's own lists.
+    """Read names of photographs from a text file, a name a line, such as BCCD's own lists.
 
     Raises `DataNotFound` if there is no such file, or it is no text.
     """
     path = Path(path).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeError) as error:
+        names = [line.strip() for line in storage.read_text(path).splitlines() if line.strip()]
+        if not names:
+            raise ValueError("it holds no name")
+    except (OSError, ValueError) as error:
         raise DataNotFound(
             f"The list {path} cannot be read ({error}). Expected a text file, a name a line."
         ) from error
-    return [line.strip() for line in lines if line.strip()]
+    return names
 
 
 def _choose(images: Sequence[str], only: Iterable[str]) -> list[str]:
@@ -267,6 +269,8 @@ def count_folder(
         workers shall load a reader that `load_reader` did not make.
     RunExists
         If `out` holds something else, or counts made of another folder or in another way.
+    FolderInUse
+        If another process counts into `out`.
     ReadOnlyFolder, NoSpaceLeft
         If the results cannot be written.
     DataMismatch, NoWorkers
@@ -277,8 +281,26 @@ def count_folder(
     folder, images, passed_over = find_photographs(path, out)
     if only is not None:
         images, passed_over = _choose(images, only), []
-    out = Path(out).expanduser().absolute()
+    out = storage.absolute(out)
     settings = _open_folder(out, _describe(folder, reader, red_cell))
+    with storage.only_one(out):
+        return _go_on(
+            folder, images, passed_over, out, settings, reader, red_cell, progress, workers
+        )
+
+
+def _go_on(
+    folder: Path | Elsewhere,
+    images: list[str],
+    passed_over: list[str],
+    out: Path,
+    settings: dict[str, Any],
+    reader: "SmearReader",
+    red_cell: float | None,
+    progress: bool,
+    workers: Workers,
+) -> FolderCounts:
+    """Count what is not counted yet, and make the tables of all."""
     if red_cell is None and settings["estimated_red_cell"] is None:
         estimate = _folder_scale(folder, images, reader)
         settings["estimated_red_cell"], settings["photographs_for_scale"] = estimate
@@ -308,7 +330,7 @@ def count_folder(
     failures = [(image, failed[image]) for image in images if image in failed]
     counts, white = _write_tables(out, [image for image in images if image not in failed])
     with _csv(out / FAILURES, ["file", "problem"]) as table:
-        table.writerows(failures)
+        table.writerows((storage.plain(file), storage.visible(why)) for file, why in failures)
     fit = counts[counts["fit"].astype(bool)]
     by_kind = fit.set_index("file")[FRAMED].set_axis(list(cells.KIND_NAMES), axis=1)
     return FolderCounts(
@@ -533,14 +555,14 @@ def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.Da
             )
             edges = detection.cut_edges(boxes, width, height)
             cut = [" ".join(edges.columns[row]) for row in edges.to_numpy()]
-            files = np.array([p["file"] for p in photographs], object)[boxes.index]
+            files = np.array([storage.plain(p["file"]) for p in photographs], object)[boxes.index]
             rows = boxes.assign(file=files, cut=cut)[CELL_COLUMNS].astype(object)
             table.writerows(rows.where(rows.notna(), "").to_numpy().tolist())
             counts += _count_boxes(photographs, boxes, edges, n_unsure)
             white = boxes[boxes["kind"].eq("WBC") & is_fit]
             white_cells += zip(white["cell_type"], ~white["answered"], strict=True)
     with _csv(out / COUNTS, COUNT_COLUMNS) as table:
-        table.writerows(counts)
+        table.writerows([storage.plain(file), *numbers] for file, *numbers in counts)
     return (
         pd.DataFrame(counts, columns=COUNT_COLUMNS),
         pd.DataFrame(white_cells, columns=["cell_type", "abstained"]),
@@ -644,8 +666,8 @@ def _open_folder(out: Path, description: dict[str, Any]) -> dict[str, Any]:
     settings_file = out / SETTINGS
     if settings_file.is_file():
         try:
-            settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+            settings = storage.read_json(settings_file)
+        except ValueError:
             settings = {}
         differing = [key for key, value in description.items() if settings.get(key) != value]
         if not differing:
@@ -670,7 +692,7 @@ def _stamp_of(path: Path | Elsewhere) -> list[Any] | None:
         if isinstance(path, Elsewhere):
             return path.stamp()
         status = path.stat()
-    except (OSError, DownloadFailed):
+    except (OSError, ValueError, DownloadFailed):
         return None
     return [status.st_size, status.st_mtime_ns]
 
@@ -686,7 +708,7 @@ def _read_stamps(out: Path) -> dict[str, list[Any]]:
             try:
                 photograph = json.loads(line)
                 file, stamp = photograph["file"], photograph["stamp"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
             if not line.endswith(b"\n"):
                 break

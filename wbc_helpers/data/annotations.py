@@ -11,12 +11,15 @@ problem                what is done about it
 `broken photograph`    its size cannot be read: left out
 `broken annotation`    no XML or text, or XML that defines entities (a way to harm the reader):
                        left out
+`two photographs`      files that differ by their suffix alone, so that it is not known which of
+                       them was boxed: left out
 `other size`           the boxes are of a photograph of another size, so where they lie is not
                        known: left out. Where no size is given, the photograph's own is taken.
 `unknown kind`         a box that is called something else: dropped
 `no numbers`           a box without four finite numbers: dropped
 `swapped corners`      left and right, or top and bottom, the wrong way round: exchanged
 `no area`              both corners on one point or line, a click and not a box: dropped
+`boxed twice`          a box that was there before, of the same kind and corners: dropped
 `outside`              a box that leaves the photograph: clipped, or dropped if nothing is left
 =====================  ========================================================================
 
@@ -27,6 +30,7 @@ whose name is not known is refused.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,13 +40,13 @@ import numpy as np
 import pandas as pd
 import yaml
 from defusedxml.common import DefusedXmlException
-from defusedxml.ElementTree import parse
+from defusedxml.ElementTree import fromstring
 from PIL import ExifTags, Image
 from yaml import YAMLError
 
-from wbc_helpers import cells
+from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
-from wbc_helpers.data.catalog import box_format, coco_files, name_photographs, smears_folder
+from wbc_helpers.data.catalog import box_format, coco_files, name_photographs, smears_folder, twins
 from wbc_helpers.errors import DataMismatch, DataNotFound
 
 _BOX_COLUMNS = ["photograph", "kind", *BOX, "width", "height"]
@@ -146,7 +150,7 @@ def read_annotations(
     """
     root = smears_folder(folder)
     paths = name_photographs(root)
-    written = box_format(root)
+    written, alike = box_format(root), twins(paths.values())
     if written == "YOLO":
         annotated = _read_yolo(root, paths, kinds, classes)
     else:
@@ -155,6 +159,10 @@ def read_annotations(
     problems: list[tuple] = []
     photographs: list[tuple] = []
     for name in sorted(paths | annotated):
+        if written != "COCO" and paths.get(name) in alike:
+            files = [path.name for path in alike if path.stem == paths[name].stem]
+            problems.append((name, None, "two photographs", ", ".join(sorted(files)), "left out"))
+            continue
         smear = _read_one(name, paths.get(name), annotated.get(name), kinds, problems)
         if smear is not None:
             size, of_photograph = smear
@@ -224,18 +232,30 @@ def _read_voc(root: Path, paths: dict[str, Path], kinds: Sequence[str]) -> dict[
 
 def _read_xml(file: Path) -> _Boxed:
     try:
-        root = parse(file).getroot()
-    except (ParseError, DefusedXmlException, OSError, UnicodeError) as error:
+        storage.check_regular(file)
+        content = file.read_bytes()
+        declared = _DECLARED.match(content)
+        # The parser knows no letters of several bytes but those of Unicode.
+        if declared and (code := declared[1].decode("ascii").lower()) in _EAST_ASIAN:
+            content = content[declared.end() :].decode(code).encode()
+        root = fromstring(content)
+    except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as error:
         return _Boxed(broken=str(error) or type(error).__name__)
     boxes = []
-    for element in root.findall("object"):
-        texts = [element.findtext(f"bndbox/{edge}") for edge in _VOC_EDGES]
+    for element in root.findall("{*}object"):
+        texts = [element.findtext(f"{{*}}bndbox/{{*}}{edge}") for edge in _VOC_EDGES]
         corners = [_number(text) for text in texts]
-        boxes.append(
-            ((element.findtext("name") or "").strip(), corners, ", ".join(map(str, texts)))
-        )
-    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    return _Boxed((width, height), boxes)
+        called = (element.findtext("{*}name") or "").strip()
+        boxes.append((called, corners, ", ".join(map(str, texts))))
+    size = [_number(root.findtext(f"{{*}}size/{{*}}{side}")) for side in ("width", "height")]
+    return _Boxed((size[0], size[1]), boxes)
+
+
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.-]+)["'][^>]*\?>""")
+_EAST_ASIAN = (
+    "gb2312", "gbk", "gb18030", "big5", "shift_jis", "cp932", "euc-jp", "iso-2022-jp", "euc-kr",
+    "cp949",
+)  # fmt: skip
 
 
 def _read_one(
@@ -274,14 +294,14 @@ def _read_one(
             f"{size[0]}×{size[1]}",
         )
         return None
-    boxes: list[tuple] = []
+    boxes: dict[tuple, None] = {}
     for number, (called, corners, text) in enumerate(boxed.boxes, start=1):
         if boxed.in_parts:
             # Six decimals of a part are a hundredth of a pixel at best.
             corners = np.multiply(corners, [*size, *size]).round(2).tolist()
         for mended in _mend(called, corners, text, boxed.first, size, kinds, boxes):
             problems.append((name, number, *mended))
-    return size, boxes
+    return size, list(boxes)
 
 
 def _read_yolo(
@@ -297,7 +317,7 @@ def _read_yolo(
 def _read_txt(file: Path, classes: Sequence[str]) -> _Boxed:
     """Read lines of a class number, then centre and size, or an outline, as parts of the frame."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = storage.read_text(file).splitlines()
     except (OSError, UnicodeError) as error:
         return _Boxed(broken=str(error))
     boxes = []
@@ -330,8 +350,9 @@ def class_names(root: str | Path) -> list[str]:
         for file in (place / name for place in places):
             if file.is_file():
                 try:
-                    return [str(called) for called in read(file.read_text(encoding="utf-8"))]
-                except (ValueError, KeyError, TypeError, AttributeError, YAMLError) as error:
+                    return [str(called) for called in read(storage.read_text(file))]
+                except (OSError, ValueError, LookupError, TypeError, AttributeError, YAMLError,
+                        RecursionError) as error:  # fmt: skip
                     raise DataMismatch(
                         f"{file} gives no list of names ({error or type(error).__name__}). "
                         "Expected one as YOLO writes it, such as names: [RBC, WBC, Platelets]."
@@ -359,9 +380,10 @@ def _read_coco(root: Path, paths: dict[str, Path], kinds: Sequence[str]) -> dict
     names: list[str] = []
     for file in coco_files(root):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = storage.read_json(file)
             named = {row["id"]: str(row["name"]) for row in content["categories"]}
             boxes: dict[object, list[tuple]] = {row["id"]: [] for row in content["images"]}
+            times = Counter(row["id"] for row in content["images"])
             for row in content["annotations"]:
                 x, y, width, height = corners = [_number(side) for side in row["bbox"]]
                 corners = [x, y, x + width, y + height]
@@ -370,7 +392,9 @@ def _read_coco(root: Path, paths: dict[str, Path], kinds: Sequence[str]) -> dict
             for row in content["images"]:
                 size = _number(row.get("width")), _number(row.get("height"))
                 name = _name_of(root, paths, file, str(row["file_name"]))
-                annotated[name] = _Boxed(size, boxes[row["id"]], first=0)
+                twice = name in annotated or times[row["id"]] > 1
+                broken = f"listed twice, or with another's id, in {file.name}" if twice else ""
+                annotated[name] = _Boxed(size, boxes[row["id"]], first=0, broken=broken)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataMismatch(
                 f"{file} is malformed: {type(error).__name__} {error}. Expected COCO: images with "
@@ -422,7 +446,7 @@ def _mend(
     first: int,
     size: tuple[int, int],
     kinds: Sequence[str],
-    boxes: list[tuple],
+    boxes: dict[tuple, None],
 ) -> Iterator[tuple[str, str, str]]:
     """Append one box to `boxes` if it is one, and yield what was wrong with it."""
     kind = kind_of(called, kinds)
@@ -445,8 +469,11 @@ def _mend(
     outside = max((inside_low - low + first).max(), (high - inside_high).max())
     if outside > _ROUNDED:
         yield "outside", f"{box} of {size[0]}×{size[1]}", "clipped" if is_left else "dropped"
-    if is_left:
-        boxes.append((kind, *inside_low, *inside_high))
+    mended = (kind, *inside_low.tolist(), *inside_high.tolist())
+    if mended in boxes:
+        yield "boxed twice", box, "dropped"
+    elif is_left:
+        boxes[mended] = None
 
 
 _TURNED = 5  # from this orientation on, height and width are exchanged

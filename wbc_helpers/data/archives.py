@@ -13,11 +13,11 @@ import hashlib
 import http.client
 import importlib.util
 import json
+import lzma
 import os
 import re
 import shutil
 import site
-import socket
 import ssl
 import stat
 import struct
@@ -51,6 +51,8 @@ from wbc_helpers.errors import (
     NoSpaceLeft,
     ReadOnlyFolder,
     UnsafeArchive,
+    WbcError,
+    is_whole,
 )
 
 MARKER = ".fetched.json"
@@ -131,10 +133,11 @@ def fetched_folders(data_dir: Path) -> list[Path]:
 def read_marker(folder: Path) -> dict[str, Any]:
     """Read what was noted when the folder was fetched; empty if it was not fetched."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        return marker if marker["format"] == 1 and marker["archive"] and marker["n_files"] else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        marker = storage.read_json(folder / MARKER)
+    except (OSError, ValueError):
         return {}
+    known = marker.get("format") == 1 and isinstance(marker.get("archive"), dict)
+    return marker if known and is_whole(marker.get("n_files"), 1) else {}
 
 
 def source_of(folder: Path) -> str:
@@ -170,18 +173,19 @@ _LARGEST_TAR_HEADER = 16 * 2**20
 _TAR = b"ustar"  # at byte 257 of a tar file
 _CHUNK = 2**18
 _BLOCK = 4096
-_STALE_SECONDS = 24 * 3600
-_PARTIAL_NAME = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)\.partial")
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_LONGEST_PATH = 1000  # bytes; systems take 1,024 or 4,096, of the folder around it, too
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
     gzip.BadGzipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     EOFError,
     NotImplementedError,
-    UnicodeError,
+    RecursionError,
+    ValueError,
+    LookupError,
 )
 
 
@@ -219,7 +223,7 @@ def unpack(archive: str | Path, folder: str | Path, progress: bool = True) -> in
     full for all of it (checked before anything is written), or fills up; `ReadOnlyFolder` if the
     folder cannot be written to, or is not empty.
     """
-    archive, folder = Path(archive), Path(folder).expanduser().absolute()
+    archive, folder = Path(archive), storage.absolute(folder)
     with _opened(archive) as (members, open_member):
         files = [member for member in members if not member.is_folder]
         # File systems hand out whole blocks.
@@ -265,11 +269,11 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     Raises `ReadOnlyFolder` if the target exists (nothing is overwritten) or cannot be made,
     `NoSpaceLeft` if the disk is full.
     """
-    target = Path(target).expanduser().absolute()
+    target = storage.absolute(target)
     storage.make_folder(target.parent)
-    _remove_stale(target.parent)
-    partial = target.parent / f".{target.name}.{_HOST}-{os.getpid()}.partial"
+    partial = target.parent / f".{target.name}.{storage.HOST}-{os.getpid()}.partial"
     with storage.named_errors(target):
+        storage.sweep(target.parent)
         if not is_free(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         partial.mkdir()
@@ -292,34 +296,10 @@ def is_free(folder: Path) -> bool:
     return not any(folder.iterdir()) if is_folder else not os.path.lexists(folder)
 
 
-def _remove_stale(folder: Path) -> None:
-    """Remove what `atomic_folder` left in a folder when its process was killed."""
-    for entry in folder.iterdir():
-        match = _PARTIAL_NAME.fullmatch(entry.name)
-        if match and entry.is_dir() and not _is_being_filled(entry, match[1], int(match[2])):
-            shutil.rmtree(entry, ignore_errors=True)
-
-
-def _is_being_filled(partial: Path, host: str, process: int) -> bool:
-    # On another machine (a shared disk), or where asking for a process could end it (Windows),
-    # only the time tells.
-    if host != _HOST or os.name == "nt":
-        return time.time() - partial.stat().st_mtime < _STALE_SECONDS
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 @contextmanager
 def _opened(archive: Path) -> Iterator[tuple[list[Member], Callable[..., Any]]]:
     """Open an archive: its members, all checked, and how to open one of them."""
-    archive = archive.expanduser()
+    archive = storage.absolute(archive)
     if not archive.is_file():
         raise DataNotFound(
             f"There is no archive {archive}. Give the path of a downloaded blood-cells .zip file."
@@ -382,7 +362,8 @@ def _safe_name(archive: Path, name: str) -> str:
     parts = name.replace("\\", "/").split("/")
     if (parts[0] == "" and name) or ".." in parts or re.match("[A-Za-z]:", name):
         raise _unsafe(archive, f"{name!r} would be written outside its folder")
-    if re.search("[\0-\x1f]", name) or any(len(os.fsencode(part)) > 255 for part in parts):
+    lengths = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
+    if re.search("[\0-\x1f]", name) or max(lengths) > 255 or sum(lengths) > _LONGEST_PATH:
         raise _unsafe(archive, f"{name[:80]!r} is no usable file name")
     return "/".join(part for part in parts if part not in ("", "."))
 
@@ -450,9 +431,13 @@ def _naming_damage(archive: Path, member: str | None = None) -> Iterator[None]:
     """Say in plain words what is wrong with an archive."""
     try:
         yield
+    except WbcError:
+        raise
     except (*_DAMAGE, OSError) as error:
-        # A wrong position in the archive is an invalid argument to the operating system.
-        if not isinstance(error, _DAMAGE) and (error.errno != errno.EINVAL or error.filename):
+        # A wrong position in the archive is an invalid argument to the operating system; bzip2
+        # gives damage no number.
+        is_told = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_told or getattr(error, "filename", None):
             raise
         with archive.open("rb") as stream:
             start = stream.read(512)

@@ -12,7 +12,6 @@ line feed; in UTF-8. What operating systems leave behind does not count, see `is
 import csv
 import gzip
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers import cells
+from wbc_helpers import cells, storage
 from wbc_helpers.errors import DataMismatch, DataNotFound, UnreadableImage
 
 SPLITS = ("TRAIN", "TEST", "TEST_SIMPLE")
@@ -41,7 +40,7 @@ def images_folder(folder: str | Path) -> Path:
 
     Raises `DataNotFound` if there is no such folder, or no `TRAIN` and `TEST` at a known depth.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = storage.absolute(folder).resolve()
     if not folder.is_dir():
         raise DataNotFound(
             f"There is no folder {folder}. Expected an unpacked copy of the blood-cells data; "
@@ -120,7 +119,7 @@ def count_images(catalog: pd.DataFrame) -> pd.DataFrame:
 
 def photographs_folder(folder: str | Path) -> Path | None:
     """Find the `JPEGImages` that come with images of cells: the folder around it, or None."""
-    folder = Path(folder).expanduser().resolve()
+    folder = storage.absolute(folder).resolve()
     for below in _PHOTOGRAPH_FOLDERS:
         candidate = (folder / below).resolve()
         if (candidate / "JPEGImages").is_dir():
@@ -146,7 +145,6 @@ _DEEPEST = 3
 """Folders above the data that people and archives wrap them in, at most."""
 
 PART_FOLDERS = ("train", "valid", "val", "test")
-_LARGEST_JSON = 2**28
 
 
 def smears_folder(folder: str | Path) -> Path:
@@ -164,7 +162,7 @@ def _only_place(
     folder: str | Path, is_one: Callable[[Path], object], expected: str, lacks: str, things: str
 ) -> Path:
     """Find the one folder of a kind: the one given, or up to three levels below."""
-    folder = Path(folder).expanduser().resolve()
+    folder = storage.absolute(folder).resolve()
     if not folder.is_dir():
         raise DataNotFound(f"There is no folder {folder}. {expected}")
     places = [folder]
@@ -217,17 +215,16 @@ def coco_files(root: str | Path) -> list[Path]:
         file
         for place in filter(Path.is_dir, places)
         for file in sorted(place.glob("*.json"))
-        if not is_junk(file.name) and file.stat().st_size <= _LARGEST_JSON
+        if not is_junk(file.name)
     ]
     return [file for file in files if _is_coco(file)]
 
 
 def _is_coco(file: Path) -> bool:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return {"images", "annotations", "categories"} <= storage.read_json(file).keys()
+    except (OSError, ValueError):
         return False
-    return isinstance(content, dict) and {"images", "annotations", "categories"} <= content.keys()
 
 
 def find_photographs(root: str | Path) -> list[Path]:
@@ -238,24 +235,41 @@ def find_photographs(root: str | Path) -> list[Path]:
     voc = Path(root) / "JPEGImages"
     return sorted(
         path
-        for path in (voc.glob("*") if voc.is_dir() else Path(root).rglob("*"))
+        for path in (voc.glob("*") if voc.is_dir() else storage.walk(root, _refuse_folder))
         if path.suffix.lower() in PHOTOGRAPH_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UnreadableImage(
+        f"{error.filename} may not be read ({error.strerror}), so what it holds is not known. "
+        "Change its permissions, or take it out of the data."
+    ) from error
 
 
 def name_photographs(root: str | Path) -> dict[str, Path]:
     """Name the photographs of a folder, see `find_photographs`, by their files, without suffix.
 
-    Those of which there are two have their folder before the name.
+    Those of which there are two have their folder before the name, and their suffix after it if
+    they lie in one folder, see `twins`.
     """
     paths = find_photographs(root)
-    counts = Counter(path.stem for path in paths)
-    return {
-        path.stem
-        if counts[path.stem] == 1
-        else path.relative_to(root).with_suffix("").as_posix(): path
-        for path in paths
-    }
+    counts, alike = Counter(path.stem for path in paths), twins(paths)
+
+    def name(path: Path) -> str:
+        if counts[path.stem] == 1:
+            return path.stem
+        below = path.relative_to(root)
+        return (below if path in alike else below.with_suffix("")).as_posix()
+
+    return {name(path): path for path in paths}
+
+
+def twins(paths: Iterable[Path]) -> set[Path]:
+    """Those of several files that differ from another one by their suffix alone."""
+    paths = list(paths)
+    counts = Counter(path.with_suffix("") for path in paths)
+    return {path for path in paths if counts[path.with_suffix("")] > 1}
 
 
 CELL_FOLDERS = {
@@ -342,6 +356,7 @@ def digest_paths(paths: Sequence[str | Path], progress: bool = False) -> list[st
 
 def _digest(path: str | Path) -> str:
     try:
+        storage.check_regular(path)
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise UnreadableImage(
@@ -355,10 +370,10 @@ def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         if (root / name).is_file():
             yield name
-        for folder, subfolders, files in os.walk(root / name, followlinks=True):
-            subfolders[:] = [entry for entry in subfolders if not is_junk(entry)]
-            below = Path(folder).relative_to(root)
-            yield from ((below / file).as_posix() for file in files if not is_junk(file))
+        for file in storage.walk(root / name, _refuse_folder) if (root / name).is_dir() else ():
+            below = file.relative_to(root)
+            if not any(map(is_junk, below.parts)):
+                yield below.as_posix()
 
 
 def digest_of(digests: Mapping[str, str]) -> str:

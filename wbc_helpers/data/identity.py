@@ -130,7 +130,7 @@ def identify(folder: str | Path, progress: bool = False, holds: Holds = "images"
     Raises `DataNotFound` if it holds no such data, see `catalog.images_folder`, `smears_folder` and
     `cells_folder`; `UnreadableImage` if a file cannot be read.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = storage.absolute(folder)
     digests, beside = _digest(folder, holds, progress)
     source = recognise(folder, holds, digests)
     counts = _count(digests)

@@ -164,6 +164,12 @@ def deal(boxed: annotations.Annotations, fraction: float = 1 / 8, seed: int = 0)
     test = table.index[table["part"].eq("test") | in_own_test(table)]
     first = table.groupby("group")["photograph"].transform("first")
     pairs = pd.DataFrame({"first": first, "second": table["photograph"]})
+    # By all boxes as published: so were the photographs dealt that what ships has learned from.
+    twice = boxed.problems[boxed.problems["problem"] == "boxed twice"]
+    twice = pd.DataFrame(
+        {"photograph": twice["photograph"], "kind": twice["found"].str.split().str[0]}
+    )
+    boxed = replace(boxed, boxes=pd.concat([boxed.boxes.astype({"kind": str}), twice]))
     return splits.split_photographs(boxed, pairs, fraction, seed, test)
 
 

@@ -80,7 +80,7 @@ def draw_sample(folder: str | Path, seed: int = 0, progress: bool = False) -> Pa
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise InvalidParameter(f"seed={seed!r}: expected an integer of 0 or more, such as seed=0.")
-    folder = Path(folder).expanduser().absolute()
+    folder = storage.absolute(folder)
     if os.path.lexists(folder):
         _check_drawn(folder, seed)
         return folder

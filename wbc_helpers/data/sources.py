@@ -284,8 +284,7 @@ def fetch(
         raise InvalidParameter(f"source={source!r} is unknown. {expected}")
     if not isinstance(data_dir, str | Path) or not str(data_dir).strip():
         raise InvalidParameter(f"data_dir={data_dir!r} is no folder. Expected its path.")
-    data_dir = Path(data_dir).expanduser().absolute()
-    path = Path(source).expanduser().absolute()
+    data_dir, path = storage.absolute(data_dir), storage.absolute(source)
     if source == "auto" and source in names:
         return _fetch_any(layout, data_dir, progress)
     if source == "sample" and source in names:

@@ -23,7 +23,6 @@ References
    arXiv:2306.06342 (2023).
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -255,7 +254,7 @@ def read_calibration(folder: Path) -> Calibration:
     """
     path = folder / "calibration.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = storage.read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']!r} instead of {FORMAT}")
         calibration = Calibration(**{key: content[key] for key in Calibration.__annotations__})

@@ -160,23 +160,25 @@ def find_photographs(
             if not _is_hidden(name.split("/")):
                 by_kind[_is_named_as_photograph(PurePosixPath(name))].append(name)
         return _some_photographs(place, by_kind[True], by_kind[False])
-    folder = Path(path).expanduser().absolute()
+    folder = storage.absolute(path)
     if folder.is_file() and is_photograph(folder):
         return folder.parent, [folder.name], []
     if not folder.is_dir():
         what = "is no photograph, by its name and content" if folder.exists() else "does not exist"
         raise DataNotFound(f"{folder} {what}. Expected a photograph of a smear, or their folder.")
-    results = None if out is None else Path(out).expanduser().absolute()
+    results = None if out is None else storage.absolute(out)
     if results is not None and folder not in results.parents:
         results = None
     images: list[str] = []
     others: list[str] = []
-    for file in folder.rglob("*"):
+    closed: list[Path] = []
+    # What links to nowhere is a file that is missing, and shall be listed as such, as shall be a
+    # folder that may not be looked into.
+    for file in storage.walk(folder, lambda error: closed.append(Path(error.filename))):
         parts = file.relative_to(folder).parts
-        # A link to nowhere is a file that is missing, and shall be listed as such.
-        is_file = file.is_file() or (file.is_symlink() and not file.exists())
-        if is_file and not _is_hidden(parts) and results not in [file, *file.parents]:
+        if not _is_hidden(parts) and results not in [file, *file.parents]:
             (images if is_photograph(file) else others).append("/".join(parts))
+    images += [f"{place.relative_to(folder).as_posix()}/" for place in closed]
     return _some_photographs(folder, images, others)
 
 
@@ -206,9 +208,10 @@ def _is_named_as_photograph(path: PurePath) -> bool:
 def _begins_as_image(path: Path) -> bool:
     """Tell by its first bytes whether a file is in a format that is read."""
     try:
+        storage.check_regular(path)
         with path.open("rb") as file:
             head = file.read(12)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return head.startswith(_FIRST_BYTES) or (head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS)
 
@@ -226,11 +229,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} does not exist. {_WHAT_TO_DO}") from error
     except Exception as error:  # there is none that no decoder raises on damaged bytes
+        if storage.is_gone(error):
+            raise storage.gone(error, path) from error
         raise UnreadableImage(f"{path} {_describe(path, error)}. {_WHAT_TO_DO}") from error
 
 
 def _open(path: Path) -> Image.Image:
     """Open an image file of `_FORMATS`, or a phone's HEIC."""
+    storage.check_regular(path)
     try:
         return Image.open(path, formats=_FORMATS)
     except Image.UnidentifiedImageError:
@@ -329,13 +335,14 @@ def _check_header(path: Path, image: Image.Image) -> None:
 
 def _describe(path: Path, error: Exception) -> str:
     """Say in plain words why a file could not be decoded."""
-    if path.is_dir():
-        return "is a folder"
     try:
+        if path.is_dir():
+            return "is a folder"
+        storage.check_regular(path)
         if path.stat().st_size == 0:
             return "is empty (0 bytes)"
-    except OSError:
-        return f"cannot be read ({error})"
+    except (OSError, ValueError) as reason:
+        return f"cannot be read ({getattr(reason, 'strerror', reason)})"
     if isinstance(error, Image.UnidentifiedImageError):
         is_image = _begins_as_image(path)
         return "is not an image" + (" of a kind that is read" if is_image else "")
@@ -390,6 +397,7 @@ def decode(
     if not cached.exists():
         with storage.atomic_file(cached, n_bytes=int(np.prod(shape))) as partial:
             pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+            storage.reserve(partial, partial.stat().st_size)
             _decode_into(pixels, files, size, progress, read)
             pixels.flush()
             del pixels
@@ -406,8 +414,9 @@ def _content_key(paths: list[Path]) -> str:
 def _file_digest(path: Path) -> bytes:
     """SHA-256 of a file."""
     try:
+        storage.check_regular(path)
         return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnreadableImage(f"{path} cannot be read ({error}). {_WHAT_TO_DO}") from error
 
 

@@ -5,7 +5,6 @@ half written or of another kind. What cannot be read stays empty and is named as
 """
 
 import csv
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,11 @@ from urllib.parse import quote
 import nbformat
 import pandas as pd
 
+from wbc_helpers import storage
 from wbc_helpers.audit.labels import crop_white_cells
 from wbc_helpers.cells import NAMES
 from wbc_helpers.data.catalog import images_folder
-from wbc_helpers.errors import BrokenRun, RunNotFound, WbcError
+from wbc_helpers.errors import BrokenRun, FolderGone, RunNotFound, WbcError
 from wbc_helpers.evaluate.classification import PROBABILITIES, read_predictions
 from wbc_helpers.report.pages import embedded
 from wbc_helpers.runs.folders import DETECTORS
@@ -253,7 +253,7 @@ def read_run(folder: str | Path) -> RunRecord:
     BrokenRun
         If it holds nothing of a run: no notebook and no readable record.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = storage.absolute(folder)
     if not folder.is_dir():
         raise RunNotFound(f"There is no run folder {folder}. `wbc run` makes one.")
     problems: list[str] = []
@@ -271,22 +271,18 @@ def read_run(folder: str | Path) -> RunRecord:
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return storage.read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (FolderGone, ValueError) as error:
         problems.append(f"{path.name} cannot be read; it may be half written ({error}).")
         return {}
-    if not isinstance(content, dict):
-        problems.append(f"{path.name} holds no record but {type(content).__name__}.")
-        return {}
-    return content
 
 
 def _read_history(path: Path, problems: list[str]) -> dict[str, list[float]]:
     columns: dict[str, list[float]] = {"epoch": []}
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        rows = list(csv.DictReader(storage.read_text(path).splitlines()))
     except FileNotFoundError:
         return columns
     except (OSError, ValueError, csv.Error) as error:
@@ -311,7 +307,7 @@ def _read_history(path: Path, problems: list[str]) -> dict[str, list[float]]:
 def _read_notebook(path: Path) -> ExecutedNotebook:
     title_of_name = path.stem.lstrip("0123456789_-").replace("_", " ").capitalize() or path.stem
     try:
-        content = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        content = nbformat.reads(storage.read_text(path), as_version=4)
         nbformat.validate(content)
     # Whatever else than a notebook a file may hold, nbformat fails on it in one of these ways.
     except (
@@ -320,6 +316,7 @@ def _read_notebook(path: Path) -> ExecutedNotebook:
         AttributeError,
         TypeError,
         KeyError,
+        RecursionError,
         nbformat.ValidationError,
     ) as e:
         reason = str(e).strip().split("\n")[0]

@@ -29,6 +29,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from nbconvert.exporters import HTMLExporter
 from traitlets.config import Config
 
+from wbc_helpers import storage
 from wbc_helpers.errors import BrokenRun, RunNotFound
 from wbc_helpers.report.pages import (
     INK,
@@ -130,7 +131,7 @@ def render_overview(runs_dir: str | Path) -> Path:
     their own, newest first. Folders that are no runs are listed as such. Raises what `render_run`
     does, but for `BrokenRun`.
     """
-    runs_dir = Path(runs_dir).expanduser().absolute()
+    runs_dir = storage.absolute(runs_dir)
     if not runs_dir.is_dir():
         raise RunNotFound(f"There is no folder of runs {runs_dir}. `wbc run` makes one.")
     target = runs_dir / "index.html"

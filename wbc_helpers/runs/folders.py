@@ -1,8 +1,11 @@
 """Run folders, all that passes from training to evaluation."""
 
+import io
 import json
 import math
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,14 @@ from typing import Any
 import pandas as pd
 
 from wbc_helpers import storage
-from wbc_helpers.errors import BrokenRun, DataMismatch, InvalidParameter, RunExists, RunNotFound
+from wbc_helpers.errors import (
+    BrokenRun,
+    DataMismatch,
+    InvalidParameter,
+    RunExists,
+    RunNotFound,
+    is_whole,
+)
 from wbc_helpers.evaluate.classification import Evaluation
 
 FORMAT = 1
@@ -60,16 +70,33 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an epoch, columns `HISTORY_COLUMNS`; empty before the first has ended."""
+        """One row an epoch, columns `HISTORY_COLUMNS`; empty before the first has ended.
+
+        Raises `BrokenRun` if it is damaged, as does `split`.
+        """
         try:
-            return pd.read_csv(self.folder / "history.csv")
-        except (FileNotFoundError, pd.errors.EmptyDataError):
+            table = self._read_table("history.csv", ("epoch", "seconds"))
+        except FileNotFoundError:
             return pd.DataFrame(columns=HISTORY_COLUMNS)
+        if len(table) and len(table.columns) > len(table.select_dtypes("number").columns):
+            raise BrokenRun(f"{self.folder / 'history.csv'} holds other than numbers. {_HINT}")
+        return table
 
     @property
     def split(self) -> pd.Series:
         """The part, such as `train` or `validation`, of each training file."""
-        return pd.read_csv(self.folder / "split.csv", index_col="file")["part"]
+        return self._read_table("split.csv", ("file", "part")).set_index("file")["part"]
+
+    def _read_table(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        path = self.folder / name
+        try:
+            table = pd.read_csv(io.StringIO(storage.read_text(path)))
+            table[list(columns)]
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame(columns=[*columns])
+        except (ValueError, KeyError, OverflowError) as error:
+            raise BrokenRun(f"{path} is damaged ({error}). {_HINT}") from error
+        return table
 
     @property
     def validation_title(self) -> str:
@@ -100,12 +127,17 @@ def check_name(name: Any) -> str:
             f"run={name!r} is no name for a folder. Expected up to 80 letters, digits, '.', '_' "
             "or '-', starting with a letter or digit."
         )
+    if name.lower() in ("latest", DETECTORS) or name.lower().endswith(".html"):
+        raise InvalidParameter(
+            f"run={name!r} is taken: latest stands for the newest run, {DETECTORS} holds those of "
+            "detectors, and .html ends the names of pages. Expected another name."
+        )
     return name
 
 
 def folder_of(name: str, runs_dir: str | Path) -> Path:
     """Absolute path of a run's folder, which need not exist, in the folder of all runs."""
-    return Path(runs_dir).expanduser().absolute() / check_name(name)
+    return storage.absolute(runs_dir) / check_name(name)
 
 
 def open_run(name: str, runs_dir: str | Path) -> Run:
@@ -113,10 +145,13 @@ def open_run(name: str, runs_dir: str | Path) -> Run:
 
     `runs_dir` is the folder of all runs. Raises `RunNotFound` if there is none of this name (the
     message lists those there are), and `BrokenRun` if its settings are missing, half written, or of
-    another version.
+    another version. Of other runs that are broken, `latest` says on stderr why it passes them over.
     """
     if name == "latest":
-        finished = [run for run in list_runs(runs_dir) if run.is_complete and run.was_trained]
+        runs, broken = _read_runs(runs_dir)
+        for reason in broken:
+            print(f"Passed over: {reason}", file=sys.stderr, flush=True)
+        finished = [run for run in runs if run.is_complete and run.was_trained]
         if not finished:
             raise RunNotFound(f"{runs_dir} holds no finished run. Train one with 03_train first.")
         return max(finished, key=lambda run: run.settings["created"])
@@ -132,33 +167,47 @@ def open_run(name: str, runs_dir: str | Path) -> Run:
 
 def list_runs(runs_dir: str | Path) -> list[Run]:
     """All readable runs of a folder, oldest first; what is broken is passed over."""
-    runs = []
-    for settings in Path(runs_dir).expanduser().glob("*/settings.json"):
+    return _read_runs(runs_dir)[0]
+
+
+def _read_runs(runs_dir: str | Path) -> tuple[list[Run], list[str]]:
+    """All readable runs of a folder, oldest first, and what is wrong with the others."""
+    runs, broken = [], []
+    for settings in sorted(storage.absolute(runs_dir).glob("*/settings.json")):
         try:
-            runs.append(Run(settings.parent.absolute(), _read_settings(settings.parent)))
-        except BrokenRun:
-            continue
-    return sorted(runs, key=lambda run: run.settings["created"])
+            run = Run(settings.parent, _read_settings(settings.parent))
+            run.history  # noqa: B018 - refused here, a damaged one is in nobody's way
+            runs.append(run)
+        except BrokenRun as error:
+            broken.append(str(error))
+    return sorted(runs, key=lambda run: run.settings["created"]), broken
+
+
+_HINT = "Train under another name, or move this folder away."
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "settings.json"
-    hint = "Train under another name, or move this folder away."
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        version = settings["format"]
-        if version == FORMAT:
-            for key in ("name", "created", "training", "data", "runtime", "versions"):
-                settings[key]
-            return settings
+        settings = storage.read_record(path, _HINT)
     except FileNotFoundError as error:
-        raise BrokenRun(f"{folder} has no settings.json, so it is no run. {hint}") from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise BrokenRun(f"{path} is half written or damaged ({error!r}). {hint}") from error
-    raise BrokenRun(
-        f"{path} has format {version!r}; this version of the project reads {FORMAT}. Use the "
-        f"version that made it ({settings.get('versions', {}).get('wbc_helpers')}). {hint}"
-    )
+        raise BrokenRun(f"{folder} has no settings.json, so it is no run. {_HINT}") from error
+    if settings["format"] != FORMAT:
+        versions = settings.get("versions")
+        made_by = versions.get("wbc_helpers") if isinstance(versions, dict) else None
+        raise BrokenRun(
+            f"{path} has format {settings['format']!r}; this version of the project reads {FORMAT}."
+            f" Use the version that made it ({made_by}). {_HINT}"
+        )
+    types = {"name": str, "created": str, "training": dict, "data": dict, "versions": dict}
+    wrong = [key for key, kind in types.items() if not isinstance(settings[key], kind)]
+    if wrong or not is_whole(settings["training"]["epochs"], 0):
+        raise BrokenRun(
+            f"{path} is damaged: {', '.join(wrong) or 'epochs'} is of another kind than what is "
+            f"written there. {_HINT}"
+        )
+    settings["runtime"]
+    return settings
 
 
 def _check_same(run: Run, settings: dict[str, Any]) -> None:
@@ -170,7 +219,8 @@ def _check_same(run: Run, settings: dict[str, Any]) -> None:
     differences = [
         f"{key} was {was.get(key)!r}, now {now.get(key)!r}"
         for key in compared
-        if was.get(key) != now.get(key) and (key in was or key != "training.readings")
+        if was.get(key) != now.get(key)
+        and (not key.startswith("training.readings") or "readings" in run.settings["training"])
     ]
     if differences:
         raise RunExists(
@@ -181,13 +231,17 @@ def _check_same(run: Run, settings: dict[str, Any]) -> None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """All values in `training` and `data`, by names such as `training.views.zoom`."""
     # Through JSON, so that tuples and lists compare equal.
-    settings = json.loads(json.dumps(settings))
-    return {
-        f"{section}.{key}": value
-        for section in ("training", "data")
-        for key, value in settings.get(section, {}).items()
-    }
+    rest = [(key, json.loads(json.dumps(settings.get(key, {})))) for key in ("training", "data")]
+    flat = {}
+    while rest:
+        name, value = rest.pop(0)
+        if isinstance(value, dict) and value:
+            rest += [(f"{name}.{key}", below) for key, below in value.items()]
+        else:
+            flat[name] = value
+    return flat
 
 
 def find(name: str, runs_dir: str | Path, settings: dict[str, Any]) -> Run | None:

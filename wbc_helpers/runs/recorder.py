@@ -1,7 +1,10 @@
 """Trains the network of a run, and keeps every epoch on disk, so that one cut off goes on."""
 
+import shutil
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,22 +54,25 @@ def fit(
         If some devices would get more images of a batch than others.
     BrokenRun
         If the checkpoint of an interrupted run cannot be read.
+    FolderInUse
+        If another process trains the same run.
     """
     settings = run.settings["training"]
     check_divides(settings["batch_size"], n_devices)
-    keras.utils.set_random_seed(settings["seed"])
-    model = make_model()
-    recorder = Recorder(run, model, batches, columns)
-    model.fit(
-        batches,
-        validation_data=validation,
-        initial_epoch=recorder.n_epochs,
-        epochs=settings["epochs"],
-        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
-        callbacks=[recorder],
-        verbose=verbose,
-        **others,
-    )
+    with storage.only_one(run.folder):
+        keras.utils.set_random_seed(settings["seed"])
+        model = make_model()
+        recorder = Recorder(run, model, batches, columns)
+        model.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=recorder.n_epochs,
+            epochs=settings["epochs"],
+            shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+            callbacks=[recorder],
+            verbose=verbose,
+            **others,
+        )
     return run
 
 
@@ -129,8 +135,7 @@ class Recorder(keras.callbacks.Callback):
         )
         self.n_epochs = epoch + 1
         checkpoint = _checkpoint(self.run, epoch + 1)
-        with storage.atomic_file(checkpoint) as partial:
-            self.model.save_weights(partial, overwrite=True)
+        save_weights(self.model, checkpoint)
         folders.write_history(self.run, pd.DataFrame(self.rows, columns=self.columns))
         for old in _checkpoints(self.run):
             if old != checkpoint:
@@ -140,14 +145,28 @@ class Recorder(keras.callbacks.Callback):
         """Write the model, which completes the run; a run that was complete is left alone."""
         if self.run.is_complete:
             return
-        for name, save in (
-            ("model.weights.h5", self.model.save_weights),
-            ("model.keras", self.model.save),
-        ):
-            with storage.atomic_file(self.run.folder / name) as partial:
-                save(partial, overwrite=True)
+        save_weights(self.model, self.run.folder / "model.weights.h5")
+        with storage.atomic_file(self.run.folder / "model.keras") as partial:
+            self.model.save(partial, overwrite=True)
         for checkpoint in _checkpoints(self.run):
             checkpoint.unlink()
+
+
+def save_weights(model: keras.Model, target: Path) -> None:
+    """Write weights and optimizer's state as Keras's `.weights.h5` does, whole or not at all.
+
+    Where a disk is full, HDF5 ends the process. Into a `.keras` file, a zip archive, Keras puts the
+    same bytes by way of memory. Raises as `storage.atomic_file`.
+    """
+    with storage.atomic_file(target) as partial, tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "model.keras"
+        model.save(whole)
+        with (
+            zipfile.ZipFile(whole) as parts,
+            parts.open("model.weights.h5") as weights,
+            partial.open("wb") as written,
+        ):
+            shutil.copyfileobj(weights, written)
 
 
 def _checkpoint(run: folders.Run, epoch: int) -> Path:
