@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import log_softmax, softmax
-from scipy.stats import beta
 
 from wbc_helpers import storage
 from wbc_helpers.cells import BOX, LEUKOCYTES, OTHER
@@ -31,6 +29,7 @@ from wbc_helpers.errors import (
     NothingLearned,
     RunExists,
 )
+from wbc_helpers.evaluate.confidence import log_softmax
 from wbc_helpers.runs import folders
 
 ANSWERS = (*LEUKOCYTES, OTHER)
@@ -65,7 +64,7 @@ class Learned:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Probabilities of the answers, (n, n_answers) float64."""
-        return softmax(features @ self.weights + self.bias, axis=-1).astype(np.float64)
+        return np.exp(log_softmax(features @ self.weights + self.bias)).astype(np.float64)
 
     def unlike(self, features: np.ndarray) -> np.ndarray:
         """How unlike all examples a cell is, (n,) float64: 0 as one of them, 1 at right angles."""
@@ -195,7 +194,7 @@ class Laboratory:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Probabilities of the answers, (n, n_answers) float64."""
-        return softmax(features @ self.weights + self.bias, axis=1).astype(np.float64)
+        return np.exp(log_softmax(features @ self.weights + self.bias)).astype(np.float64)
 
     def unlike(self, features: np.ndarray, learned: Learned) -> np.ndarray:
         """How unlike a cell is to those learned from and those labelled, see `Learned.unlike`."""
@@ -314,7 +313,7 @@ def fit(learned: Learned, features: np.ndarray, codes: np.ndarray) -> tuple[np.n
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         way = flat.reshape(eased.shape[1], len(ANSWERS))
-        logs = log_softmax(at_first + eased @ way, axis=1)
+        logs = log_softmax(at_first + eased @ way)
         slope = eased.T @ (weight[:, None] * (np.exp(logs) - truth)) + 2 * penalty * way
         return float(-(weight * (logs * truth).sum(axis=1)).sum() + (penalty * way**2).sum()), (
             slope.ravel()
@@ -462,7 +461,7 @@ def judge(
         fewer = mixed[place < np.bincount(codes[rest], minlength=len(ANSWERS))[codes[mixed]] / 2]
         for answers, rows in ((after, rest), (half, fewer)):
             weights, bias = fit(learned, features[rows], codes[rows])
-            answers[out] = softmax(features[out] @ weights + bias, axis=1)
+            answers[out] = np.exp(log_softmax(features[out] @ weights + bias))
     right = {name: given.argmax(axis=1) == codes for name, given in
              (("before", before), ("after", after), ("half", half))}  # fmt: skip
     recalls = pd.DataFrame(right).groupby(table["cell_type"]).mean()
@@ -491,6 +490,8 @@ def judge(
 
 def _at_most(n_wrong: ArrayLike, n: ArrayLike) -> np.ndarray:
     """Part that is wrong at most, with 95 % certainty (Clopper and Pearson), 0–1."""
+    from scipy.stats import beta
+
     wrong, right = np.asarray(n_wrong, float), np.subtract(n, n_wrong)
     return np.where(right > 0, beta.ppf(0.95, wrong + 1, np.maximum(right, 1)), 1.0)
 
