@@ -41,6 +41,40 @@ def test_the_decoders_own_scaling_gives_the_picture_of_full_decoding(tmp_path):
     assert np.abs(images.read_image(tmp_path / "ramp.jpeg", (60, 80)) - expected).max() <= 3
 
 
+def test_reduced_decoding_is_the_mean_over_areas_where_it_can_be(tmp_path):
+    """Of what JPEG keeps: smooth colours, at sizes that divide the image's and that do not."""
+    rng = np.random.default_rng(0)
+    picture = cv2.resize(rng.integers(0, 256, (12, 16, 3), np.uint8), (320, 240), None, 0, 0, 2)
+    Image.fromarray(picture).save(tmp_path / "smooth.jpeg", quality=95)
+    decoded = images.read_image(tmp_path / "smooth.jpeg").astype(np.float32)
+    for size, bound in (((60, 80), 0.6), ((120, 160), 0.6), ((30, 40), 0.6), ((48, 64), 1.6)):
+        exact = cv2.resize(decoded, size[::-1], interpolation=cv2.INTER_AREA)
+        apart = np.abs(images.read_image(tmp_path / "smooth.jpeg", size) - exact)
+        assert apart.mean() < bound and apart.max() < 10 * bound
+
+
+@pytest.mark.parametrize("options", [{"exif": 6}, {"mode": "CMYK"}, {"cut": True}, {"mode": "L"}])
+def test_what_is_no_plain_jpeg_is_left_to_the_careful_reader(tmp_path, options):
+    picture = Image.new(options.get("mode", "RGB"), (64, 48))
+    exif = Image.Exif()
+    if "exif" in options:
+        exif[0x0112] = options["exif"]
+    picture.save(tmp_path / "one.jpeg", exif=exif)
+    content = (tmp_path / "one.jpeg").read_bytes()
+    if "cut" in options:
+        (tmp_path / "one.jpeg").write_bytes(content[:-40])
+    assert images._read_reduced(tmp_path / "one.jpeg", (12, 16)) is None
+
+
+def test_a_plain_jpeg_is_read_reduced(tmp_path):
+    path = save(tmp_path / "plain.jpeg", (200, 40, 90), size=(64, 48))
+    reduced = images._read_reduced(path, (12, 16))
+    assert reduced.shape == (12, 16, 3)
+    assert np.abs(reduced.astype(int) - (200, 40, 90)).max() <= 2
+    # None of it would be left: the file has to be enlarged.
+    assert images._read_reduced(path, (48, 64)) is None
+
+
 def bad_files(folder):
     good = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
