@@ -35,8 +35,11 @@ BESIDE = {
     "00_your_slide": {"runs_dir": str(SCRATCH / "runs")},
     "05_audit": {"epochs": 4, "runs_dir": str(SCRATCH / "runs")},
     "06_count": {"epochs": 3},
+    "07_laboratories": {"cells_each": 10, "draws": 3},
 }
 READER = "page.html"
+# Whoever takes photographs needs no data set, and what trains nothing leaves no run.
+LACKING = {"00_your_slide": "source", "07_laboratories": "runs_dir"}
 TEXTS = {
     "README.md": "index.html",
     "CONTRIBUTING.md": "contributing.html",
@@ -69,14 +72,13 @@ def execute(site: Path) -> None:
     runs, data = site / "runs", SCRATCH
     wbc = [sys.executable, "-m", "wbc_helpers", "run", "--source", "sample", "--run", RUN]
     subprocess.run([*wbc, "--data-dir", data, "--runs-dir", runs], cwd=ROOT, check=True)
-    for name, given in BESIDE.items():
+    common = {"source": "sample", "data_dir": str(data), "runs_dir": str(runs)}
+    for name, own in BESIDE.items():
+        given = common | own
         papermill.execute_notebook(
             ROOT / "notebooks" / f"{name}.ipynb",
             runs / RUN / f"{name}.ipynb",
-            {"data_dir": str(data), "runs_dir": str(runs)}
-            # Of one's own slide: it takes photographs, no data set.
-            | ({} if name == "00_your_slide" else {"source": "sample"})
-            | given,
+            {key: value for key, value in given.items() if key != LACKING.get(name)},
             cwd=ROOT,
             progress_bar=False,
         )

@@ -27,7 +27,7 @@ SCRIPTS = sorted((ROOT / "notebooks").glob("*.py"))
 NAMES = [script.stem for script in SCRIPTS]
 LONGEST_CELL, MEDIAN_CELL = 20, 6
 MOST_NAMES = {"00_your_slide": 14, "01_download": 8, "02_explore": 25, "03_train": 20,
-              "04_evaluate": 26, "05_audit": 29, "06_count": 37}  # fmt: skip
+              "04_evaluate": 26, "05_audit": 29, "06_count": 37, "07_laboratories": 24}  # fmt: skip
 """Names of the package that a reader meets in each."""
 
 
@@ -70,7 +70,7 @@ def test_outputs_are_stripped(notebook):
 
 def test_it_names_its_runtime_for_colab(script, notebook):
     """Colab gives a GPU to whoever asks; to look at images none is needed."""
-    trains = script.stem not in ("00_your_slide", "01_download", "02_explore")
+    trains = script.stem not in ("00_your_slide", "01_download", "02_explore", "07_laboratories")
     assert notebook.metadata.get("accelerator") == ("GPU" if trains else None)
     assert ("colab" in notebook.metadata) == trains
     said = re.search(r"\*\*Runtime:\*\*(.*)", notebook.cells[0].source, re.S)[1]
@@ -240,6 +240,7 @@ def parameters(name: str, sample_folder: Path, folder: Path) -> dict:
         "05_audit": {"runs_dir": str(folder / "runs"), "epochs": 1},
         "06_count": {"runs_dir": str(folder / "runs"), "epochs": 1},
         "04_evaluate": {"runs_dir": str(folder / "runs")},
+        "07_laboratories": {"cells_each": 6, "draws": 2},
     }.get(name, {})
 
 
@@ -289,6 +290,8 @@ def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
         ("06_count", {"split": "random"}),
         ("06_count", {"epochs": -1}),
         ("06_count", {"photographs": "/no/such/folder"}),
+        ("07_laboratories", {"cells_each": 3}),
+        ("07_laboratories", {"other": "pbc"}),
     ],
 )
 @pytest.mark.slow
