@@ -133,7 +133,7 @@ def main() -> int:
     parser.add_argument("laboratories", nargs="+", metavar="NAME=SOURCE")
     parser.add_argument("--seeds", default=1, type=int)
     parser.add_argument("--draws", default=20, type=int)
-    parser.add_argument("--ship", action="store_true", help="write weights/broad.npz")
+    parser.add_argument("--ship", action="store_true", help="write weights/broad.learned.json")
     parser.add_argument("--data-dir", default="data", type=Path)
     parser.add_argument("--runs-dir", default="runs", type=Path)
     options = parser.parse_args()
@@ -179,7 +179,7 @@ def report(patches: Patches, names: list[str], options: argparse.Namespace) -> N
         features = laboratories.features_of(run, patches)
         weights = Path(classifier.__file__).parents[1] / "weights"
         teaching.write_learned(
-            laboratories.learned_by(run, patches, features), weights / "broad.npz"
+            laboratories.learned_by(run, patches, features), weights / "broad.learned.json"
         )
 
 

@@ -6,6 +6,7 @@ from look like there ships beside the weights (`Learned`). A few labelled cells 
 laboratory move that last layer (`teach`), and make a small file without any image (`Laboratory`).
 """
 
+import base64
 import json
 import re
 import warnings
@@ -134,30 +135,31 @@ def learn(
     return Learned(weights, bias, centre, np.concatenate(examples), means, easy)
 
 
+KINDS = {"weights": "<f4", "bias": "<f4", "centre": "<f4", "means": "<f4", "examples": "<f2",
+         "easy": "<f2"}  # fmt: skip
+"""Of numbers as `Learned` ships them: half precision where that is enough."""
+
+
 def write_learned(learned: Learned, path: Path) -> None:
-    """Write what ships beside a network's weights, in half precision where that is enough."""
-    halved = {name: getattr(learned, name).astype(np.float16) for name in ("examples", "easy")}
-    whole = {
-        name: getattr(learned, name).astype(np.float32)
-        for name in ("weights", "bias", "centre", "means")
-    }
-    with storage.atomic_file(path) as partial:
-        np.savez_compressed(partial, **halved, **whole)
-
-
-def read_learned(path: Path) -> Learned:
-    """Read what `write_learned` wrote."""
-    with np.load(path, allow_pickle=False) as held:
-        return Learned(**{name: held[name].astype(np.float32) for name in held.files})
+    """Write what ships beside a network's weights: JSON, each array in base64."""
+    content = {}
+    for name, kind in KINDS.items():
+        values = getattr(learned, name).astype(kind)
+        packed = base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+        content[name] = {"kind": kind, "shape": values.shape, "base64": packed}
+    storage.write_json(path, content)
 
 
 def shipped(name: str) -> Learned | None:
     """Read what the network that ships under this name learned from; None where it is not kept."""
-    file = resources.files("wbc_helpers") / "weights" / f"{name}.npz"
+    file = resources.files("wbc_helpers") / "weights" / f"{name}.learned.json"
     if not file.is_file():
         return None
-    with resources.as_file(file) as path:
-        return read_learned(path)
+    arrays = {}
+    for key, held in json.loads(file.read_text(encoding="utf-8")).items():
+        values = np.frombuffer(base64.b64decode(held["base64"]), held["kind"])
+        arrays[key] = values.reshape(held["shape"]).astype(np.float32)
+    return Learned(**arrays)
 
 
 # What a laboratory taught
