@@ -64,8 +64,10 @@ LIBRARIES = (
         "onnxruntime-web", "1.30.0",
         "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
         {
-            "ort": "package/dist/ort.wasm.bundle.min.mjs",
-            "ort-wasm": "package/dist/ort-wasm-simd-threaded.wasm",
+            "ort-here": "package/dist/ort.wasm.bundle.min.mjs",
+            "ort-here-wasm": "package/dist/ort-wasm-simd-threaded.wasm",
+            "ort-gpu": "package/dist/ort.jspi.bundle.min.mjs",
+            "ort-gpu-wasm": "package/dist/ort-wasm-simd-threaded.jspi.wasm",
         },
         40_000_000,
     ),

@@ -24,7 +24,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
       made.onmessage = ({ data: message }) => answered(message);
       made.onerror = () => say("This browser cannot read photographs: it is too old. "
         + "Chrome, Edge, Firefox and Safari can since 2023.");
-      made.postMessage({ parts, about });
+      // `#gpu` and `#here` after the page's address choose where the networks run.
+      made.postMessage({ parts, about, where: location.hash.slice(1) });
       return made;
     });
   }
@@ -33,14 +34,17 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   const plural = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 
   function answered(message) {
-    if (message.ready) isReady = true;
+    if (message.ready) {
+      isReady = true;
+      document.body.dataset.networks = message.ready;
+    }
     if (message.failed) say(`The page cannot read here: ${message.failed}.`);
     if (message.photograph) took(current[message.place], message.photograph);
     if (message.done || message.failed) isBusy = false;
     if (isReady && !isBusy) next();
   }
 
-  /** Read what waits, all together: they are taken for photographs of one smear. */
+  /** Read what waits, all together: they are taken for a folder of one smear. */
   async function next() {
     if (!waiting.length) {
       progress.hidden = true;
@@ -99,7 +103,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     };
     cell("th", photograph.file).scope = "row";
     if (photograph.problem) {
-      cell("td", `${photograph.file} ${photograph.problem}`).colSpan = about.kinds.length + 2;
+      cell("td", `The file ${photograph.problem}`).colSpan = about.kinds.length + 2;
       row.className = "failed";
       return row;
     }

@@ -15,7 +15,7 @@ stand for. A photograph is a line of the journal of `wbc count`, or {file, probl
 
 let ort = null, about = null, detector = null, classifier = null, learned = null;
 
-/** Take the libraries and start the networks, on the graphics card where there is one. */
+/** Take the libraries and start the networks; one question to each, so that the next is fast. */
 async function openReader(given) {
   ({ ort, about } = given);
   cv = await given.opencv;
@@ -23,6 +23,8 @@ async function openReader(given) {
   detector = await start(given.detector);
   classifier = await start(given.classifier);
   learned = new Float32Array(given.learned);
+  await maps(raster(240, 320, 3));
+  await name([raster(...about.classifier.image_size, 3)]);
 }
 
 /** Ask a network about rasters of one size: each of its answers as {data, dims}, by name. */

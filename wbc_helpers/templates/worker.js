@@ -1,5 +1,5 @@
-/* Beside the page, so that it stays alive while photographs are read: takes {parts, about}, then
-{files, redCell}, and answers {ready}, {photograph}, {done} or {failed}. */
+/* Beside the page, so that it stays alive while photographs are read: takes {parts, about, where},
+then {files, redCell}, and answers {ready}, {photograph}, {done} or {failed}. */
 
 async function unpacked(part) {
   const packed = Uint8Array.from(atob(part), (letter) => letter.charCodeAt(0));
@@ -17,17 +17,38 @@ async function imported(part) {
   }
 }
 
-async function start({ parts, about }) {
-  const runtime = await imported(parts.ort);
-  runtime.env.wasm.wasmBinary = await unpacked(parts["ort-wasm"]);
+/** Load the networks, to be run on the graphics card or here. */
+async function open({ parts, about }, where) {
+  const runtime = await imported(parts[`ort-${where}`]);
+  runtime.env.wasm.wasmBinary = await unpacked(parts[`ort-${where}-wasm`]);
   runtime.env.wasm.numThreads = 1; // a page from disk has no memory to share
   runtime.env.logLevel = "error";
-  await imported(parts.opencv);
   await openReader({
-    ort: runtime, opencv: globalThis.cv, about, providers: ["wasm"],
+    ort: runtime, opencv: globalThis.cv, about, providers: [where === "gpu" ? "webgpu" : "wasm"],
     detector: await unpacked(parts.detector), classifier: await unpacked(parts.classifier),
     learned: await unpacked(parts.learned),
   });
+}
+
+/** Whether a graphics card can be asked; one that a program stands in for only if that is wanted. */
+async function hasGraphicsCard(isWanted) {
+  if (!navigator.gpu || !WebAssembly.Suspending) return false;
+  const adapter = await navigator.gpu.requestAdapter().catch(() => null);
+  return Boolean(adapter) && (isWanted || !adapter.info?.isFallbackAdapter);
+}
+
+async function start(given) {
+  await imported(given.parts.opencv);
+  if (given.where !== "here" && (await hasGraphicsCard(given.where === "gpu"))) {
+    try {
+      await open(given, "gpu");
+      return "gpu";
+    } catch (error) {
+      console.warn(`The graphics card is not used: ${error.message ?? error}`);
+    }
+  }
+  await open(given, "here");
+  return "here";
 }
 
 let before = Promise.resolve();
@@ -35,8 +56,7 @@ onmessage = ({ data }) => {
   before = before.then(async () => {
     try {
       if (data.parts) {
-        await start(data);
-        postMessage({ ready: true });
+        postMessage({ ready: await start(data) });
         return;
       }
       let place = 0;
