@@ -111,6 +111,10 @@ ablation: setup ## measure what each part of compact brings (SOURCE, SEED, ABLAT
 bench: setup ## measure speed and memory (SOURCE, BENCH_ARGS; REPLACE=1 replaces the figure in docs/)
 	@$(call measure,benchmark)$(replace) $(BENCH_ARGS)
 
+.PHONY: scale
+scale: setup-dev ## count a thousand photographs by workers, one killed (SOURCE: bccd or its archive)
+	@$(call measure,scale)
+
 .PHONY: results
 results: setup ## print the table of finished runs, draw its figure (RUNS_DIR; REPLACE=1 as for bench)
 	@$(python) benchmarks/results.py$(call option,runs-dir,RUNS_DIR)$(replace)

@@ -73,7 +73,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        place = sources.fetch(options.source, options.data_dir, holds="smears")
+        place = sources.fetch(options.source, options.data_dir, holds="photographs")
         folder, names, _ = find_photographs(place)
         with tempfile.TemporaryDirectory() as scratch:
             copies = Path(scratch, "photographs")

@@ -436,17 +436,22 @@ class Elsewhere(str):
     """
 
     address: str
-    name: str
+    file: str
 
-    def __new__(cls, address: str, name: str = "") -> "Elsewhere":
+    def __new__(cls, address: str, file: str = "") -> "Elsewhere":
         """Name a folder by its address, or a file in it."""
-        place = super().__new__(cls, f"{address.rstrip('/')}/{name}" if name else address)
-        place.address, place.name = address, name
+        place = super().__new__(cls, f"{address.rstrip('/')}/{file}" if file else address)
+        place.address, place.file = address, file
         return place
+
+    @property
+    def name(self) -> str:
+        """The last part, as a path's."""
+        return PurePosixPath(self).name
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tell by what it is made again when it is unpickled."""
-        return Elsewhere, (self.address, self.name)
+        return Elsewhere, (self.address, self.file)
 
     def __truediv__(self, name: str) -> "Elsewhere":
         """Name a file of the folder."""
@@ -478,13 +483,13 @@ class Elsewhere(str):
         """
         with _reaching(self):
             opened = _opened(self.address)
-            return opened.stamps.get(self.name) or _stamp(opened.system.info(opened.path(self)))
+            return opened.stamps.get(self.file) or _stamp(opened.system.info(opened.path(self)))
 
     @contextmanager
     def at_hand(self) -> Iterator[Path]:
         """Bring the file to this disk for as long as the block runs; raises as `files` does."""
         with tempfile.TemporaryDirectory() as folder:
-            local = Path(folder, f"file{PurePosixPath(self.name).suffix[:8]}")
+            local = Path(folder, f"file{PurePosixPath(self.file).suffix[:8]}")
             with _reaching(self):
                 opened = _opened(self.address)
                 if (n_bytes := self.stamp()[0] or 0) > MOST_BYTES:
@@ -523,8 +528,8 @@ class _Opened:
     root: str
     stamps: dict[str, list[Any]]
 
-    def path(self, file: Elsewhere) -> str:
-        return f"{self.root.rstrip('/')}/{file.name}" if self.root else file.name
+    def path(self, place: Elsewhere) -> str:
+        return f"{self.root.rstrip('/')}/{place.file}" if self.root else place.file
 
 
 def _opened(address: str) -> _Opened:

@@ -470,6 +470,21 @@ def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
     assert scores["photographs"]["n_images"] == table["source_id"].nunique()
 
 
+@pytest.mark.slow
+def test_folds_are_shared_among_workers(sample_folder, tmp_path):
+    pytest.importorskip("distributed")
+    chosen = recipes.TrainingSettings(recipe="compact", epochs=1, image_size=(16, 16))
+    arguments = (chosen, identify(sample_folder), "cv", tmp_path)
+    options = {"n_folds": 2, "workers": backend.Workers(n=2)}
+    alone = training.cross_validate(*arguments, tmp_path / "alone", n_folds=2)
+    together = training.cross_validate(*arguments, tmp_path / "together", **options)
+    pd.testing.assert_frame_equal(together, alone)
+    written = [
+        (tmp_path / who / "cv" / "predictions.csv").read_bytes() for who in ("alone", "together")
+    ]
+    assert written[0] == written[1]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.json").write_text("{}")

@@ -37,7 +37,7 @@ def folder(sample_folder, tmp_path):
 def two_workers():
     """A scheduler on the loopback, and the processes of its two workers."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster:
         address = cluster.scheduler_address
         assert address.startswith("tcp://127.0.0.1:")
         command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny",

@@ -581,7 +581,7 @@ def shared(monkeypatch, reader):
     monkeypatch.setattr(smears, "_PIECE", 2)
     smears._loaded.cache_clear()
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster:
         yield Workers(scheduler=cluster.scheduler_address)
     smears._loaded.cache_clear()
@@ -896,6 +896,19 @@ def test_the_command_counts_those_of_a_list(command, tmp_path, out, reader):
     (tmp_path / "list.txt").write_text("c\nz\n")
     assert command("--list", str(tmp_path / "list.txt")) == 2
     assert sorted(reader.detector.greys) == [10, 30]
+
+
+def test_the_command_reads_an_archive_and_draws_its_pages_or_none(
+    folder, out, tmp_path, reader, monkeypatch
+):
+    monkeypatch.setattr(detector, "load_reader", lambda *_: reader)
+    archive = shutil.make_archive(str(tmp_path / "my slides"), "zip", folder)
+    options = ("--red-cell", "20", "--out", str(out))
+    assert main(["count", archive, *options, "--no-pages"]) == 0
+    assert not (out / "index.html").exists()
+    assert main(["count", archive, *options]) == 0
+    assert "my slides.zip" in (out / "index.html").read_text(encoding="utf-8")
+    assert "data:image" in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_command_says_how_to_go_on(command, reader, capsys, monkeypatch):
