@@ -163,6 +163,7 @@ def test_no_cell_at_all():
         assert found.table[["low", "high"]].to_numpy().tolist() == [[0, 100]] * 5
         assert set(found.table["verdict"]) == {"unclear"}
         assert "no white cell was named" in str(found)
+        assert "100.0" not in str(found)
     assert "nan" not in str(count_differential(slide(abstained=2)))
 
 

@@ -397,7 +397,9 @@ class Judgement:
             )
         else:
             lines.append("The second half of the labels brought nothing to speak of.")
-        share = f"{self.coverage:.0%} of the cells are answered for, {self.error:.0%} of them wrong"
+        share = f"{self.coverage:.0%} of the cells are answered for"
+        if self.coverage:
+            share += f", {self.error:.0%} of them wrong"
         if self.promised is not None:
             lines.append(
                 f"From a probability of {self.threshold:.2f} on {share}: at most "

@@ -91,19 +91,21 @@ class Differential:
         ]
         if self.is_foreign:
             lines.append(FOREIGN)
+        elif not self.n_cells:
+            lines.append("There is no differential count: no white cell was named.")
         else:
             heads = f"{'cells':>6} {'per cent':>9}   {self.confidence:.0%} interval   adult range"
             lines.append(f"{'':12} {heads}")
         for name, row in self.table.iterrows():
-            if self.is_foreign:
+            if self.is_foreign or not self.n_cells:
                 break
-            percent = f"{row['percent']:.1f}%" if self.n_cells else "–"
+            percent = f"{row['percent']:.1f}%"
             lines.append(
                 f"{name:12} {row['count']:6,} {percent:>9}   "
                 f"{row['low']:5.1f} – {row['high']:5.1f}   "
                 f"{row['reference_low']:3g} – {row['reference_high']:3g}"
             )
-        if not self.is_foreign:
+        if self.n_cells and not self.is_foreign:
             lines += [f"- {remark}" for remark in self.table["remark"]]
         for name, row in self.ratios.iterrows():
             if np.isnan(row["ratio"]):
