@@ -133,7 +133,11 @@ def main() -> int:
     parser.add_argument("laboratories", nargs="+", metavar="NAME=SOURCE")
     parser.add_argument("--seeds", default=1, type=int)
     parser.add_argument("--draws", default=20, type=int)
-    parser.add_argument("--ship", action="store_true", help="write weights/broad.learned.json")
+    parser.add_argument(
+        "--ship",
+        action="store_true",
+        help="judge broad itself, too, and write what it learned from",
+    )
     parser.add_argument("--data-dir", default="data", type=Path)
     parser.add_argument("--runs-dir", default="runs", type=Path)
     options = parser.parse_args()
@@ -157,8 +161,9 @@ def report(patches: Patches, names: list[str], options: argparse.Namespace) -> N
     shipped = classifier.load()
     when, brought = [], []
     for seed in range(options.seeds):
-        for name in names:
-            run = folders.open_run(f"broad-without-{name}-{seed}", options.runs_dir)
+        for name in [*names, *([None] if options.ship else [])]:
+            title = f"broad-without-{name}-{seed}" if name else f"broad-{seed}"
+            run = folders.open_run(title, options.runs_dir)
             features = laboratories.features_of(run, patches)
             learned = laboratories.learned_by(run, patches, features)
             network = classifier.replace(shipped, learned=learned)
@@ -166,7 +171,7 @@ def report(patches: Patches, names: list[str], options: argparse.Namespace) -> N
                 rows = patches.table["laboratory"].eq(judge)
                 rows &= patches.table["held_out"] | (judge == name)
                 own, table = features[rows], patches.table[rows].reset_index(drop=True)
-                facts = {"seed": seed, "without": name, "judged on": judge}
+                facts = {"seed": seed, "without": name or "none", "judged on": judge}
                 when.append({**facts, **knows_when(network, own, table)})
                 if judge == name:
                     for row in taught(network, own, table, options.draws):

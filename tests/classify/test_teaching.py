@@ -13,6 +13,7 @@ from drawn_fields import draw_field
 from wbc_helpers import cells
 from wbc_helpers.__main__ import main
 from wbc_helpers.classify import classifier, teaching
+from wbc_helpers.count import detector, smears
 from wbc_helpers.errors import (
     BrokenRun,
     DataMismatch,
@@ -21,6 +22,7 @@ from wbc_helpers.errors import (
     NothingLearned,
     RunExists,
 )
+from wbc_helpers.evaluate import confidence
 
 N_FEATURES = 12
 
@@ -168,6 +170,7 @@ def test_teaching_lifts_drawn_cells_of_another_stain(slides, tmp_path, monkeypat
     assert main(["teach", str(slides), "--name", "my-lab", "--red-cell", "52"]) == 0
     printed = capsys.readouterr().out
     assert "16 labelled cells" in printed and "--laboratory my-lab" in printed
+    assert "All labels correct the network" in printed
     path = tmp_path / "laboratories" / "my-lab.json"
     judged = json.loads(path.read_text(encoding="utf-8"))["judged"]
     assert judged["after"] > 0.9 > 0.7 > judged["before"]
@@ -277,3 +280,39 @@ def test_adapting_to_a_folder_needs_no_labels(slides, tmp_path):
     folder = str(slides.parent)
     assert main(["classify", folder, "--out", str(out), "--red-cell", "52", "--adapt"]) == 0
     assert len(list(csv.DictReader(out.open(encoding="utf-8")))) == 16
+
+
+def test_nothing_is_answered_in_a_folder_that_looks_foreign(slides, network, tmp_path, monkeypatch):
+    monkeypatch.setattr(confidence, "LEAST_TO_JUDGE", 10)
+    picky = replace(network, about=network.about | {"unlike": 0.0})
+    named = classifier.classify_folder(picky, slides.parent, tmp_path / "a.csv", 52, False)
+    assert named.is_foreign and "look foreign" in str(named)
+    assert not pd.read_csv(tmp_path / "a.csv")["answered"].any()
+    # Taught, a laboratory is no longer foreign to itself.
+    own, _ = teaching.learn_from(picky, *_of(network, slides), "own")
+    taught = classifier.classify_folder(
+        replace(picky, laboratory=own), slides.parent, tmp_path / "b.csv", 52, False
+    )
+    assert not taught.is_foreign
+
+
+def _of(network, slides):
+    labels = teaching.read_labels(slides)
+    crops, _ = teaching.crops_of(network, labels, 52)
+    codes = np.array([teaching.ANSWERS.index(name) for name in labels["cell_type"]])
+    return network.features(crops).mean(axis=0), codes, list(labels["group"])
+
+
+def test_a_count_is_named_as_a_laboratory_taught(slides, tmp_path, monkeypatch):
+    """What was counted otherwise is not gone on with."""
+    monkeypatch.chdir(tmp_path)
+    network = detector.load_reader().classifier
+    own, _ = teaching.learn_from(network, *_of(network, slides), "own")
+    path = teaching.write_laboratory(own, "own")
+    reader = detector.load_reader(1, path)
+    assert reader.classifier.laboratory.name == "own"
+    smears.count_folder(slides.parent, tmp_path / "out", reader, 52.0, progress=False)
+    white = pd.read_csv(tmp_path / "out" / "cells.csv").query("kind == 'WBC'")
+    assert set(white["cell_type"].dropna()) <= set(STAIN) and len(white)
+    with pytest.raises(RunExists):
+        smears.count_folder(slides.parent, tmp_path / "out", detector.load_reader(1), 52.0)

@@ -562,7 +562,8 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
     -------
     DataFrame
         `path`, `cell_type` (one of `ANSWERS`), `group`, `of_slide`: whether that is a slide that
-        the table names, and `cells.BOX`, which may be missing.
+        the table names, `corrected`: whether the network was said to be wrong, and `cells.BOX`,
+        which may be missing.
 
     Raises
     ------
@@ -607,6 +608,8 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
     )
     slides = table["slide"] if "slide" in table else table["file"]
     labels["group"] = [slide or file for slide, file in zip(slides, table["file"], strict=True)]
+    answered = table["machine"] if "machine" in table else pd.Series("", table.index)
+    labels["corrected"] = ((answered != "") & (answered != table["cell_type"])).to_numpy()
     labels["of_slide"] = (slides != table["file"]).to_numpy() & (slides != "").to_numpy()
     for edge in BOX:
         given = table[edge] if edge in table else pd.Series("", table.index)
@@ -647,7 +650,8 @@ class Lesson:
     """What labels taught: the laboratory, its judgement, where it was written, what to label next.
 
     `after` is a table of cells that are worth a label: `file`, `x`, `y` (pixels), `cell_type` and
-    `probability`; `without_cell` counts labels in whose image no white cell was found.
+    `probability`; `without_cell` counts labels in whose image no white cell was found;
+    `only_mistakes`: whether all labels are corrections.
     """
 
     laboratory: Laboratory
@@ -655,12 +659,18 @@ class Lesson:
     path: Path
     after: pd.DataFrame
     without_cell: int
+    only_mistakes: bool = False
 
     def __str__(self) -> str:
         """Say what was learned, as the terminal shows it."""
         lines = [str(self.judgement)]
         if self.without_cell:
             lines.append(f"In {self.without_cell} labelled images no white cell was found.")
+        if self.only_mistakes:
+            lines.append(
+                "All labels correct the network: `before` is of its mistakes alone. Confirm right "
+                "answers, too, to be told what teaching brings."
+            )
         if len(self.after):
             lines += ["", "Worth a label next, the most doubtful first:",
                       self.after.to_string(index=False, float_format="%.2f")]  # fmt: skip
@@ -725,9 +735,9 @@ def teach(
             "for others."
         )
     after = _worth_a_label(replace(network, laboratory=laboratory), labels, red_cell)
-    return Lesson(
-        laboratory, judgement, write_laboratory(laboratory, name), after, int((~there).sum())
-    )
+    written = write_laboratory(laboratory, name)
+    only_mistakes = bool(labels["corrected"].all())
+    return Lesson(laboratory, judgement, written, after, int((~there).sum()), only_mistakes)
 
 
 def _worth_a_label(network: Any, labels: pd.DataFrame, red_cell: float | None) -> pd.DataFrame:
