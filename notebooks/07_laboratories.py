@@ -46,6 +46,7 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 # All of them, the package's a room a line.
 
 # %%
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -224,7 +225,8 @@ for name in names:
     for side in (is_first, ~is_first):
         out, rest = (where == name) & side, (where != name) & ~side
         weights, bias = teaching.fit(broad.learned, features[rest], codes[rest])
-        left_out[out] = teaching.softmax(features[out] @ weights + bias, axis=1)
+        last_layer = replace(broad.learned, weights=weights, bias=bias)
+        left_out[out] = last_layer.probabilities(features[out])
 
 # %%
 pd.DataFrame(both | {"left out": score(tabulate(left_out, broad.answers)).balanced})
