@@ -13,8 +13,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from functools import partial
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from functools import partial, wraps
 from pathlib import Path
 
 import pandas as pd
@@ -261,6 +264,126 @@ def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
     }
 
 
+def from_the_shell(folder: str, size: tuple[int, int], cores: int, command: str, n: int) -> dict:
+    """Run a command on so many photographs of a folder, Python's own start included."""
+    from wbc_helpers.data import catalog
+
+    photographs = sorted((catalog.smears_folder(folder) / "JPEGImages").glob("*.jp*g"))[:n]
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = Path(scratch) / "photographs"
+        shown.mkdir()
+        for photograph in photographs:
+            (shown / photograph.name).symlink_to(photograph)
+        what, *options = command.split()
+        out = f"{scratch}/answers.csv" if what == "classify" else f"{scratch}/report"
+        asked = [sys.executable, "-m", "wbc_helpers", what, str(shown), "--out", out, *options]
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+        started = time.perf_counter()
+        job = subprocess.Popen(
+            asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _, status, used = os.wait4(job.pid, 0)
+        seconds = time.perf_counter() - started
+    if status:
+        sys.exit(f"{command} failed with status {os.waitstatus_to_exitcode(status)}")
+    return {
+        "s": seconds,
+        "s of CPU": used.ru_utime + used.ru_stime,
+        "peak MB": used.ru_maxrss * 1024 / MEGABYTE,
+    }
+
+
+STAGES = {
+    "read": ("count.smears", "read_photograph"),
+    "surround of an eyepiece": ("count.fitness", "fill_surround"),
+    "width of red cells": ("pixels.scale", "red_cell_diameter"),
+    "white background": ("pixels.stain", "whiten"),
+    "what the detector is shown": ("count.detector", "show"),
+    "networks": ("runs.answering", "OnnxNetwork.outputs"),
+    "boxes out of maps": ("count.detector", "find_boxes"),
+    "crops of white cells": ("classify.classifier", "Classifier.cut_boxed"),
+    "answers": ("classify.classifier", "Classifier.name"),
+    "fitness": ("count.fitness", "measure"),
+    "own scale": ("count.fitness", "read_at_own_scale"),
+    "tables of boxes": ("count.detector", "SmearReader._judge"),
+    "journal": ("count.smears", "_line"),
+    "cells.csv, counts.csv": ("count.smears", "_write_tables"),
+    "pages": ("count.pages", "render_counts"),
+}
+"""Functions whose own time, without that of those below, makes up a count."""
+
+
+def by_stage(folder: str, size: tuple[int, int]) -> dict:
+    """Milliseconds of CPU a photograph in each of `STAGES`, of 60 photographs on one core."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:1]))
+    import importlib
+
+    from wbc_helpers.__main__ import main as wbc
+    from wbc_helpers.data import catalog
+
+    spent, open_stages = dict.fromkeys(STAGES, 0.0), threading.local()
+
+    def timed(stage: str, function: Callable) -> Callable:
+        @wraps(function)
+        def measured(*arguments, **options):
+            above = getattr(open_stages, "below", None)
+            open_stages.below, started = 0.0, time.thread_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                took = time.thread_time() - started
+                spent[stage] += took - open_stages.below
+                open_stages.below = None if above is None else above + took
+
+        return measured
+
+    for stage, (module, name) in STAGES.items():
+        place = importlib.import_module(f"wbc_helpers.{module}")
+        *way, last = name.split(".")
+        for part in way:
+            place = getattr(place, part)
+        setattr(place, last, timed(stage, getattr(place, last)))
+    photographs = sorted((catalog.smears_folder(folder) / "JPEGImages").glob("*.jp*g"))[:60]
+    with tempfile.TemporaryDirectory() as scratch:
+        shown = Path(scratch) / "photographs"
+        shown.mkdir()
+        for photograph in photographs:
+            (shown / photograph.name).symlink_to(photograph)
+        started = time.process_time()
+        with redirect_stdout(sys.stderr):
+            wbc(["count", str(shown), "--out", f"{scratch}/report"])
+        whole = time.process_time() - started
+    spent["all else"] = whole - sum(spent.values())
+    return {f"ms {stage}": 1e3 * s / len(photographs) for stage, s in spent.items()}
+
+
+def network_alone(folder: str, size: tuple[int, int], model: str, looks: int = 1) -> dict:
+    """A network in ONNX Runtime on one core: from 480 × 640 pixels of noise to what it answers.
+
+    Ours are shown 240 × 320, at which red cells are 52 pixels wide.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import numpy as np
+
+    from wbc_helpers.runs import answering
+
+    ours = Path(model).name == model
+    path = ROOT / "wbc_helpers" / "weights" / model if ours else Path(model)
+    network = answering.open_onnx(path)
+    (asked,) = network.session.get_inputs()
+    shape = (1, 240, 320, 3) if ours else (1, 3, 480, 640)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    pixels = pixels if ours else pixels.astype(np.float32) / 255
+    walls, cpus = [], []
+    for _ in range(25):
+        started, cpu = time.perf_counter(), time.process_time()
+        for _ in range(looks):
+            network.session.run(None, {asked.name: pixels})
+        walls.append(1e3 * (time.perf_counter() - started))
+        cpus.append(1e3 * (time.process_time() - cpu))
+    return {"ms": statistics.median(walls[5:]), "ms of CPU": statistics.median(cpus[5:])}
+
+
 def importing(folder: str, size: tuple[int, int]) -> dict:
     """`import wbc_helpers` in a fresh Python."""
     started = time.perf_counter()
@@ -319,6 +442,30 @@ for _cores in (1, 2):
             "classical, without learning": "classical",
         }.items()
     }
+
+
+SHELL = "From the shell, Python's start included"
+for _cores in (1, 2):
+    GROUPS[f"{SHELL}, on {_cores} core{'s'[: _cores - 1]}"] = {
+        f"wbc {command}, {n} photograph{'s'[: n - 1]} ({_cores})": partial(
+            from_the_shell, cores=_cores, command=command, n=n
+        )
+        for command in ("classify", "count", "count --fast", "count --no-pages")
+        for n in (1, 60)
+    }
+PROFILE = "Where the time goes: CPU a photograph by stage, of a count of 60"
+GROUPS[PROFILE] = {"wbc count": by_stage}
+PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers"))
+"""Folder of `yolo….onnx`, see docs/speed.md; without it ours are measured alone."""
+
+GROUPS["Networks that find cells, a photograph on one core"] = {
+    "ours, looking in two ways": partial(network_alone, model="detector.onnx", looks=2),
+    "ours, looking in one way": partial(network_alone, model="detector.onnx"),
+    **{
+        f"{file.stem}, untrained": partial(network_alone, model=str(file.absolute()))
+        for file in sorted(PEERS.glob("yolo*.onnx"))
+    },
+}
 
 
 def in_fresh_process(function: str, folder: Path, size: tuple[int, int]) -> dict:
@@ -380,6 +527,10 @@ def compare_learning(curves: dict[str, pd.Series], n_images: int, figure: Path) 
 
 
 def show(name: str, measured: list[dict]) -> None:
+    if len(measured[0]) > 8:
+        for key in measured[0]:
+            show(f"{name}: {key.removeprefix('ms ')}", [{"ms": one[key]} for one in measured])
+        return
     columns = []
     for key in measured[0]:
         if key == "curve":
