@@ -277,23 +277,23 @@ def _pictures(path: Path) -> tuple[str | None, str | None]:
 
 def _groups(boxes: pd.DataFrame) -> list[dict[str, Any]]:
     """Boxes by what they are drawn as: kinds, types of white cells, and what is not counted."""
-    answered = boxes["answered"].fillna(False).astype(bool)
-    drawn_as = boxes["cell_type"].where(answered, boxes["kind"]).astype(str)
     plurals = {kind.name: kind.plural for kind in cells.KINDS}
     plurals["WBC"] = "white cells without an answer"
-    groups = []
-    for look in (*cells.KINDS, *cells.LEUKOCYTE_TYPES):
-        chosen = boxes[boxes["counted"] & drawn_as.eq(look.name)]
-        plural = plurals.get(look.name, f"{look.name}s")
-        groups.append(_group(look.name, look.color, look.marker, plural, chosen))
-    others = boxes[~boxes["counted"]]
-    groups.append(_group("uncounted", "#777777", "", "unsure, not counted", others))
-    return [group for group in groups if group["boxes"]]
-
-
-def _group(name: str, color: str, marker: str, plural: str, boxes: pd.DataFrame) -> dict[str, Any]:
-    rows = [{**box, "title": _title(box)} for box in boxes.to_dict("records")]
-    return {"name": name, "color": color, "marker": marker, "plural": plural, "boxes": rows}
+    groups: dict[str, dict[str, Any]] = {
+        look.name: {
+            "name": look.name, "color": look.color, "marker": look.marker,
+            "plural": plurals.get(look.name, f"{look.name}s"), "boxes": [],
+        }
+        for look in (*cells.KINDS, *cells.LEUKOCYTE_TYPES)
+    }  # fmt: skip
+    others: dict[str, Any] = {"name": "uncounted", "color": "#777777", "marker": "", "boxes": []}
+    others["plural"] = "unsure, not counted"
+    for box in boxes.to_dict("records"):
+        is_answered = pd.notna(box["answered"]) and box["answered"]
+        drawn_as = box["cell_type"] if is_answered else box["kind"]
+        group = groups[drawn_as] if box["counted"] else others
+        group["boxes"].append({**box, "title": _title(box)})
+    return [group for group in (*groups.values(), others) if group["boxes"]]
 
 
 def _title(box: Mapping[Any, Any]) -> str:
