@@ -38,17 +38,19 @@ from wbc_helpers.evaluate.classification import Evaluation
 from wbc_helpers.pixels import images, scale, stain, white_cells
 from wbc_helpers.runs import answering, recipes
 from wbc_helpers.runs.folders import find, open_run
-from wbc_helpers.runs.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-COMPACT = RECIPES["compact"]
+COMPACT = recipes.RECIPES["compact"]
 IMAGES_EACH = 3  # images of each photograph that are shown to the simulated laboratories
 
 
 def changed(**parts) -> Callable[[], contextlib.AbstractContextManager]:
-    """The recipe with other values."""
-    return lambda: mock.patch.dict(RECIPES, compact=replace(COMPACT, **parts))
+    """The recipe with other values.
+
+    By its module, since a worker gets this file's own names as copies.
+    """
+    return lambda: mock.patch.dict(recipes.RECIPES, compact=replace(COMPACT, **parts))
 
 
 def with_views(**parts) -> Callable[[], contextlib.AbstractContextManager]:
@@ -117,7 +119,7 @@ def held_out(
 def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Answers to some of the images as each simulated laboratory would have taken them."""
     some = table.groupby("source_id").head(IMAGES_EACH)
-    size = RECIPES["compact"].image_size
+    size = recipes.RECIPES["compact"].image_size
     answers = []
     for network, rows in held_out(some, folder):
         for laboratory in laboratories.LABORATORIES:
@@ -131,7 +133,7 @@ def seen_elsewhere(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
 
 def shown(taken: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """What the recipe's network is shown of images in memory, see `inputs.decode`."""
-    if RECIPES["compact"].sees == "image":
+    if recipes.RECIPES["compact"].sees == "image":
         return np.stack([images.resize(each, size) for each in taken])
     red_cell = scale.red_cell_diameter_of(taken)
     return np.stack(

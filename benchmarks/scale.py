@@ -81,7 +81,7 @@ def main() -> int:
             for number in range(options.photographs):
                 original = folder / names[number % len(names)]
                 shutil.copy(original, copies / f"{number:06}{Path(original).suffix}")
-            ways = [(n, 0) for n in options.workers] + [(2, 1)] * (2 in options.workers)
+            ways = [*((n, 0) for n in options.workers), (2, 1)]
             rows, tables = [], []
             for number, (n, n_killed) in enumerate(ways):
                 out = Path(scratch, f"counted-{number}")

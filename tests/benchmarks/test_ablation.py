@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from wbc_helpers import cells
-from wbc_helpers.classify import networks
+from wbc_helpers.classify import networks, training
 from wbc_helpers.evaluate import classification
 from wbc_helpers.runs import answering
 from wbc_helpers.runs.recipes import RECIPES
@@ -23,6 +23,21 @@ def test_every_row_can_be_answered(name):
         shown = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
         told = answering.answer(network, shown, turned=True)
     np.testing.assert_allclose(told.sum(axis=1), [1, 1], rtol=1e-5)
+
+
+def test_a_row_changes_the_recipe_on_a_worker_too(monkeypatch):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    # As if it were the script that runs, which workers cannot import.
+    cloudpickle.register_pickle_by_value(ablation)
+    try:
+        sent = cloudpickle.loads(cloudpickle.dumps(ablation.measure))
+    finally:
+        cloudpickle.unregister_pickle_by_value(ablation)
+    assert sent.__globals__ is not ablation.measure.__globals__
+    with sent.__globals__["VARIANTS"]["crops of 48×48"]():
+        assert RECIPES["compact"].image_size == (48, 48)
+    with sent.__globals__["VARIANTS"]["averaged weights"]():
+        assert training.compiled_model is not ablation.COMPILED
 
 
 def measured(options, name, seed, wrong):
