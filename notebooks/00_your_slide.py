@@ -47,6 +47,7 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 from pathlib import Path
 
 from wbc_helpers import figures
+from wbc_helpers.classify import classifier, teaching
 from wbc_helpers.count import detector, pages, smears
 from wbc_helpers.data import catalog, identity
 
@@ -61,6 +62,8 @@ from wbc_helpers.data import catalog, identity
 # | `upload` | in Colab: choose photographs on your computer; they go to your runtime there, nowhere else | `False` |
 # | `photographs` | a photograph, or a folder of them, on the machine that runs this; empty: drawn ones | empty |
 # | `red_cell` | diameter of a red cell in your photographs, pixels; 0: estimated | 0 |
+# | `laboratory` | name of your laboratory, once you have taught it; empty: the answers as they ship | empty |
+# | `corrections` | a *corrections.csv* of the gallery, to teach `laboratory` with; empty: nothing is taught | empty |
 # | `data_dir` | folder for the drawn photographs; a relative one is meant from the project's folder | `data` |
 # | `runs_dir` | folder for the results, below `slides` | `runs` |
 # | `drive` | in Colab: keep the results on your Google Drive | `False` |
@@ -70,6 +73,8 @@ from wbc_helpers.data import catalog, identity
 upload: bool = False  # @param {type: "boolean"}
 photographs: str = ""  # @param {type: "string"}
 red_cell: float = 0  # @param {type: "number"}
+laboratory: str = ""  # @param {type: "string"}
+corrections: str = ""  # @param {type: "string"}
 data_dir: str = "data"  # @param {type: "string"}
 runs_dir: str = "runs"  # @param {type: "string"}
 drive: bool = False  # @param {type: "boolean"}
@@ -79,6 +84,8 @@ colab.check_parameters()
 data_folder, runs_folder = colab.folders(data_dir, runs_dir, drive)
 if photographs:
     smears.find_photographs(photographs)
+if corrections:
+    teaching.check_new(laboratory)
 
 # %% [markdown]
 # ## The photographs
@@ -104,7 +111,8 @@ print(f"{len(names)} photographs in {folder}")
 
 # %%
 counts = smears.count_folder(
-    folder, runs_folder / "slides" / f"{folder.stem}-{red_cell:g}", detector.load_reader(),
+    folder, runs_folder / "slides" / f"{folder.stem}-{red_cell:g}{laboratory}",
+    detector.load_reader(laboratory=(not corrections and laboratory) or None),
     red_cell or None, names[:8] if is_drawn else None, progress=False,
 )  # fmt: skip
 page = pages.render_counts(counts, is_drawn, progress=False)
@@ -149,6 +157,19 @@ counts.counts[["file", "RBC", "WBC", "Platelets", "unanswered", "unsure", "fit",
 
 # %%
 pages.take_away(counts)
+
+# %% [markdown]
+# ## Teach it your laboratory
+#
+# Where the answers are often wrong on your slides, a few dozen cells that you named yourself may help:
+# put the *corrections.csv* in `corrections`, a name in `laboratory`, and execute again. By
+# cross-validation it is said what that brought; where it did harm, nothing is kept.
+
+# %%
+if corrections:
+    print(teaching.teach(
+        classifier.load(), corrections, laboratory, counts.folder, red_cell or None
+    ))  # fmt: skip
 
 # %% [markdown]
 # **What was learned:** which cells your photographs show, how sure that is, and where a person knows

@@ -11,6 +11,8 @@ import plain_smears
 import pytest
 from plain_smears import reader_of
 
+from wbc_helpers import cells
+from wbc_helpers.classify import teaching
 from wbc_helpers.count import differential, fitness, pages
 from wbc_helpers.count.smears import count_folder
 
@@ -324,6 +326,17 @@ def test_intervals_are_those_of_python(reader):
 
 
 # Files
+
+
+def test_corrections_are_labels_to_teach_with(reader, index, tmp_path):
+    reader.choose("eosinophil")
+    reader.press("4")
+    reader.choose("lymphocyte")
+    reader.press("Delete")
+    (tmp_path / "corrections.csv").write_bytes(reader.take("corrections.csv"))
+    labels = teaching.read_labels(tmp_path / "corrections.csv", index.parents[1] / "smears")
+    boxes = labels[["cell_type", *cells.BOX]].to_numpy().tolist()
+    assert boxes == [["neutrophil", 0, 0, 10, 10], ["other", 20, 10, 30, 20]]
 
 
 def test_boxes_go_out_as_coco_and_voc(reader):

@@ -40,6 +40,9 @@ PER_PAGE = 48
 SMEARS = "smears"
 """Folder of the smears' own pages."""
 
+RED_CELL_WIDTH = 7.5
+"""Micrometres that a red cell is taken to be wide where a scale bar is drawn."""
+
 MARKERS = {
     "o": '<circle r="1"/>',
     "s": '<path d="M-.9-.9H.9V.9H-.9Z"/>',
@@ -83,8 +86,8 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
             gallery = {**about, "photographs": [], "cells": []}
             gallery["others"] = {file: digests[file] for file in order if file not in set(part)}
             for smear in itertools.islice(smears, len(part)):
-                cards.append({**smear, "picture": None, "boxes": None})
-                _hang(gallery, counted, smear, digests[smear["file"]])
+                cards.append({**smear, "picture": None, "large": None, "boxes": None})
+                _hang(gallery, smear, digests[smear["file"]])
                 page = of_smear.render(shared, smear=smear, back=names[number])
                 pages.write_page(out / SMEARS / smear["page"], page)
                 bar.update()
@@ -152,7 +155,7 @@ def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, A
     pages = [None, *map(page_of, order), None]
     for place, smear in enumerate(read_counted(counted.out, order), start=1):
         file, boxes = smear["file"], smear["boxes"]
-        picture, thumb = _pictures(counted.folder / file)
+        picture, thumb, large = _pictures(counted.folder / file, smear["red_cell"])
         yield {
             "file": file,
             "page": pages[place],
@@ -164,6 +167,7 @@ def _placed(counted: FolderCounts, order: Sequence[str]) -> Iterator[dict[str, A
             "row": rows.loc[file].to_dict(),
             "picture": picture,
             "thumb": thumb,
+            "large": large,
             "boxes": boxes,
             "reasons": smear["reasons"],
             "red_cell": smear["red_cell"],
@@ -191,7 +195,7 @@ def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
 
 
 def gallery_looks() -> dict[str, Any]:
-    """Put together what a gallery has to know whatever was counted: `types`, `kinds`, `foreign`."""
+    """Put together what a gallery has to know whatever was counted, see `templates/gallery.js`."""
     types = [
         _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
         for look in cells.LEUKOCYTE_TYPES
@@ -199,6 +203,7 @@ def gallery_looks() -> dict[str, Any]:
     return {
         "types": [*types, _look(cells.KIND_BY_NAME["WBC"], name=cells.OTHER, low=None, high=None)],
         "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
+        "micrometres": RED_CELL_WIDTH,
         "foreign": {"cells": LEAST_TO_JUDGE, "share": LEAST_ANSWERED, "text": FOREIGN},
     }
 
@@ -215,9 +220,7 @@ def _digest(of: Any) -> str:
     return hashlib.sha256(json.dumps(of).encode("ascii")).hexdigest()[:16]
 
 
-def _hang(
-    gallery: dict[str, Any], counted: FolderCounts, smear: Mapping[str, Any], digest: str
-) -> None:
+def _hang(gallery: dict[str, Any], smear: Mapping[str, Any], digest: str) -> None:
     """Add a photograph and its cells to a gallery."""
     place, boxes = len(gallery["photographs"]), smear["boxes"]
     about = {key: smear[key] for key in ("file", "width", "height", "red_cell")}
@@ -227,7 +230,7 @@ def _hang(
             "digest": digest,
             "fit": fitness.is_fit(smear["reasons"]),
             "named": not smear["reasons"],
-            "picture": _gallery_picture(counted.folder / smear["file"], smear["red_cell"]),
+            "picture": smear["large"],
             "page": f"{SMEARS}/{smear['page']}",
         }
     )
@@ -249,30 +252,22 @@ def _hang(
         )
 
 
-def _gallery_picture(path: Path, red_cell: float) -> str | None:
-    """Encode a photograph for the gallery, in which single cells are looked at."""
-    try:
-        photograph = read_image(path)
-    except UnreadableImage:
-        return None
-    longest = max(photograph.shape[:2])
-    wanted = longest * _RED_CELL_SHOWN / max(red_cell, 1)
-    return pages.embedded(photograph, int(min(max(wanted, _LONGEST), _LARGEST)))
-
-
+_LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
 _RED_CELL_SHOWN = 64  # pixels of a red cell in the gallery, where the photograph has as many
 _LARGEST = 1920  # pixels of its longer side there
 
-_LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card
 
-
-def _pictures(path: Path) -> tuple[str | None, str | None]:
-    """Encode a photograph for its page and for its card; nothing where it is gone."""
+def _pictures(path: Path, red_cell: float) -> tuple[str | None, str | None, str | None]:
+    """Encode a photograph for its page, its card and the gallery; nothing where it is gone."""
     try:
         photograph = read_image(path)
     except UnreadableImage:
-        return None, None
-    return pages.embedded(photograph, _LONGEST), pages.embedded(photograph, _THUMB)
+        return None, None, None
+    wanted = max(photograph.shape[:2]) * _RED_CELL_SHOWN / max(red_cell, 1)
+    sides = (_LONGEST, _THUMB, int(min(max(wanted, _LONGEST), _LARGEST)))
+    picture, thumb = (pages.embedded(photograph, side) for side in sides[:2])
+    is_same = max(photograph.shape[:2]) <= _LONGEST or sides[2] == _LONGEST
+    return picture, thumb, picture if is_same else pages.embedded(photograph, sides[2])
 
 
 def _groups(boxes: pd.DataFrame) -> list[dict[str, Any]]:
@@ -315,6 +310,7 @@ def _environment() -> jinja2.Environment:
         # What is none of the types looks like a white cell without one.
         types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,
+        micrometres=RED_CELL_WIDTH,
         gallery_style=Markup((pages.TEMPLATES / "gallery.css").read_text(encoding="utf-8")),
         script=Markup(script := (pages.TEMPLATES / "gallery.js").read_text(encoding="utf-8")),
         script_hash=Markup(

@@ -12,6 +12,7 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
                   `marker` is SVG of about a unit's radius, low to high the adult range in per cent;
                   the last is `other`, with low and high null
   kinds           [{name, title, plural, color, marker}]: RBC, WBC, Platelets
+  micrometres     that a red cell is taken to be wide, for the scale bar
   confidence      of the intervals, 0.95
   least           cells of which a differential is to consist before ranges are spoken of
   foreign         {cells, share, text}: of so many white cells and more, below this share of
@@ -37,7 +38,6 @@ const Gallery = (() => {
   const BOX = ["x_min", "y_min", "x_max", "y_max"];
   const CORRECTIONS = [
     "file", "kind", ...BOX, "machine", "probability", "person", "reader", "time"];
-  const RED_CELL = 7.5; // micrometres across, for the scale bar
   const SIDE = 144; // pixels of a tile's own picture
 
   // Numbers
@@ -325,7 +325,8 @@ const Gallery = (() => {
       const tile = make("div", {
         role: "option", tabindex: "-1", class: "tile", click: () => to(tile),
         dblclick: () => showField(cell), focus: () => choose(cell),
-      }, make("span", { class: "words" }), make("img", { alt: "", decoding: "async", width: SIDE, height: SIDE }),
+      }, make("span", { class: "words" }),
+      make("img", { alt: "", decoding: "async", width: SIDE, height: SIDE }),
       make("span", { class: "now", "aria-hidden": "true" }),
       make("span", { class: "was", "aria-hidden": "true" }));
       tile.cell = cell;
@@ -698,7 +699,8 @@ const Gallery = (() => {
           + `stroke="${look.color}" fill="${look.color}"><title>${escaped(inWords(cell))}</title>`
           + rect("halo") + rect("box") + (cell.kind === "WBC" ? marker : "") + "</g>";
       }).join("");
-      const perMicrometre = (photograph.red_cell ?? 0) / RED_CELL * stage.clientWidth / width;
+      const perMicrometre = (photograph.red_cell ?? 0) / data.micrometres
+        * stage.clientWidth / width;
       const length = [100, 50, 20, 10, 5, 2, 1].find(
         (micrometres) => micrometres * perMicrometre < 0.3 * stage.clientWidth);
       scaleBar.hidden = !perMicrometre;
@@ -903,7 +905,8 @@ const Gallery = (() => {
         labelled("Bring back a corrections.csv", bringField)),
       make("p", { class: "note" }, data.others && Object.keys(data.others).length
         ? "Cells and boxes are those of this page's photographs; the count is of all."
-        : "Give corrections.csv to: wbc teach corrections.csv --name my-lab"), corrected);
+        : "To teach it your laboratory: "
+          + "wbc teach corrections.csv --name my-lab --photographs FOLDER"), corrected);
     const printed = make("p", { class: "printed" });
     addEventListener("beforeprint", () => {
       details.open = true;
