@@ -14,6 +14,9 @@ MARKERS ?= not slow
 PYTEST_ARGS ?=
 # Processes that share the tests, file by file, since tests of a file share what is made for them.
 WORKERS ?= 2
+# Seconds of `make fuzz`; kills of each work of `make kills`.
+BUDGET ?= 90
+KILLS ?= 12
 # Arguments of benchmarks/benchmark.py, and of benchmarks/ablation.py (--only 'ROW' ...).
 BENCH_ARGS ?=
 ABLATION_ARGS ?=
@@ -28,7 +31,8 @@ pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfi
 
 # A variable that nothing here reads is misspelt, and is refused before any work.
 VARIABLES = SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS SCHEDULER \
-  N_WORKERS PYTHON VENV MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313
+  N_WORKERS PYTHON VENV MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313 \
+  BUDGET KILLS
 misspelt = $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),\
   $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
 ifneq ($(strip $(misspelt)),)
@@ -78,6 +82,14 @@ test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
 .PHONY: test-all
 test-all: lint ## the same, slow tests too
 	@$(pytest) $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: setup-dev ## read broken input made up at random for BUDGET seconds
+	@$(python) tests/fuzz.py --seconds $(call quoted,BUDGET)
+
+.PHONY: kills
+kills: setup-dev ## kill training, counting, unpacking and decoding KILLS times each, and compare
+	@$(python) tests/kills.py --kills $(call quoted,KILLS)
 
 .PHONY: audit
 audit: setup ## find each image's photograph, overlaps, leaks, repeats (SOURCE, DATA_DIR)
