@@ -23,7 +23,7 @@ from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier, training
 from wbc_helpers.count import detector
 from wbc_helpers.count import training as detector_training
-from wbc_helpers.data import laboratories, sources, splits
+from wbc_helpers.data import sources, splits
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import classification, confidence, detection
 from wbc_helpers.runs import answering, folders, recipes
@@ -73,7 +73,7 @@ def ship_classifier(options: argparse.Namespace) -> None:
 
 def ship_detector(options: argparse.Namespace) -> None:
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
-    boxed = laboratories.read_boxed(folder)
+    boxed = splits.read_boxed(folder)
     run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
     data = run.settings["data"]
     if data["digest"] != identify(folder, holds="photographs").digest:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from wbc_helpers.audit import labels, overlaps
-from wbc_helpers.data import laboratories, sources, splits
+from wbc_helpers.data import sources, splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +36,7 @@ def main() -> None:
     copies = copies.set_index("photograph")["path"]
     photographs = overlaps.read_photographs(folders[options.boxed], progress=False)
     found = overlaps.find_originals(copies, photographs, progress=False)
-    known = laboratories.originals()["original"].reindex(found.index)
+    known = splits.originals()["original"].reindex(found.index)
     print(f"{len(found)} of {len(copies)} square photographs are copies; of "
           f"{(known == found).sum()} the package names the same original")  # fmt: skip
 

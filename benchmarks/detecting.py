@@ -22,7 +22,7 @@ import simulated
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import classical
-from wbc_helpers.data import laboratories, sources, splits
+from wbc_helpers.data import sources, splits
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels.images import read_image
@@ -51,7 +51,7 @@ def main() -> None:
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
     identity = identify(folder, holds="photographs")
     print(identity)
-    boxed = laboratories.read_boxed(folder, options.classes)
+    boxed = splits.read_boxed(folder, options.classes)
     print(boxed)
 
     from wbc_helpers.count import detector, training
@@ -124,7 +124,7 @@ def judge_laboratories(boxed, parts: pd.Series, options) -> None:
     copies = test["width"].eq(416)
     groups = {
         "test, BCCD": test[test["laboratory"].eq("BCCD") & ~copies],
-        "of these in BCCD's own test list": test[laboratories.in_own_test(test) & ~copies],
+        "of these in BCCD's own test list": test[splits.in_own_test(test) & ~copies],
         "test, Barcelona": test[test["laboratory"].eq("Barcelona")],
         "test, Raabin": test[test["laboratory"].eq("Raabin")],
         "test, BCCD and Barcelona": test[~test["laboratory"].eq("Raabin") & ~copies],

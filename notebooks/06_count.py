@@ -59,7 +59,7 @@ from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier
 from wbc_helpers.count import detector, pages, smears, training
 from wbc_helpers.count.classical import find_cells_in
-from wbc_helpers.data import catalog, identity, laboratories, splits
+from wbc_helpers.data import catalog, identity, splits
 from wbc_helpers.evaluate import detection
 from wbc_helpers.runs import backend, recipes
 
@@ -118,7 +118,7 @@ data = identity.bring(source, data_folder, holds="photographs")
 data
 
 # %%
-boxed = laboratories.read_boxed(data.folder)
+boxed = splits.read_boxed(data.folder)
 print(boxed)
 
 # %% [markdown]

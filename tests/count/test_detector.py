@@ -19,7 +19,7 @@ from plain_smears import photograph, reader_of
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import detector, network, training
 from wbc_helpers.count.detector import Detector
-from wbc_helpers.data import annotations, laboratories
+from wbc_helpers.data import annotations, splits
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
 from wbc_helpers.evaluate import detection
 from wbc_helpers.pixels import scale, stain
@@ -398,7 +398,7 @@ detector.load(keras=True).detect({paths!r}, 104).to_csv({str(tmp_path / "jax.csv
 @pytest.mark.slow
 @pytest.mark.real_data
 def test_what_ships_scores_on_photographs_what_its_card_says(real_txl):
-    boxed = laboratories.read_boxed(real_txl)
+    boxed = splits.read_boxed(real_txl)
     parts = training.deal(real_txl, boxed)
     shipped = detector.load()
     judged = training.judge(shipped, boxed, parts.index[parts == "test"].tolist())

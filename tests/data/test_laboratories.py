@@ -13,7 +13,7 @@ from written_files import write_folder, write_tar, write_zip
 
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
-from wbc_helpers.data import annotations, archives, identity, laboratories, sources
+from wbc_helpers.data import annotations, archives, identity, sources, splits
 from wbc_helpers.errors import DataMismatch, DataNotFound, DownloadFailed, InvalidParameter
 from wbc_helpers.pixels import images
 
@@ -57,7 +57,7 @@ def fields(size=(100, 50), wrapped="WBC_Dataset-half/WBC_Samples"):
 
 
 def test_class_folders_give_a_type_and_a_group_for_each_image(barcelona):
-    table = laboratories.find_cells(sources.fetch(barcelona, "nowhere", holds="cells"))
+    table = splits.find_cells(sources.fetch(barcelona, "nowhere", holds="cells"))
     assert [Path(path).stem for path in table["path"]] == [
         "BA_1999", "PMY_2000", "BNE_5500", "SNE_1001", "PLATELET_9999999",
     ]  # fmt: skip
@@ -72,21 +72,21 @@ def test_class_folders_give_a_type_and_a_group_for_each_image(barcelona):
 
 def test_boxes_in_fields_give_a_row_each_in_pixels(tmp_path):
     folder = write_folder(tmp_path / "mine", fields())
-    table = laboratories.find_cells(folder, "Mine")
+    table = splits.find_cells(folder, "Mine")
     assert list(table["cell_type"]) == ["basophil", "neutrophil", "basophil", "monocyte"]
     assert list(table["group"]) == ["B-30", "B-30", "B-30", "HF-M-8"]
     assert table[BOX].to_numpy().tolist()[:2] == [[20, 20, 30, 30], [45, 20, 55, 30]]
     assert set(table["laboratory"]) == {"Mine"}
-    assert set(laboratories.find_cells(folder)["laboratory"]) == {"WBC_Samples"}
+    assert set(splits.find_cells(folder)["laboratory"]) == {"WBC_Samples"}
 
 
 def test_malformed_boxes_are_refused_by_name(tmp_path):
     files = fields() | {"WBC_Dataset-half/WBC_Samples/train/labels/B-30_0047.txt": b"2 0.5 x 1 1"}
     with pytest.raises(DataMismatch, match="B-30_0047, box 1, no numbers"):
-        laboratories.find_cells(write_folder(tmp_path / "mine", files))
+        splits.find_cells(write_folder(tmp_path / "mine", files))
     files = fields() | {"WBC_Dataset-half/WBC_Samples/train/labels/B-30_0047.txt": b"7 1 1 1 1"}
     with pytest.raises(DataMismatch, match="number 7"):
-        laboratories.find_cells(write_folder(tmp_path / "other", files))
+        splits.find_cells(write_folder(tmp_path / "other", files))
 
 
 def test_cells_must_be_named_and_be_there(tmp_path):
@@ -131,7 +131,7 @@ def test_a_part_at_half_size_is_taken_and_named_as_such(known_fields, tmp_path):
     assert "3 of the 8 files published are here and verified; 3 are unknown" in str(found)
     assert "part of what was published" in str(found)
     assert "0.5 times the size of those published: 50×25 of 100×50" in str(found)
-    assert set(laboratories.find_cells(folder)["laboratory"]) == {"Chula"}
+    assert set(splits.find_cells(folder)["laboratory"]) == {"Chula"}
 
 
 def test_files_that_are_no_part_of_it_are_named(known_fields):
@@ -157,7 +157,7 @@ def test_what_kaggle_does_not_give_comes_from_the_other_address(tmp_path, monkey
     folder = sources.fetch("pbc", tmp_path, False, "cells")
     pbc = sources.SOURCES["cells", "pbc"]
     assert asked == [pbc.kaggle, pbc.archive]
-    assert len(laboratories.find_cells(folder)) == len(BARCELONA)
+    assert len(splits.find_cells(folder)) == len(BARCELONA)
     # It is known by where it came from, whatever is in it; and not fetched twice.
     found = identity.identify(folder, holds="cells")
     assert found.source.name == "pbc" and "CC BY 4.0" in str(found)
@@ -181,7 +181,7 @@ def boxed(tmp_path):
 def boxes_of(folder):
     """Boxes with what is known of their photographs."""
     read = annotations.read_annotations(folder)
-    known = laboratories.of_photographs(read).set_index("photograph")
+    known = splits.of_photographs(read).set_index("photograph")
     return read.boxes.join(known[["laboratory", "part", "original", "group"]], on="photograph")
 
 
@@ -204,19 +204,19 @@ def test_what_a_laboratory_boxes_in_part_is_told_where_the_photographs_are_known
     tmp_path, monkeypatch
 ):
     folder = boxed(tmp_path)
-    assert "laboratory" not in laboratories.read_boxed(folder).photographs
+    assert "laboratory" not in splits.read_boxed(folder).photographs
     table = pd.DataFrame(
         {"original": ["BloodImage_1", ""], "group": ["a", "a"], "original_part": ["test", ""]},
         index=pd.Index(["two", "four"], name="photograph"), dtype="string",
     )  # fmt: skip
-    monkeypatch.setattr(laboratories, "originals", lambda: table)
-    read = laboratories.read_boxed(folder)
+    monkeypatch.setattr(splits, "originals", lambda: table)
+    read = splits.read_boxed(folder)
     told = read.photographs.set_index("photograph")["incomplete"].to_dict()
     assert told == {"one": "", "two": "", "three": "", "four": "Platelets"}
     more = [read.photographs.iloc[[1]].assign(photograph=f"more-{n}", group=str(n), part="train")
             for n in range(8)]  # fmt: skip
     more = dataclasses.replace(read, photographs=pd.concat([read.photographs, *more]))
-    parts = laboratories.deal(more, 1 / 3)
+    parts = splits.deal(more, 1 / 3)
     # In its own test list, in BCCD's, and a photograph of the same field as that.
     assert set(parts.index[parts == "test"]) == {"three", "two", "four"}
     assert set(parts) == {"train", "val", "test"}
@@ -241,7 +241,7 @@ def test_real_barcelona(real):
     folder = real("PBC-subset.tar", "cells")
     found = identity.identify(folder, holds="cells")
     assert (found.source.name, found.n_verified, found.n_unknown) == ("pbc", 2000, 0)
-    table = laboratories.find_cells(folder)
+    table = splits.find_cells(folder)
     assert table["cell_type"].value_counts().to_dict() == {
         **dict.fromkeys(["basophil", "eosinophil", "lymphocyte", "monocyte", "neutrophil"], 320),
         "other": 400,
@@ -254,7 +254,7 @@ def test_real_chula(real):
     found = identity.identify(folder, holds="cells")
     assert (found.source.name, found.n_verified, found.n_unknown) == ("chula", 488, 500)
     assert found.pixels == (720, 450)
-    table = laboratories.find_cells(folder)
+    table = splits.find_cells(folder)
     assert table["cell_type"].value_counts(sort=False).to_dict() == {
         "basophil": 100, "eosinophil": 100, "lymphocyte": 111, "monocyte": 88, "neutrophil": 112,
         "other": 0,
@@ -271,7 +271,7 @@ def test_real_txl(real):
     table = boxes_of(folder)
     kinds = table["kind"].value_counts()
     # As annotated, which 38 boxes are twice.
-    twice = laboratories.read_boxed(folder).problems
+    twice = splits.read_boxed(folder).problems
     assert set(twice["problem"]) == {"boxed twice"} and len(twice) == 38
     kinds += twice["found"].str.split().str[0].value_counts().reindex(kinds.index, fill_value=0)
     assert kinds.to_dict() == dict(sources.SOURCES["photographs", "txl"].boxes)
@@ -288,12 +288,12 @@ def test_real_txl(real):
     assert (of.groupby("group")["part"].nunique() > 1).sum() > 50
     assert np.isfinite(table[BOX].to_numpy()).all() and isinstance(table, pd.DataFrame)
     # What a detector learns from shows nothing of either test list.
-    read = laboratories.read_boxed(folder)
-    dealt = read.photographs.assign(dealt=laboratories.deal(read).to_numpy())
+    read = splits.read_boxed(folder)
+    dealt = read.photographs.assign(dealt=splits.deal(read).to_numpy())
     assert dealt.groupby("group")["dealt"].nunique().max() == 1
     dealt = dealt.set_index("photograph")
     assert dealt["dealt"].value_counts().to_dict() == {"train": 1015, "test": 282, "val": 143}
-    in_own = laboratories.in_own_test(dealt)
+    in_own = splits.in_own_test(dealt)
     assert dealt.loc[in_own | dealt["part"].eq("test"), "dealt"].eq("test").all()
     assert (in_own & dealt["width"].eq(640)).sum() == 40
 
@@ -301,7 +301,7 @@ def test_real_txl(real):
 @pytest.mark.slow
 def test_real_copies_are_found_in_the_pixels(real):
     pbc = real("TXL-PBC_Dataset-main.tar", "photographs")
-    known = laboratories.originals()["original"]
+    known = splits.originals()["original"]
     table = annotations.read_annotations(pbc).photographs.set_index("photograph")
     copies = table[table["width"] == 416].head(6)["path"]
     twins = table[(table["width"] == 640) & table.index.isin(known.index)]

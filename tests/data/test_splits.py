@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from wbc_helpers.audit import overlaps
-from wbc_helpers.data import laboratories, splits
+from wbc_helpers.data import splits
 from wbc_helpers.data.annotations import Annotations, read_annotations
 from wbc_helpers.errors import DataMismatch, DataNotFound, InvalidParameter
 
@@ -146,7 +146,7 @@ def test_pairs_of_drawn_smears_are_known(sample_folder):
 
 
 def test_pairs_of_copies_are_known_by_name(tmp_path):
-    known = laboratories.originals()
+    known = splits.originals()
     copies = known[known["original"] == "BloodImage_00094"].index
     others = known[known["original"].str.startswith("basophil/")].index[:2]
     for name in [*copies, *others, "unknown"]:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from wbc_helpers.data import laboratories, sample, sources, splits
+from wbc_helpers.data import sample, sources, splits
 from wbc_helpers.data.catalog import (
     digest_files,
     name_photographs,
@@ -78,7 +78,7 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
         pairs = splits.shipped_overlaps()
         among = pairs["first"].isin(names) & pairs["second"].isin(names)
         return pairs[among].reset_index(drop=True)
-    table = laboratories.originals().reset_index()
+    table = splits.originals().reset_index()
     table = table[table["photograph"].isin(list(name_photographs(root)))]
     if len(table):
         pairs = table.rename(columns={"photograph": "second"})

@@ -21,7 +21,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX, OTHER
 from wbc_helpers.classify import inputs, networks, teaching, training
 from wbc_helpers.classify.inputs import Patches
-from wbc_helpers.data import catalog, laboratories, splits
+from wbc_helpers.data import catalog, splits
 from wbc_helpers.errors import DataNotFound, InvalidParameter
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import red_cell_diameter_of
@@ -44,13 +44,13 @@ ANSWERS = RECIPES["broad"].answers
 def find_all(sources: Mapping[str, Path]) -> pd.DataFrame:
     """List the labelled cells of several laboratories, by `sources`, the folder of each.
 
-    The columns of `laboratories.find_cells` and `held_out` (bool): of the Kaggle set, listed by
+    The columns of `splits.find_cells` and `held_out` (bool): of the Kaggle set, listed by
     photograph, those of TEST; of others a fifth, as alike in types as whole groups allow.
     """
     tables = []
     for name, folder in sources.items():
         try:
-            table = laboratories.find_cells(folder, name)
+            table = splits.find_cells(folder, name)
             dealt = table.assign(group_id=table["group"])
             table["held_out"] = splits.grouped_folds(dealt, 5).eq(0)
         except DataNotFound:

@@ -15,7 +15,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.count import network
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.count.network import draw_maps
-from wbc_helpers.data import laboratories, splits
+from wbc_helpers.data import splits
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import Identity
 from wbc_helpers.errors import InvalidParameter
@@ -126,10 +126,10 @@ def train_new(
     lists that come with the data, or where there are none, a split that keeps overlapping
     photographs together; `verbose` is that of `recorder.fit`.
 
-    Raises as `laboratories.read_boxed`, `train` and `folders.start`.
+    Raises as `splits.read_boxed`, `train` and `folders.start`.
     """
     runtime = backend.choose()
-    boxed = laboratories.read_boxed(identity.folder)
+    boxed = splits.read_boxed(identity.folder)
     if parts is None:
         parts = deal(identity.folder, boxed)
     record = describe(settings, identity.to_dict(), runtime)
@@ -140,11 +140,11 @@ def train_new(
 def deal(folder: str | Path, boxed: Annotations) -> pd.Series:
     """Deal the photographs of a data set: by the lists that come with it, else by overlap.
 
-    Of several laboratories, see `laboratories.read_boxed`, by `laboratories.deal`. Returns
+    Of several laboratories, see `splits.read_boxed`, by `splits.deal`. Returns
     `splits.PARTS` by photograph.
     """
     if "group" in boxed.photographs:
-        return laboratories.deal(boxed)
+        return splits.deal(boxed)
     if splits.has_lists(folder):
         return splits.read_lists(folder)
     return splits.split_photographs(boxed, overlaps.find_smear_pairs(folder, progress=False))
@@ -155,7 +155,7 @@ def train(
 ) -> folders.Run:
     """Train the detector of a run, from the start or from where an interruption left it.
 
-    `boxed` comes from `laboratories.read_boxed`, `run` from `folders.start`; what is in no
+    `boxed` comes from `splits.read_boxed`, `run` from `folders.start`; what is in no
     part, by `parts`, that the run trains on, nor in `val`, is not looked at; `n_devices` and
     `verbose` are those of `recorder.fit`. Where `boxed.photographs` tell the `laboratory`, each is
     shown as often as another. The run comes back complete, with `split.csv`.

@@ -38,7 +38,7 @@ class Source:
         As given to `fetch`.
     holds : str
         `images` of single cells in the Kaggle archive's folders, `photographs` of smears with boxes
-        of every cell, or `cells`: white cells with a label each, see `laboratories.find_cells`.
+        of every cell, or `cells`: white cells with a label each, see `splits.find_cells`.
     title, address, licence, citation : str
         For people.
     kaggle : str
