@@ -17,6 +17,7 @@ import requests
 from drawn_fields import draw_field
 from PIL import Image
 
+from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
 from wbc_helpers.count import browser, detector, fitness, network, smears
 from wbc_helpers.errors import BrokenArchive, DownloadFailed, PageExists
@@ -53,6 +54,15 @@ def test_the_page_is_one_file_that_may_ask_for_nothing(libraries, tmp_path):
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
     again = browser.write_page(tmp_path / "folder", libraries, progress=False)
     assert again == tmp_path / "folder" / "index.html" and again.read_text("utf-8") == text
+
+
+def test_the_command_prints_where_the_page_is(libraries, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "page.html"), "--data-dir", str(libraries)]
+    assert main(["page", *out]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    next(libraries.glob("onnx*")).write_bytes(b"")
+    assert main(["page", *out]) == 2
+    assert "BrokenArchive" in capsys.readouterr().err
 
 
 def test_a_page_of_somebody_else_stays(libraries, tmp_path):
@@ -204,6 +214,31 @@ def test_files_that_cannot_be_read_say_why_on_a_phone(read_here, tmp_path):
     }.items():  # fmt: skip
         assert words in problems[file]
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.slow
+def test_a_correction_stays_when_the_page_is_opened_again(read_here, tmp_path):
+    file = tmp_path / "field.png"
+    Image.fromarray(draw_field(104, [(300, 200, 60)])).save(file)
+    _, tab = read_here([file])
+    tab.locator("#gallery .tile").first.click()
+    tab.keyboard.press("3")
+    tab.reload()
+    # Dropped, this time, and not chosen.
+    content = base64.b64encode(file.read_bytes()).decode()
+    tab.evaluate(
+        """content => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], "field.png", { type: "image/png" }));
+            document.getElementById("drop").dispatchEvent(
+                new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }""",
+        content,
+    )
+    tab.wait_for_function("window.wbcReadings.length === 1", timeout=600_000)
+    assert "monocyte" in tab.locator("#gallery .tile.touched").text_content()
+    assert tab.pdf().startswith(b"%PDF")
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def write_page(out: str | Path, data_dir: str | Path = "data", progress: bool = 
         parts={name: _packed(content) for name, content in parts.items()},
         about=about,
         gallery={
-            **{"key": "wbc page", "result": "wbc page sample", "title": "my slide", "drawn": False},
+            **{"key": "wbc page", "title": "my slide", "drawn": False},
             **{**gallery_looks(), "confidence": 0.95, "least": LEAST_CELLS},
         },
         advice=ADVICE,

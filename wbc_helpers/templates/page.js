@@ -7,7 +7,6 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   const jsonOf = (id) => JSON.parse(byId(id).textContent);
   const { about, gallery: empty, advice } = jsonOf("about");
   const status = byId("status"), progress = byId("progress"), rows = byId("photographs");
-  const data = { ...empty, photographs: [], cells: [], digest: "" };
   const readings = []; // what was read, in order, as `wbc count` writes it
   let shown = null, waiting = [], isReady = false, isBusy = false, current = [];
 
@@ -76,10 +75,10 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     rows.append(rowOf(photograph));
     byId("read").hidden = false;
     if (photograph.problem) return;
-    const named = !photograph.reasons.length;
+    const named = !photograph.reasons.length, digest = digestOf(JSON.stringify(photograph));
     const more = {
       photographs: [{
-        file: photograph.file, digest: digestOf(JSON.stringify(photograph)), named,
+        file: photograph.file, digest, named,
         width: photograph.width, height: photograph.height, red_cell: photograph.red_cell,
         fit: photograph.fit, picture: URL.createObjectURL(file), page: null,
       }],
@@ -90,7 +89,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
       })),
     };
     if (shown) shown.add(more);
-    else shown = Gallery.open(byId("gallery"), { ...data, ...more });
+    // The name of one sample is not to stand at the next one.
+    else shown = Gallery.open(byId("gallery"), { ...empty, ...more, result: `wbc page ${digest}` });
   }
 
   function rowOf(photograph) {
