@@ -45,10 +45,12 @@ def page_of_a_full_smear(counted: Path, drawn: Path) -> Path:
     return next((counted / "smears").glob(f"{Path(fullest).stem}-*.html"))
 
 
-def take(browser, page: Path, picture: Path, height: int) -> None:
-    """Take the upper `height` pixels of a page, as a small file."""
+def take(browser, page: Path, picture: Path, height: int, part: str) -> None:
+    """Take `height` pixels of a page, from the top of a part on, as a small file."""
     view = browser.new_page(viewport={"width": WIDTH, "height": height})
     view.goto(page.resolve().as_uri())
+    view.evaluate("part => scrollTo(0, part && document.querySelector(part).offsetTop - 60)", part)
+    view.wait_for_timeout(1000)  # until the gallery's pictures are cut out
     shot = picture.with_suffix(".png")
     view.screenshot(path=shot)
     view.close()
@@ -81,14 +83,14 @@ def main() -> None:
         "--data-dir", data, "--runs-dir", runs)  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     pages = {
-        "smear": (page_of_a_full_smear(counted, drawn), 1000),
-        "count": (counted / "index.html", 580),
-        "run": (runs / "drawn-cells" / "index.html", 900),
+        "smear": (page_of_a_full_smear(counted, drawn), 1000, ""),
+        "count": (counted / "index.html", 700, ".work"),
+        "run": (runs / "drawn-cells" / "index.html", 900, ""),
     }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, (page, height) in pages.items():
-            take(browser, page, options.out / f"{name}.webp", height)
+        for name, (page, height, part) in pages.items():
+            take(browser, page, options.out / f"{name}.webp", height, part)
         browser.close()
 
 

@@ -319,7 +319,7 @@ def test_intervals_are_those_of_python(reader):
         for count in sorted({0, min(1, n), n // 3, n // 2, max(n - 1, 0), n})
     ]
     for level in (0.95, 0.99):
-        asked = "([pairs, level]) => pairs.map(([k, n]) => Gallery.exactInterval(k, n, level))"
+        asked = "([pairs, level]) => pairs.map(([k, n]) => Tables.exactInterval(k, n, level))"
         answered = reader.tab.evaluate(asked, [pairs, level])
         for pair, interval in zip(pairs, answered, strict=True):
             assert interval == pytest.approx(differential.exact_interval(*pair, level), abs=1e-8)

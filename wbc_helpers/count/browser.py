@@ -119,11 +119,11 @@ def write_page(out: str | Path, data_dir: str | Path = "data", progress: bool = 
     about["answers"] = list(RECIPES[about["classifier"]["recipe"]].answers)
     texts = {
         name: (pages.TEMPLATES / name).read_text(encoding="utf-8")
-        for name in (*_SCRIPTS, "gallery.js", "page.js", "gallery.css")
+        for name in (*_SCRIPTS, "tables.js", "gallery.js", "page.js", "gallery.css")
     }
     work = "\n".join(texts[name] for name in _SCRIPTS)
     parts["worker"] = f"(() => {{\n{work}}})();".encode()
-    scripts = [texts["gallery.js"], texts["page.js"]]
+    scripts = [texts["tables.js"], texts["gallery.js"], texts["page.js"]]
     page = pages.environment().get_template("reader.html.j2").render(
         parts={name: _packed(content) for name, content in parts.items()},
         about=about,

@@ -110,8 +110,9 @@ def framed(page: Path, height: int = 900) -> Any:
     text = Markup.escape(page.read_text(encoding="utf-8"))
     # Not the first thing in it: IPython would advise another class, which needs a server.
     return HTML(
-        f'<div><iframe title="The cells" srcdoc="{text}" allow="clipboard-write" '
-        f'style="width: 100%; height: {height}px; border: 0"></iframe></div>'
+        f'<div><iframe title="The cells" srcdoc="{text}" '
+        f'style="width: 100%; height: {height}px; border: 0"></iframe>'
+        f"<p>The same page is <code>{page.name}</code> in the folder of results.</p></div>"
     )
 
 
@@ -300,9 +301,16 @@ def _title(box: Mapping[Any, Any]) -> str:
     return title + ("" if box["counted"] else "; not counted")
 
 
+_SCRIPTS = ("tables.js", "gallery.js")
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = pages.environment()
+    parts = [(pages.TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    script = "\n".join(parts)
+    # The page's policy lets in this script and no other.
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
     environment.filters["ratio"] = differential.short
     environment.globals.update(
         kinds=cells.KINDS,
@@ -312,10 +320,8 @@ def _environment() -> jinja2.Environment:
         advice=fitness.ADVICE,
         micrometres=RED_CELL_WIDTH,
         gallery_style=Markup((pages.TEMPLATES / "gallery.css").read_text(encoding="utf-8")),
-        script=Markup(script := (pages.TEMPLATES / "gallery.js").read_text(encoding="utf-8")),
-        script_hash=Markup(
-            f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        ),
+        script=Markup(script),
+        script_hash=Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'"),
         markers={name: Markup(shape) for name, shape in MARKERS.items()},
     )
     return environment
