@@ -171,6 +171,7 @@ def test_teaching_lifts_drawn_cells_of_another_stain(slides, tmp_path, monkeypat
     printed = capsys.readouterr().out
     assert "16 labelled cells" in printed and "--laboratory my-lab" in printed
     assert "All labels correct the network" in printed
+    assert "Worth a label" not in printed  # every cell has one
     path = tmp_path / "laboratories" / "my-lab.json"
     judged = json.loads(path.read_text(encoding="utf-8"))["judged"]
     assert judged["after"] > 0.9 > 0.7 > judged["before"]

@@ -8,6 +8,7 @@ laboratory move that last layer (`teach`), and make a small file without any ima
 
 import base64
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -384,7 +385,8 @@ class Judgement:
         n = int(self.recalls["labels"].sum())
         low, high = self.gain
         lines = [
-            f"{n} labelled cells; judged on photographs that were left out in turn.",
+            f"{n} labelled cells; judged on {'slides' if self.of_slides else 'photographs'} that "
+            "were left out in turn.",
             "", self.recalls.to_string(float_format="%.2f"), "",
             f"Balanced accuracy {self.before:.2f} before, {self.after:.2f} after "
             f"({self.after - self.before:+.2f}; 95 % interval {low:+.2f} to {high:+.2f}).",
@@ -649,9 +651,10 @@ def crops_of(
 class Lesson:
     """What labels taught: the laboratory, its judgement, where it was written, what to label next.
 
-    `after` is a table of cells that are worth a label: `file`, `x`, `y` (pixels), `cell_type` and
-    `probability`; `without_cell` counts labels in whose image no white cell was found;
-    `only_mistakes`: whether all labels are corrections.
+    `after` is a table of cells that are worth a label: `file` (from the folder on that all labelled
+    photographs share), `x`, `y` (pixels), `cell_type` and `probability`; `without_cell` counts
+    labels in whose image no white cell was found; `only_mistakes`: whether all labels are
+    corrections.
     """
 
     laboratory: Laboratory
@@ -750,7 +753,9 @@ def _worth_a_label(network: Any, labels: pd.DataFrame, red_cell: float | None) -
     files = sorted(rng.permutation(np.array(files, object))[:LOOKED_AT].tolist())
     table, _ = network.classify_all(files, scale.widths_of(files, red_cell, skip=True))
     table = table[table["found"].astype(bool)]
-    x, y = table[BOX[::2]].mean(axis=1), table[BOX[1::2]].mean(axis=1)
+    x, y = (table[BOX[place::2]].astype(float).mean(axis=1) for place in (0, 1))
+    # Before any row is dropped: columns assigned to a table without rows would bring some.
+    table = table.assign(x=x.round().astype(int), y=y.round().astype(int))
     by_file = labels.groupby("path")
 
     def is_labelled(row: int) -> bool:
@@ -762,9 +767,11 @@ def _worth_a_label(network: Any, labels: pd.DataFrame, red_cell: float | None) -
         return bool(inside.any() or np.isnan(boxes).any())
 
     table = table[[not is_labelled(row) for row in table.index]]
-    table = table.assign(x=x.round(), y=y.round(), again=0).sort_values("probability")
-    table["again"] = table.groupby("file").cumcount()
+    table = table.sort_values("probability")
+    table = table.assign(again=table.groupby("file").cumcount())
     chosen = table.sort_values(["again", "probability"]).head(NEXT)
+    shared = os.path.commonpath(folders_of)
+    chosen["file"] = [os.path.relpath(file, shared) for file in chosen["file"]]
     return chosen[["file", "x", "y", "cell_type", "probability"]].reset_index(drop=True)
 
 
