@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from wbc_helpers.count import browser
+from wbc_helpers.count.pages import write_reader
 from wbc_helpers.errors import DownloadFailed
 from wbc_helpers.report import pages, rendering
 
@@ -140,7 +140,7 @@ def add_reader(site: Path) -> None:
     """Write the page that reads photographs; without a network the site is built without it."""
     site.mkdir(parents=True, exist_ok=True)
     try:
-        browser.write_page(site / READER, SCRATCH)
+        write_reader(site / READER, SCRATCH)
     except DownloadFailed as error:
         print(f"The site goes without the page that reads photographs: {error}")
 

@@ -15,7 +15,7 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import browser, detector, smears
+from wbc_helpers.count import detector, pages, smears
 from wbc_helpers.data import sources
 from wbc_helpers.pixels import images
 
@@ -52,7 +52,7 @@ def main() -> None:
     places = np.linspace(0, len(usable) - 1, min(options.photographs, len(usable))).round()
     files = [usable[int(place)] for place in places]
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        page = browser.write_page(Path(scratch) / "page.html", options.data_dir)
+        page = pages.write_reader(Path(scratch) / "page.html", options.data_dir)
         print(f"Size of the page: {page.stat().st_size / 1e6:.1f} MB")
         chromium = driver.chromium.launch(executable_path=options.browser, args=["--no-sandbox"])
         tab = chromium.new_context(offline=True).new_page()

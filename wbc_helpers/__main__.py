@@ -323,9 +323,9 @@ def _teach(options: argparse.Namespace) -> int:
 
 
 def _page(options: argparse.Namespace) -> int:
-    from wbc_helpers.count import browser
+    from wbc_helpers.count import pages
 
-    print(browser.write_page(options.out, options.data_dir))
+    print(pages.write_reader(options.out, options.data_dir))
     return 0
 
 

@@ -19,11 +19,11 @@ from PIL import Image
 
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import browser, detector, fitness, network, smears
+from wbc_helpers.count import detector, fitness, network, pages, smears
 from wbc_helpers.errors import BrokenArchive, DownloadFailed, PageExists
 from wbc_helpers.evaluate import confidence, detection
 from wbc_helpers.pixels import images, scale, stain, white_cells
-from wbc_helpers.report import pages
+from wbc_helpers.report.pages import TEMPLATES
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def libraries(tmp_path, monkeypatch):
     """Libraries of a few bytes, as if they had been downloaded before."""
     (tmp_path / "data").mkdir()
     small = []
-    for library in browser.LIBRARIES:
+    for library in pages.LIBRARIES:
         name = f"{library.name.strip('@').replace('/', '-')}-{library.version}.tgz"
         with tarfile.open(tmp_path / "data" / name, "w:gz") as tar:
             for path in library.files.values():
@@ -41,18 +41,18 @@ def libraries(tmp_path, monkeypatch):
         content = (tmp_path / "data" / name).read_bytes()
         digest = base64.b64encode(hashlib.sha512(content).digest()).decode()
         small.append(replace(library, sha512=digest))
-    monkeypatch.setattr(browser, "LIBRARIES", tuple(small))
+    monkeypatch.setattr(pages, "LIBRARIES", tuple(small))
     return tmp_path / "data"
 
 
 def test_the_page_is_one_file_that_may_ask_for_nothing(libraries, tmp_path):
-    page = browser.write_page(tmp_path / "page.html", libraries, progress=False)
+    page = pages.write_reader(tmp_path / "page.html", libraries, progress=False)
     text = page.read_text("utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy and "connect-src 'none'" in policy
     assert "form-action 'none'" in policy and "http" not in policy
     assert not re.search(r'(?:src|href)="(?!data:|#)', text)
-    again = browser.write_page(tmp_path / "folder", libraries, progress=False)
+    again = pages.write_reader(tmp_path / "folder", libraries, progress=False)
     assert again == tmp_path / "folder" / "index.html" and again.read_text("utf-8") == text
 
 
@@ -68,7 +68,7 @@ def test_the_command_prints_where_the_page_is(libraries, tmp_path, capsys):
 def test_a_page_of_somebody_else_stays(libraries, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(PageExists, match=r"index\.html"):
-        browser.write_page(tmp_path, libraries, progress=False)
+        pages.write_reader(tmp_path, libraries, progress=False)
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
@@ -76,7 +76,7 @@ def test_a_library_that_is_not_the_pinned_one_is_refused(libraries, tmp_path):
     altered = next(libraries.glob("onnx*"))
     altered.write_bytes(altered.read_bytes() + b" ")
     with pytest.raises(BrokenArchive, match="SHA-512"):
-        browser.write_page(tmp_path / "page.html", libraries, progress=False)
+        pages.write_reader(tmp_path / "page.html", libraries, progress=False)
     assert not (tmp_path / "page.html").exists()
 
 
@@ -86,7 +86,7 @@ def test_without_a_network_it_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(requests, "get", refuse)
     with pytest.raises(DownloadFailed, match=r"registry\.npmjs\.org.*put the file at"):
-        browser.write_page(tmp_path / "page.html", tmp_path / "data", progress=False)
+        pages.write_reader(tmp_path / "page.html", tmp_path / "data", progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -100,7 +100,7 @@ def test_the_constants_of_the_scripts_are_those_of_python():
             ours.setdefault(name.strip("_"), []).append(np.array(value, object).tolist())
     n_constants = 0
     for script in ("pixels.js", "reader.js"):
-        text = (pages.TEMPLATES / script).read_text("utf-8")
+        text = (TEMPLATES / script).read_text("utf-8")
         for statement in re.findall(r"^const ([A-Z][A-Z_]+ = .*);$", text, re.M):
             for constant in re.split(r", (?=[A-Z])", statement):
                 name, literal = constant.split(" = ", 1)
@@ -118,7 +118,7 @@ def test_the_constants_of_the_scripts_are_those_of_python():
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     try:
-        return browser.write_page(folder / "page.html", folder, progress=False)
+        return pages.write_reader(folder / "page.html", folder, progress=False)
     except DownloadFailed as error:
         pytest.skip(str(error))
 
