@@ -32,7 +32,7 @@ pytest = $(python) -m pytest --numprocesses=$(call quoted,WORKERS) --dist=loadfi
 # A variable that nothing here reads is misspelt, and is refused before any work.
 VARIABLES = SOURCE EPOCHS RECIPE VALIDATION RUN SEED DATA_DIR RUNS_DIR PHOTOGRAPHS FOLDS SCHEDULER \
   N_WORKERS PYTHON VENV MARKERS PYTEST_ARGS WORKERS BENCH_ARGS ABLATION_ARGS REPLACE REPO PYTHON313 \
-  BUDGET KILLS
+  BUDGET KILLS LABORATORIES
 misspelt = $(filter-out $(VARIABLES) SHELL MAKEFLAGS,$(foreach name,$(.VARIABLES),\
   $(if $(filter command,$(firstword $(origin $(name)))),$(name))))
 ifneq ($(strip $(misspelt)),)
