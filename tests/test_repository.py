@@ -77,6 +77,13 @@ def test_run_passes_only_what_was_given():
     assert words_of_run(SEED="3") == [*start, "--seed=3"]
 
 
+def test_every_variable_of_the_makefile_may_be_given():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = re.search(r"^VARIABLES = ((?:.*\\\n)*.*)$", makefile, re.M)
+    of_defaults = set(re.findall(r"^([A-Z_]+) \?=", makefile, re.M))
+    assert len(of_defaults) > 5 and of_defaults <= set(known[1].split())
+
+
 @needs_make
 @pytest.mark.parametrize(
     ("misspelt", "meant"), [("EPOCH", "EPOCHS"), ("SORUCE", "SOURCE"), ("RUNDIR", "RUNS_DIR")]
