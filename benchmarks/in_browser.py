@@ -58,7 +58,7 @@ def main() -> None:
         tab = chromium.new_context(offline=True).new_page()
         started = time.perf_counter()
         tab.goto(page.as_uri())
-        tab.wait_for_function("document.getElementById('status').textContent === 'Ready.'")
+        tab.wait_for_function("document.body.dataset.networks", polling=20, timeout=600_000)
         print(f"Opened and ready after {time.perf_counter() - started:.1f} s")
         _, first = read(tab, files[:1])
         print(f"First answer, 640 × 480 pixels: {first:.1f} s after the drop")
