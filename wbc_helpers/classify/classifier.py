@@ -175,9 +175,8 @@ class Classifier:
                 return error
             white = white_cells.locate(pixels, widths[row])
             light = self._light(pixels) if white else pixels
-            return [
-                (cell, white_cells.cut_out(light, cell, self._size, widths[row])) for cell in white
-            ]
+            crops = white_cells.cut_out_all(light, white, self._size, widths[row])
+            return list(zip(white, crops, strict=True))
 
         # Pillow and OpenCV release Python's lock while they work.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -204,14 +203,11 @@ class Classifier:
         RGB, (height, width, 3) uint8, boxes, (n, 4) with columns `cells.BOX`, and the diameter of
         the red cells, all in pixels, to (n, size, size, 3) uint8.
         """
-        crops = np.empty((len(boxes), self._size, self._size, 3), np.uint8)
         if not len(boxes):
-            return crops
+            return np.empty((0, self._size, self._size, 3), np.uint8)
         light, located = self._light(photograph), white_cells.locate(photograph, red_cell)
-        for row, box in enumerate(np.asarray(boxes, float)):
-            cell = white_cells.meant(located, box)
-            crops[row] = white_cells.cut_out(light, cell, self._size, red_cell)
-        return crops
+        cells_meant = [white_cells.meant(located, box) for box in np.asarray(boxes, float)]
+        return white_cells.cut_out_all(light, cells_meant, self._size, red_cell)
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
         """Calibrated probabilities for crops, (n, n_answers) float64, in the order of `answers`.

@@ -192,11 +192,27 @@ def cut_out(
     `red_cell` that diameter in pixels of the image. What lies beyond the image's edge is
     background.
     """
+    return cut_out_all(image, [cell], size, red_cell, side)[0]
+
+
+def cut_out_all(
+    image: np.ndarray,
+    cells: Sequence[WhiteCell],
+    size: int,
+    red_cell: float = RED_CELL,
+    side: float = SIDE,
+) -> np.ndarray:
+    """Cut out several, (n_cells, size, size, 3) uint8, see `cut_out`, resampling the image once."""
+    crops = np.empty((len(cells), size, size, 3), np.uint8)
+    if not len(cells):
+        return crops
     resampled = resize(image, scaled_size(image.shape, size / (side * red_cell)))
-    x = (cell.x + 0.5) * resampled.shape[1] / image.shape[1] - 0.5
-    y = (cell.y + 0.5) * resampled.shape[0] / image.shape[0] - 0.5
-    moved = np.array([[1, 0, (size - 1) / 2 - x], [0, 1, (size - 1) / 2 - y]], np.float32)
-    return warp(resampled, moved, (size, size), WHITE)
+    for crop, cell in zip(crops, cells, strict=True):
+        x = (cell.x + 0.5) * resampled.shape[1] / image.shape[1] - 0.5
+        y = (cell.y + 0.5) * resampled.shape[0] / image.shape[0] - 0.5
+        moved = np.array([[1, 0, (size - 1) / 2 - x], [0, 1, (size - 1) / 2 - y]], np.float32)
+        crop[:] = warp(resampled, moved, (size, size), WHITE)
+    return crops
 
 
 def read_crop(
