@@ -272,7 +272,7 @@ class Workers:
                 threads = str(max((os.cpu_count() or 1) // self.n, 1))
                 cluster = distributed.LocalCluster(
                     n_workers=self.n, threads_per_worker=1, dashboard_address="127.0.0.1:0",
-                    env=dict.fromkeys(_THREADS, threads),
+                    env={name: os.environ.get(name, threads) for name in _THREADS},
                 )  # fmt: skip
                 address = stack.enter_context(cluster).scheduler_address
             try:

@@ -1,13 +1,16 @@
 """Trains the network of a run, and keeps every epoch on disk, so that one cut off goes on."""
 
+import random
 import shutil
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -60,8 +63,8 @@ def fit(
     settings = run.settings["training"]
     check_divides(settings["batch_size"], n_devices)
     with storage.only_one(run.folder):
-        keras.utils.set_random_seed(settings["seed"])
-        model = make_model()
+        with seeded(settings["seed"]):
+            model = make_model()
         recorder = Recorder(run, model, batches, columns)
         model.fit(
             batches,
@@ -74,6 +77,18 @@ def fit(
             **others,
         )
     return run
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Set every seed, and let no other thread draw from what layers draw their first weights by.
+
+    Keras draws those from Python's generator, of which the threads of one of Dask's workers draw,
+    too. In here it has one of its own, with the same numbers.
+    """
+    keras.utils.set_random_seed(seed)
+    with mock.patch("keras.src.random.seed_generator.python_random", random.Random(seed)):
+        yield
 
 
 def check_divides(batch_size: int, n_devices: int) -> None:
