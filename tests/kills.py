@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-N_FILES = 240
+N_FILES = 48
 
 
 def begun():
@@ -57,7 +57,7 @@ def decode(given, folder):
     from wbc_helpers.pixels import images
 
     begun()
-    images.decode(sorted((given / "smears").iterdir()), (240, 320), folder / "cache", False)
+    images.decode(sorted((given / "smears").iterdir()), (960, 1280), folder / "cache", False)
 
 
 def train(given, folder):
@@ -102,7 +102,7 @@ def left(folder, kind):
             files[name] = path.read_bytes()
     if kind != "train":
         return {
-            # When it was unpacked, and where to, differ.
+            # When it was unpacked differs.
             name: len(content) if name.endswith((".fetched.json", "settings.json")) else content
             for name, content in files.items()
         }
@@ -192,7 +192,7 @@ def main():
             for number in range(N_FILES):
                 image = given / "smears" / f"{number:03}.png"
                 Image.new("RGB", (80, 60), (number, number, number)).save(image)
-                archive.writestr(f"d/{number:03}.bin", bytes([number]) * 100_000)
+                archive.writestr(f"d/{number:03}.bin", bytes([number]) * 1_000_000)
         for kind in [options.only] if options.only else WORKS:
             print(kill_often(kind, given, options.kills, rng), flush=True)
     return 0
