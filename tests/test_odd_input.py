@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from written_files import write_tar, write_zip
 
-from wbc_helpers import storage
+from wbc_helpers import pipeline, storage
 from wbc_helpers.__main__ import main
 from wbc_helpers.audit import origins
 from wbc_helpers.data import annotations, archives, catalog
@@ -32,6 +32,7 @@ from wbc_helpers.errors import (
 )
 from wbc_helpers.pixels import images
 from wbc_helpers.runs import folders
+from wbc_helpers.runs.recipes import TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -410,6 +411,29 @@ def test_a_folder_is_written_by_one_process_at_a_time(tmp_path):
         other.communicate(b"")
     with storage.only_one(tmp_path), storage.only_one(tmp_path):
         assert list(tmp_path.iterdir()) == []
+
+
+# Papermill
+
+
+def test_braces_in_a_path_stay_braces():
+    from papermill.parameterize import parameterize_path
+
+    for path in ("/runs/a{b}c/{}/x.ipynb", "/runs/plain.ipynb"):
+        assert parameterize_path(pipeline._literal(Path(path)), {"b": "no"}) == path
+
+
+def test_a_kernel_that_died_is_named_and_how_to_go_on(tmp_path, monkeypatch, capsys):
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    def die(*_, **__):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", die)
+    given = (TrainingSettings("paper"), tmp_path, "run", tmp_path, tmp_path)
+    assert pipeline._execute_notebooks(*given) is False
+    assert "the same command goes on" in capsys.readouterr().out
 
 
 # Names for tables and terminals
