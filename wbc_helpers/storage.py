@@ -377,7 +377,7 @@ class _Record(dict):
         self.path, self.hint = path, hint
 
     def __missing__(self, key: str) -> Any:
-        raise BrokenRun(f"{self.path} is half written or damaged: it has no {key!r}. {self.hint}")
+        raise BrokenRun(f"{self.path} is damaged or half written: it has no {key!r}. {self.hint}")
 
 
 def read_record(path: str | Path, hint: str) -> dict[str, Any]:
@@ -389,7 +389,7 @@ def read_record(path: str | Path, hint: str) -> dict[str, Any]:
     try:
         return _Record(read_json(path), Path(path), hint)
     except ValueError as error:
-        raise BrokenRun(f"{path} is half written or damaged ({error}). {hint}") from error
+        raise BrokenRun(f"{path} is damaged or half written ({error}). {hint}") from error
 
 
 def walk(folder: str | Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:

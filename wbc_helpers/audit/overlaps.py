@@ -37,7 +37,7 @@ from wbc_helpers.data.catalog import (
 )
 from wbc_helpers.errors import DataNotFound
 from wbc_helpers.pixels import images, stain
-from wbc_helpers.pixels.stain import SMALLEST_NUCLEUS, find_nuclei
+from wbc_helpers.pixels.stain import find_nuclei
 
 SMALLEST_OVERLAP = 0.06
 """Part of the photograph that two must share. Smaller corners, often one red cell's edge, look
@@ -133,7 +133,8 @@ def find_overlaps(
         pairs += [(alike[i], alike[j], *measured) for row in rows for i, j, *measured in row]
     overlaps = pd.DataFrame(sorted(pairs), columns=_COLUMNS)
     nuclei = {
-        name: find_nuclei(photographs[name]) for name in set(overlaps[["first", "second"]].stack())
+        name: find_nuclei(photographs[name], _LEAST_SHOWN)
+        for name in set(overlaps[["first", "second"]].stack())
     }
     overlaps["same_cell"] = [
         _share_nucleus(nuclei[first], nuclei[second], shift_x, shift_y)
@@ -239,6 +240,11 @@ def _confirm(
     return best, shift_x + x - reach, shift_y + y - reach
 
 
+_LEAST_SHOWN, _LEAST_SHARED = 600, 150
+"""Pixels of a nucleus that the frame cuts: in a photograph, and in both of a pair. What two show
+at the same place may be smaller than what would be taken for a nucleus in one of them alone."""
+
+
 def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int) -> bool:
     """Whether a nucleus of the first photograph lies on one of the second."""
     moved = cv2.warpAffine(
@@ -250,7 +256,7 @@ def _share_nucleus(first: np.ndarray, second: np.ndarray, shift_x: int, shift_y:
     for nucleus in range(1, first.max() + 1):
         # Half a nucleus at the edge of the frame is the same cell too.
         covered = (moved == nucleus) & (second > 0)
-        if covered.sum() >= max(0.5 * (moved == nucleus).sum(), SMALLEST_NUCLEUS / 4):
+        if covered.sum() >= max(0.5 * (moved == nucleus).sum(), _LEAST_SHARED):
             return True
     return False
 

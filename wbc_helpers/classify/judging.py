@@ -39,7 +39,7 @@ def check(run: str, compare_with: str, runs_dir: str | Path) -> None:
 
     Raises what `folders.open_run` and `classification.read_predictions` do.
     """
-    if folders.check_name(run) not in ("latest", SHIPPED):
+    if run not in ("latest", SHIPPED):
         folders.open_run(run, runs_dir)
     if compare_with:
         classification.read_predictions(folders.open_run(compare_with, runs_dir).folder)

@@ -75,12 +75,12 @@ class Run:
         Raises `BrokenRun` if it is damaged, as does `split`.
         """
         try:
-            table = self._read_table("history.csv", ("epoch", "seconds"))
+            table = self._read_table("history.csv", ("epoch",))
         except FileNotFoundError:
             return pd.DataFrame(columns=HISTORY_COLUMNS)
         if len(table) and len(table.columns) > len(table.select_dtypes("number").columns):
             raise BrokenRun(f"{self.folder / 'history.csv'} holds other than numbers. {_HINT}")
-        return table
+        return table if "seconds" in table else table.assign(seconds=float("nan"))
 
     @property
     def split(self) -> pd.Series:
