@@ -85,7 +85,7 @@ def main() -> None:
     pages = {
         "smear": (page_of_a_full_smear(counted, drawn), 1000, ""),
         "count": (counted / "index.html", 700, ".work"),
-        "run": (runs / "drawn-cells" / "index.html", 900, ""),
+        "run": (runs / "drawn-cells" / "index.html", 900, "h1"),
     }
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
