@@ -29,6 +29,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from written_files import RUN_SETTINGS
 
 from wbc_helpers import pipeline, storage
 from wbc_helpers.audit import origins
@@ -136,13 +137,7 @@ def archived():
         yield "a.tar.gz" if mode == "w:gz" else "a.tar", written.getvalue()
 
 
-RUN = {
-    "created": "2026-01-01T00:00:00+00:00",
-    "training": {"recipe": "paper", "epochs": 1, "image_size": [60, 80], "validation": "random"},
-    "data": {"source": "sample", "title": "drawn", "drawn": True, "digest": "aa", "folder": "d"},
-    "runtime": None,
-    "versions": {"wbc_helpers": "0.1.0"},
-}
+RUN = {**RUN_SETTINGS, "training": {**RUN_SETTINGS["training"], "epochs": 1}}
 SCORE = {
     "n_images": 2, "accuracy": 0.5, "balanced_accuracy": 0.5, "interval_by_photograph": [0.1, 0.9],
 }  # fmt: skip

@@ -5,6 +5,14 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+RUN_SETTINGS = {
+    "created": "2026-01-01T00:00:00+00:00",
+    "training": {"recipe": "paper", "epochs": 2, "image_size": [60, 80], "validation": "random"},
+    "data": {"source": "sample", "title": "drawn", "drawn": True, "digest": "aa", "folder": "d"},
+    "runtime": None,
+    "versions": {"wbc_helpers": "0.1.0"},
+}
+
 
 def write_folder(folder, files):
     for name, data in files.items():

@@ -13,7 +13,7 @@ from plain_smears import reader_of
 
 from wbc_helpers import cells
 from wbc_helpers.classify import teaching
-from wbc_helpers.count import differential, fitness, pages
+from wbc_helpers.count import differential, pages
 from wbc_helpers.count.smears import count_folder
 
 # Named by place, see `plain_smears`: every 20 pixels another type, surely in the upper half.
@@ -25,16 +25,7 @@ COLUMNS = ["file", "kind", "x_min", "y_min", "x_max", "y_max", "machine", "proba
            "person", "reader", "time"]  # fmt: skip
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 
-pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(autouse=True, scope="module")
-def plain_is_fit():
-    """Photographs of one grey have no structure to be judged by; `test_fitness` judges."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fitness, "judge", lambda looks: [])
-        patched.setattr(fitness, "judge_reading", lambda looks, red_cell, boxes: [])
-        yield
+pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("plain_is_fit")]
 
 
 @pytest.fixture(scope="module")

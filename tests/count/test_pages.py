@@ -23,6 +23,8 @@ from wbc_helpers.data import sample
 from wbc_helpers.errors import PageExists
 from wbc_helpers.report.pages import is_ours
 
+pytestmark = pytest.mark.usefixtures("plain_is_fit")
+
 KNOWN = {
     # By how many boxes are unsure: 2, 1, 0, 3.
     10: [
@@ -53,15 +55,6 @@ ODD_NAMES = [
     "-.png",
     "x" * 200 + ".png",
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def plain_is_fit():
-    """Photographs of one grey have no structure to be judged by; `test_fitness` judges."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fitness, "judge", lambda looks: [])
-        patched.setattr(fitness, "judge_reading", lambda looks, red_cell, boxes: [])
-        yield
 
 
 def count(folder, out, known=KNOWN):

@@ -33,6 +33,8 @@ from wbc_helpers.pixels import scale
 from wbc_helpers.runs import backend
 from wbc_helpers.runs.backend import Workers
 
+pytestmark = pytest.mark.usefixtures("plain_is_fit")
+
 KNOWN = {
     # One counted red cell, one too unsure to be seen at all, and an unsure platelet.
     10: [
@@ -70,13 +72,6 @@ def count(folder, out, reader, **options):
     return count_folder(
         folder, out, reader, **{"red_cell": plain_smears.RED_CELL, "progress": False, **options}
     )
-
-
-@pytest.fixture(autouse=True)
-def plain_is_fit(monkeypatch):
-    """Photographs of one grey have no structure to be judged by; `test_fitness` judges."""
-    monkeypatch.setattr(fitness, "judge", lambda looks: [])
-    monkeypatch.setattr(fitness, "judge_reading", lambda looks, red_cell, boxes: [])
 
 
 @pytest.fixture

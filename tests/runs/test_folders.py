@@ -2,22 +2,15 @@ import json
 
 import pandas as pd
 import pytest
+from written_files import RUN_SETTINGS
 
 from wbc_helpers.errors import BrokenRun, DataMismatch, InvalidParameter, RunExists, RunNotFound
 from wbc_helpers.evaluate import classification
 from wbc_helpers.runs import folders
 
-SETTINGS = {
-    "created": "2026-01-01T00:00:00+00:00",
-    "training": {"recipe": "paper", "epochs": 2, "image_size": [60, 80], "validation": "random"},
-    "data": {"source": "sample", "title": "drawn", "drawn": True, "digest": "aa", "folder": "d"},
-    "runtime": None,
-    "versions": {"wbc_helpers": "0.1.0"},
-}
-
 
 def changed(**training):
-    return {**SETTINGS, "training": {**SETTINGS["training"], **training}}
+    return {**RUN_SETTINGS, "training": {**RUN_SETTINGS["training"], **training}}
 
 
 def finish(run):
@@ -29,30 +22,30 @@ def finish(run):
 
 
 def test_a_run_is_begun_and_found_again(tmp_path):
-    run = folders.start("first", tmp_path / "runs", SETTINGS)
+    run = folders.start("first", tmp_path / "runs", RUN_SETTINGS)
     assert run.settings["name"] == "first" and not run.is_complete
-    assert folders.start("first", tmp_path / "runs", SETTINGS) == run
+    assert folders.start("first", tmp_path / "runs", RUN_SETTINGS) == run
     assert folders.open_run("first", tmp_path / "runs").settings == run.settings
 
 
 def test_other_settings_under_the_same_name_are_refused_and_nothing_changes(tmp_path):
-    run = folders.start("mine", tmp_path, SETTINGS)
+    run = folders.start("mine", tmp_path, RUN_SETTINGS)
     before = (run.folder / "settings.json").read_bytes()
     with pytest.raises(RunExists, match=r"training\.epochs was 2, now 3"):
         folders.start("mine", tmp_path, changed(epochs=3))
     with pytest.raises(RunExists, match=r"data\.digest"):
-        folders.start("mine", tmp_path, {**SETTINGS, "data": {"digest": "bb"}})
+        folders.start("mine", tmp_path, {**RUN_SETTINGS, "data": {"digest": "bb"}})
     assert (run.folder / "settings.json").read_bytes() == before
 
 
 def test_what_a_recipe_no_longer_does_makes_another_run(tmp_path):
     folders.start("mine", tmp_path, changed(label_smoothing=0.1))
     with pytest.raises(RunExists, match=r"training\.label_smoothing was 0\.1, now None"):
-        folders.start("mine", tmp_path, SETTINGS)
+        folders.start("mine", tmp_path, RUN_SETTINGS)
 
 
 def test_readings_are_compared_unless_the_run_is_older_than_their_record(tmp_path):
-    folders.start("older", tmp_path, SETTINGS)
+    folders.start("older", tmp_path, RUN_SETTINGS)
     folders.start("older", tmp_path, changed(readings={"dropout": 0.3}))
     folders.start("newer", tmp_path, changed(readings={"dropout": 0.3, "filters": (8, 8)}))
     folders.start("newer", tmp_path, changed(readings={"dropout": 0.3, "filters": [8, 8]}))
@@ -61,7 +54,7 @@ def test_readings_are_compared_unless_the_run_is_older_than_their_record(tmp_pat
 
 
 def test_a_size_is_the_same_as_tuple_and_as_list(tmp_path):
-    folders.start("mine", tmp_path, SETTINGS)
+    folders.start("mine", tmp_path, RUN_SETTINGS)
     folders.start("mine", tmp_path, changed(image_size=(60, 80)))
 
 
@@ -69,14 +62,14 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     with pytest.raises(RunExists, match=r"chapter\.tex"):
-        folders.start("thesis", tmp_path, SETTINGS)
+        folders.start("thesis", tmp_path, RUN_SETTINGS)
     assert [entry.name for entry in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
 def test_notebooks_executed_before_training_do_not_count_as_strangers(tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "01_download.ipynb").write_text("{}")
-    assert folders.start("new", tmp_path, SETTINGS).name == "new"
+    assert folders.start("new", tmp_path, RUN_SETTINGS).name == "new"
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 81, 7, "white cell"])
@@ -86,7 +79,7 @@ def test_names_that_are_no_folder_names_are_refused(tmp_path, name):
 
 
 def test_a_missing_run_is_refused_and_the_others_listed(tmp_path):
-    folders.start("here", tmp_path, SETTINGS)
+    folders.start("here", tmp_path, RUN_SETTINGS)
     with pytest.raises(RunNotFound, match="here"):
         folders.open_run("there", tmp_path)
     with pytest.raises(RunNotFound, match="no finished run"):
@@ -108,28 +101,28 @@ def test_a_run_of_another_version_or_half_written_is_named(tmp_path, content, wo
     with pytest.raises(BrokenRun, match=words):
         folders.open_run("odd", tmp_path)
     with pytest.raises(BrokenRun):
-        folders.start("odd", tmp_path, SETTINGS)
+        folders.start("odd", tmp_path, RUN_SETTINGS)
     assert (tmp_path / "odd" / "settings.json").read_text() == content
     assert folders.list_runs(tmp_path) == []
 
 
 def test_the_latest_is_the_newest_that_finished(tmp_path):
-    finish(folders.start("old", tmp_path, SETTINGS))
-    newer = {**SETTINGS, "created": "2026-01-02T00:00:00+00:00"}
+    finish(folders.start("old", tmp_path, RUN_SETTINGS))
+    newer = {**RUN_SETTINGS, "created": "2026-01-02T00:00:00+00:00"}
     finish(folders.start("newer", tmp_path, newer))
-    folders.start("unfinished", tmp_path, {**SETTINGS, "created": "2026-01-03T00:00:00+00:00"})
+    folders.start("unfinished", tmp_path, {**RUN_SETTINGS, "created": "2026-01-03T00:00:00+00:00"})
     assert folders.open_run("latest", tmp_path).name == "newer"
 
 
 def test_other_data_than_those_trained_on_are_refused(tmp_path):
-    run = folders.start("mine", tmp_path, SETTINGS)
+    run = folders.start("mine", tmp_path, RUN_SETTINGS)
     folders.check_data(run, {"digest": "aa", "title": "drawn"})
     with pytest.raises(DataMismatch, match="source='d'"):
         folders.check_data(run, {"digest": "bb", "title": "others"})
 
 
 def test_the_evaluation_file_holds_the_documented_keys(tmp_path):
-    run = finish(folders.start("mine", tmp_path, SETTINGS))
+    run = finish(folders.start("mine", tmp_path, RUN_SETTINGS))
     test = classification.evaluate(["monocyte", "neutrophil"], [[0, 0, 1, 0], [0.9, 0, 0, 0.1]])
     folders.write_evaluation(run, folders.summarise(run, {"TEST": test}, 1234, 1.5))
     written = json.loads((run.folder / "evaluation.json").read_text())
