@@ -4,6 +4,7 @@
 
 A source is what `sources.fetch` takes: a name, an archive or a folder. Trained runs are kept below
 `--runs-dir`, and gone on with; `--workers` or `--scheduler` share them, see docs/scale.md.
+What is answered there, benchmarks/teaching.py prints.
 """
 
 import argparse
@@ -11,33 +12,22 @@ import functools
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from wbc_helpers.__main__ import add_workers, workers_of
-from wbc_helpers.cells import LEUKOCYTES, OTHER
+from wbc_helpers.cells import LEUKOCYTES
 from wbc_helpers.classify import laboratories
-from wbc_helpers.data import sources
 from wbc_helpers.errors import WbcError
 from wbc_helpers.runs.recipes import TrainingSettings
 
 
-def judged(answers: pd.DataFrame, threshold: float) -> dict[str, object]:
+def judged(answers: pd.DataFrame) -> dict[str, object]:
     """Score a table of answers, see `laboratories.answers_of`, as a row of the printed table."""
     score, low, high, recalls = laboratories.balanced_accuracy(answers)
-    columns = [f"p_{name}" for name in laboratories.ANSWERS]
-    best = np.array(laboratories.ANSWERS)[answers[columns].to_numpy().argmax(axis=1)]
-    sure = (answers[columns].max(axis=1) >= threshold).to_numpy() & (best != OTHER)
-    typed = answers["cell_type"].isin(LEUKOCYTES).to_numpy()
-    foreign = ~typed & answers["label"].ne(laboratories.NO_CELL).to_numpy()
-    wrong = best != answers["cell_type"].to_numpy()
     return {
-        "n": int(typed.sum()),
+        "n": int(answers["cell_type"].isin(LEUKOCYTES).sum()),
         "balanced": f"{score:.3f} ({low:.3f}–{high:.3f})",
         **{name[:5]: f"{recalls[name]:.2f}" if name in recalls else "–" for name in LEUKOCYTES},
-        "answered": f"{sure[typed].mean():.2f}",
-        "wrong": f"{wrong[typed & sure].mean():.3f}" if (typed & sure).any() else "–",
-        "foreign answered": f"{sure[foreign].mean():.2f}" if foreign.any() else "–",
     }
 
 
@@ -49,7 +39,7 @@ def train_without(
     seed, name = piece
     patches = laboratories.cut_patches(table, data_dir / "cache", progress=False)
     settings = TrainingSettings("broad", seed=seed, epochs=epochs)
-    title = f"broad-without-{name}-{seed}" if name else f"broad-{seed}"
+    title = laboratories.title_of(seed, name)
     run = laboratories.train(patches, title, runs_dir, settings, name)
     return piece, laboratories.answers_of(run, patches)
 
@@ -60,18 +50,14 @@ def main() -> int:
     parser.add_argument("laboratories", nargs="+", metavar="NAME=SOURCE")
     parser.add_argument("--seeds", default=1, type=int)
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--threshold", default=0.8, type=float)
     parser.add_argument("--ship", action="store_true", help="train on all of them, too")
     parser.add_argument("--data-dir", default="data", type=Path)
     parser.add_argument("--runs-dir", default="runs", type=Path)
     add_workers(parser)
     options = parser.parse_args()
     try:
-        workers, folders = workers_of(options), {}
-        for given in options.laboratories:
-            name, _, source = given.partition("=")
-            holds = "images" if name == laboratories.BCCD else "cells"
-            folders[name] = sources.fetch(source or name.lower(), options.data_dir, holds=holds)
+        workers = workers_of(options)
+        folders = laboratories.fetch_all(options.laboratories, options.data_dir)
         table = laboratories.find_all(folders)
         data_dir, runs_dir = options.data_dir.absolute(), options.runs_dir.absolute()
         # Before it is shared: what is cut here, workers find cut.
@@ -89,7 +75,7 @@ def main() -> int:
                 of_judge = of_judge[of_judge["laboratory"].eq(judge)]
                 of_judge = of_judge if judge == name else of_judge[of_judge["held_out"]]
                 facts = {"seed": seed, "trained without": name or "none", "judged on": judge}
-                rows.append({**facts, **judged(of_judge, options.threshold)})
+                rows.append({**facts, **judged(of_judge)})
     except WbcError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ import pandas as pd
 from wbc_helpers.cells import LEUKOCYTES
 from wbc_helpers.classify import classifier, laboratories, teaching
 from wbc_helpers.classify.inputs import Patches
-from wbc_helpers.data import sources
 from wbc_helpers.errors import WbcError
 from wbc_helpers.evaluate import confidence
 from wbc_helpers.runs import folders
@@ -110,7 +110,7 @@ def taught(
                 own, judgement = teaching.learn_from(
                     network, features[labels], codes[labels], groups, "drawn"
                 )
-                sure, best = answered(classifier.replace(network, laboratory=own), features[others])
+                sure, best = answered(replace(network, laboratory=own), features[others])
                 wrong = (best != codes[others])[sure].mean() if sure.any() else np.nan
                 before = balanced(learned.probabilities(features[others]), codes[others])
                 after = balanced(own.probabilities(features[others]), codes[others])
@@ -142,11 +142,7 @@ def main() -> int:
     parser.add_argument("--runs-dir", default="runs", type=Path)
     options = parser.parse_args()
     try:
-        sets = {}
-        for given in options.laboratories:
-            name, _, source = given.partition("=")
-            holds = "images" if name == laboratories.BCCD else "cells"
-            sets[name] = sources.fetch(source or name.lower(), options.data_dir, holds=holds)
+        sets = laboratories.fetch_all(options.laboratories, options.data_dir)
         patches = laboratories.cut_patches(laboratories.find_all(sets), options.data_dir / "cache")
         report(patches, list(sets), options)
     except WbcError as error:
@@ -159,14 +155,15 @@ def report(patches: Patches, names: list[str], options: argparse.Namespace) -> N
     """Ask the runs, and print."""
     warnings.simplefilter("ignore")
     shipped = classifier.load()
-    when, brought = [], []
+    when, brought, of_all = [], [], None
     for seed in range(options.seeds):
         for name in [*names, *([None] if options.ship else [])]:
-            title = f"broad-without-{name}-{seed}" if name else f"broad-{seed}"
-            run = folders.open_run(title, options.runs_dir)
+            run = folders.open_run(laboratories.title_of(seed, name), options.runs_dir)
             features = laboratories.features_of(run, patches)
             learned = laboratories.learned_by(run, patches, features)
-            network = classifier.replace(shipped, learned=learned)
+            if name is None and seed == 0:
+                of_all = learned
+            network = replace(shipped, learned=learned)
             for judge in names:
                 rows = patches.table["laboratory"].eq(judge)
                 rows &= patches.table["held_out"] | (judge == name)
@@ -179,13 +176,9 @@ def report(patches: Patches, names: list[str], options: argparse.Namespace) -> N
     for rows in (when, brought):
         print(pd.DataFrame(rows).to_string(index=False, float_format="%.3f", na_rep="–"))
         print()
-    if options.ship:
-        run = folders.open_run("broad-0", options.runs_dir)
-        features = laboratories.features_of(run, patches)
+    if of_all is not None:
         weights = Path(classifier.__file__).parents[1] / "weights"
-        teaching.write_learned(
-            laboratories.learned_by(run, patches, features), weights / "broad.learned.json"
-        )
+        teaching.write_learned(of_all, weights / "broad.learned.json")
 
 
 if __name__ == "__main__":

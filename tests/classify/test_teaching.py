@@ -191,6 +191,16 @@ def test_teaching_lifts_drawn_cells_of_another_stain(slides, tmp_path, monkeypat
     assert "RunExists" in capsys.readouterr().err and path.read_bytes() == before
 
 
+def test_a_column_of_slides_says_what_is_judged_apart(slides, network, tmp_path):
+    header, *rows = csv.reader(slides.open(encoding="utf-8"))
+    rows = [[*row, f"slide {number // 4}"] for number, row in enumerate(rows)]
+    table = write_table(tmp_path / "labels.csv", [[*header, "slide"], *rows])
+    lesson = teaching.teach(network, table, str(tmp_path / "of-slides.json"), slides.parent, 52)
+    assert lesson.judgement.of_slides and "judged on slides that" in str(lesson)
+    lesson = teaching.teach(network, slides, str(tmp_path / "of-files.json"), None, 52)
+    assert not lesson.judgement.of_slides and "judged on photographs that" in str(lesson)
+
+
 def test_labels_that_make_it_worse_teach_nothing(slides, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = list(csv.reader(slides.open(encoding="utf-8")))

@@ -1,14 +1,14 @@
 """Learning from several laboratories, and judging on one that was left out: the recipe `broad`.
 
 Cells come from folders of images (the Kaggle set, whose photographs stand for their augmented
-images), and of labelled cells, see `data.laboratories`. Each laboratory comes as often as any
+images), and of labelled cells, see `data.splits`. Each laboratory comes as often as any
 other, and of each its answers equally often. A part of every laboratory, whole slides or
 photographs, is always held out.
 """
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX, OTHER
 from wbc_helpers.classify import inputs, networks, teaching, training
 from wbc_helpers.classify.inputs import Patches
-from wbc_helpers.data import catalog, splits
+from wbc_helpers.data import catalog, sources, splits
 from wbc_helpers.errors import DataNotFound, InvalidParameter
+from wbc_helpers.evaluate import uncertainty
 from wbc_helpers.pixels import images, stain, views, white_cells
 from wbc_helpers.pixels.scale import red_cell_diameter_of
 from wbc_helpers.runs import answering, backend, folders, recorder
@@ -41,14 +42,30 @@ BCCD = "BCCD"
 ANSWERS = RECIPES["broad"].answers
 
 
-def find_all(sources: Mapping[str, Path]) -> pd.DataFrame:
-    """List the labelled cells of several laboratories, by `sources`, the folder of each.
+def fetch_all(given: Iterable[str], data_dir: Path) -> dict[str, Path]:
+    """Fetch the data of laboratories given as NAME=SOURCE, see `sources.fetch`; folders by name."""
+    named = (text.partition("=") for text in given)
+    return {
+        name: sources.fetch(
+            source or name.lower(), data_dir, holds="images" if name == BCCD else "cells"
+        )
+        for name, _, source in named
+    }
+
+
+def title_of(seed: int, leave_out: str | None) -> str:
+    """Name of the run that benchmarks train with a seed, without a laboratory or with all."""
+    return f"broad-without-{leave_out}-{seed}" if leave_out else f"broad-{seed}"
+
+
+def find_all(folders: Mapping[str, Path]) -> pd.DataFrame:
+    """List the labelled cells of several laboratories, by the folder of each.
 
     The columns of `splits.find_cells` and `held_out` (bool): of the Kaggle set, listed by
     photograph, those of TEST; of others a fifth, as alike in types as whole groups allow.
     """
     tables = []
-    for name, folder in sources.items():
+    for name, folder in folders.items():
         try:
             table = splits.find_cells(folder, name)
             dealt = table.assign(group_id=table["group"])
@@ -280,12 +297,9 @@ def balanced_accuracy(
          "group": table["source_id"].to_numpy()}
     )  # fmt: skip
     recalls = right.groupby("type")["right"].mean()
-    by_group = right.groupby(["group", "type"])["right"].agg(["sum", "size"]).unstack(fill_value=0)
-    sums, sizes = by_group["sum"].to_numpy(), by_group["size"].to_numpy()
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(sums), (n_draws, len(sums)))
-    with np.errstate(invalid="ignore"):
-        scores = np.nanmean(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), axis=1)
-    low, high = np.percentile(scores, (2.5, 97.5))
+    low, high = uncertainty.mean_over_types(
+        right["right"], right["type"], right["group"], rng, n_draws
+    )
     of_types = {str(name): float(recall) for name, recall in recalls.items()}
-    return float(recalls.mean()), float(low), float(high), of_types
+    return float(recalls.mean()), low, high, of_types

@@ -31,6 +31,7 @@ from wbc_helpers.errors import (
     NothingLearned,
     RunExists,
 )
+from wbc_helpers.evaluate import uncertainty
 from wbc_helpers.evaluate.confidence import log_softmax
 from wbc_helpers.runs import folders
 
@@ -80,8 +81,7 @@ class Learned:
 
         The mean over the five types of how far their means moved, types of which more cells are
         taken to be in the folder counting more, so that shares of types that differ from those
-        learned are no shift. Found with the answers in turn, without labels. Half the way, since on
-        laboratories left out the whole did harm where half did hardly.
+        learned are no shift. Found with the answers in turn, without labels.
         """
         moved = np.zeros(features.shape[1])
         for _ in range(10):
@@ -225,7 +225,7 @@ def path_of(name: str | Path) -> Path:
             f"{str(name)!r} is no name for a laboratory. Expected up to 80 letters, digits, '.', "
             "'_' or '-', starting with a letter or digit; or the path of its .json file."
         )
-    return Path(FOLDER).absolute() / f"{name}.json"
+    return storage.absolute(FOLDER) / f"{name}.json"
 
 
 def write_laboratory(laboratory: Laboratory, name: str | Path) -> Path:
@@ -262,7 +262,7 @@ def open_laboratory(name: str | Path, network: str, about: Mapping[str, Any]) ->
     """
     path = path_of(name)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = storage.read_json(path)
         if content["format"] != FORMAT or content["answers"] != list(ANSWERS):
             raise ValueError(f"format {content['format']!r} instead of {FORMAT}")
         arrays = {key: np.array(content[key], np.float64) for key in _ARRAYS}
@@ -467,28 +467,21 @@ def judge(
         fewer = mixed[place < np.bincount(codes[rest], minlength=len(ANSWERS))[codes[mixed]] / 2]
         for answers, rows in ((after, rest), (half, fewer)):
             weights, bias = fit(learned, features[rows], codes[rows])
-            answers[out] = np.exp(log_softmax(features[out] @ weights + bias))
+            moved = replace(learned, weights=weights, bias=bias)
+            answers[out] = moved.probabilities(features[out])
     right = {name: given.argmax(axis=1) == codes for name, given in
              (("before", before), ("after", after), ("half", half))}  # fmt: skip
     recalls = pd.DataFrame(right).groupby(table["cell_type"]).mean()
     recalls.insert(0, "labels", types)
     scores = recalls.mean()
-    difference = pd.DataFrame(
-        {"by": right["after"].astype(float) - right["before"], "n": 1.0, **table}
-    )
-    sums = difference.pivot_table(["by", "n"], "group_id", "cell_type", "sum", fill_value=0)
-    drawn = rng.integers(0, len(sums), (1000, len(sums)))
-    with np.errstate(invalid="ignore"):
-        of_types = sums["by"].to_numpy()[drawn].sum(axis=1) / sums["n"].to_numpy()[drawn].sum(
-            axis=1
-        )
-    low, high = np.percentile(np.nanmean(of_types, axis=1), (2.5, 97.5))
+    gained = right["after"].astype(float) - right["before"]
+    gain = uncertainty.mean_over_types(gained, table["cell_type"], table["group_id"], rng)
     order = [name for name in ANSWERS if name in recalls.index]
     threshold, promised, needed = _promise(after, codes, table["group_id"], shipped_threshold)
     answered = (after.max(axis=1) >= threshold) & (after.argmax(axis=1) != ANSWERS.index(OTHER))
     return Judgement(
         float(scores["before"]), float(scores["after"]), float(scores["half"]),
-        (float(low), float(high)), recalls.loc[order, ["labels", "before", "after"]],
+        gain, recalls.loc[order, ["labels", "before", "after"]],
         threshold, float((~right["after"])[answered].mean()) if answered.any() else 0.0,
         float(answered.mean()), promised, needed, of_slides,
     )  # fmt: skip
@@ -574,7 +567,7 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
     DataMismatch
         If columns are missing, or a type is unknown.
     """
-    path = Path(path).expanduser().absolute()
+    path = storage.absolute(path)
     try:
         table = pd.read_csv(path, dtype="string", keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -597,7 +590,7 @@ def read_labels(path: str | Path, photographs: str | Path | None = None) -> pd.D
             f"{path} names {', '.join(map(repr, unknown[:5]))}. Expected in {said!r} any of "
             f"{', '.join(ANSWERS)}, or {DELETED}."
         )
-    folder = path.parent if photographs is None else Path(photographs).expanduser().absolute()
+    folder = path.parent if photographs is None else storage.absolute(photographs)
     files = [folder / file for file in table["file"]]
     absent = [file for file in files if not file.is_file()]
     if absent:
@@ -729,7 +722,10 @@ def teach(
     labels, crops = labels[there].reset_index(drop=True), crops[there]
     codes = np.array([ANSWERS.index(cell_type) for cell_type in labels["cell_type"]], int)
     features = network.features(crops).mean(axis=0) if len(crops) else np.zeros((0, 1))
-    laboratory, judgement = learn_from(network, features, codes, list(labels["group"]), path.stem)
+    of_slides = bool(labels["of_slide"].all())
+    laboratory, judgement = learn_from(
+        network, features, codes, list(labels["group"]), path.stem, of_slides
+    )
     if judgement.after <= judgement.before:
         raise NothingLearned(
             f"Balanced accuracy, by cross-validation, is {judgement.before:.2f} as it ships and "

@@ -159,6 +159,24 @@ def percentiles(scores: np.ndarray, confidence: float) -> np.ndarray:
     return bounds
 
 
+def mean_over_types(
+    values: ArrayLike, types: ArrayLike, groups: ArrayLike, rng: np.random.Generator,
+    n_draws: int = 1000,
+) -> tuple[float, float]:  # fmt: skip
+    """95 % interval of the mean over the types of their mean values, drawing whole groups.
+
+    One value, type and group a cell; a draw without a type is the mean over the others.
+    """
+    table = pd.DataFrame({"value": values, "type": np.asarray(types), "group": np.asarray(groups)})
+    by_group = table.groupby(["group", "type"])["value"].agg(["sum", "size"]).unstack(fill_value=0)
+    sums, sizes = by_group["sum"].to_numpy(), by_group["size"].to_numpy()
+    drawn = rng.integers(0, len(sums), (n_draws, len(sums)))
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
 def _resample(
     evaluations: Sequence[Evaluation],
     photographs: ArrayLike,
