@@ -6,6 +6,7 @@ the same one that `wbc count` finds.
 """
 
 import argparse
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def main() -> None:
         photographs = Path(scratch) / "photographs"
         photographs.mkdir()
         for file in files:
-            (photographs / file.name).write_bytes(file.read_bytes())
+            shutil.copy(file, photographs)
         readings, seconds = read(tab, sorted(photographs.iterdir()))
         print(f"{len(files)} photographs together: {seconds / len(files):.1f} s each")
         chromium.close()
@@ -75,8 +76,7 @@ def main() -> None:
         smears.count_folder(photographs, out, detector.load_reader(), progress=False)
         apart, scores, shares, n_types, n_white, n_other = [0.0], [0.0], [0.0], 0, 0, 0
         for ours in smears.read_counted(out, sorted(readings)):
-            theirs = readings[ours["file"]]["boxes"]
-            n_other += abs(len(theirs) - len(ours["boxes"]))
+            theirs = list(readings[ours["file"]]["boxes"])
             for row in ours["boxes"].to_dict("records"):
                 corners = np.array([row[edge] for edge in BOX])
                 alike = [box for box in theirs if box["kind"] == row["kind"]]
@@ -85,12 +85,14 @@ def main() -> None:
                     n_other += 1
                     continue
                 box = alike[int(np.argmin(off))]
+                theirs.remove(box)
                 apart.append(min(off))
                 scores.append(abs(box["score"] - row["score"]))
                 if row["kind"] == "WBC" and row["counted"]:
                     n_white += 1
                     n_types += box["cell_type"] == row["cell_type"]
                     shares.append(abs(box["type_probability"] - row["type_probability"]))
+            n_other += len(theirs)
         print(
             f"Beside Python: {len(apart) - 1:,} boxes at most {max(apart):.1f} pixels apart, their "
             f"scores {max(scores):.4f}; {n_other} in one of both alone"

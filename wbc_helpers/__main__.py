@@ -282,7 +282,7 @@ def _count(options: argparse.Namespace) -> int:
     from wbc_helpers.data import sample
     from wbc_helpers.pixels import images
 
-    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
+    red_cell = _red_cell(options)
     workers = workers_of(options)
     # Before the networks are loaded, which takes seconds.
     images.find_photographs(options.path, options.out)
@@ -302,7 +302,7 @@ def _count(options: argparse.Namespace) -> int:
 def _classify(options: argparse.Namespace) -> int:
     from wbc_helpers.classify import classifier
 
-    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
+    red_cell = _red_cell(options)
     network = classifier.load(options.weights, laboratory=options.laboratory)
     named = classifier.classify_folder(
         network, options.path, options.out, red_cell, adapt=options.adapt
@@ -314,11 +314,11 @@ def _classify(options: argparse.Namespace) -> int:
 def _teach(options: argparse.Namespace) -> int:
     from wbc_helpers.classify import classifier, teaching
 
-    red_cell = _number("red_cell", options.red_cell, float, "a number of pixels")
+    red_cell = _red_cell(options)
     lesson = teaching.teach(
         classifier.load(), options.labels, options.name, options.photographs, red_cell
     )
-    print(str(lesson).encode("utf-8", "replace").decode("utf-8"))
+    print(lesson)
     return 0
 
 
@@ -336,7 +336,7 @@ def _export(options: argparse.Namespace) -> int:
     # Whatever a run was trained on, Keras exports most soundly from TensorFlow.
     if importlib.util.find_spec("tensorflow"):
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    detectors = options.runs_dir / folders.DETECTORS
+    detectors = storage.absolute(options.runs_dir) / folders.DETECTORS
     try:
         run = folders.open_run(options.run, options.runs_dir)
     except RunNotFound:
@@ -355,6 +355,10 @@ def _export(options: argparse.Namespace) -> int:
         path = answering.export(networks.load(run), run, options.format, "model.keras", facts)
     print(f"Written, and answers as the run does: {path}")
     return 0
+
+
+def _red_cell(options: argparse.Namespace) -> Any:
+    return _number("red_cell", options.red_cell, float, "a number of pixels")
 
 
 def _number(

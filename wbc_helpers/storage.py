@@ -4,6 +4,7 @@ import codecs
 import errno
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -392,25 +393,29 @@ def read_record(path: str | Path, hint: str) -> dict[str, Any]:
         raise BrokenRun(f"{path} is damaged or half written ({error}). {hint}") from error
 
 
-def walk(folder: str | Path, unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+def walk(
+    folder: str | Path,
+    unreadable: Callable[[OSError], None],
+    skip: Callable[[str], bool] = lambda name: False,
+) -> Iterator[Path]:
     """Yield all files below a folder, those that links lead to, too; but of no link back up.
 
-    `unreadable` is called for a folder that may not be listed; the others follow.
+    `unreadable` is called for a folder that may not be listed; the others follow. Of what `skip` is
+    true, by its name, nothing is looked at.
     """
     linked: set[tuple[int, int]] = set()
     for place, subfolders, files in os.walk(folder, followlinks=True, onerror=unreadable):
-        above = {_identity(place), *map(_identity, Path(place).parents)}
         walked = []
-        for name in sorted(subfolders):
+        for name in sorted(itertools.filterfalse(skip, subfolders)):
             path = os.path.join(place, name)
             if os.path.islink(path):
-                target = _identity(path)
+                target, above = _identity(path), map(_identity, [Path(place), *Path(place).parents])
                 if target in linked or target in above:
                     continue
                 linked.add(target)
             walked.append(name)
         subfolders[:] = walked
-        yield from (Path(place, name) for name in sorted(files))
+        yield from (Path(place, name) for name in sorted(itertools.filterfalse(skip, files)))
 
 
 def _identity(path: str | Path) -> tuple[int, int]:

@@ -2,12 +2,10 @@
 
 import base64
 import hashlib
-import io
 import itertools
 import json
 import re
 import shutil
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 import requests
 from drawn_fields import draw_field
 from PIL import Image
+from written_files import write_tar
 
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
@@ -32,13 +31,9 @@ def libraries(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     small = []
     for library in pages.LIBRARIES:
-        name = f"{library.name.strip('@').replace('/', '-')}-{library.version}.tgz"
-        with tarfile.open(tmp_path / "data" / name, "w:gz") as tar:
-            for path in library.files.values():
-                member = tarfile.TarInfo(path)
-                member.size = len(path)
-                tar.addfile(member, io.BytesIO(path.encode()))
-        content = (tmp_path / "data" / name).read_bytes()
+        archive = tmp_path / "data" / library.archive
+        write_tar(archive, {path: path.encode() for path in library.files.values()})
+        content = archive.read_bytes()
         digest = base64.b64encode(hashlib.sha512(content).digest()).decode()
         small.append(replace(library, sha512=digest))
     monkeypatch.setattr(pages, "LIBRARIES", tuple(small))

@@ -632,7 +632,7 @@ def test_workers_of_other_weights_or_another_disk_are_refused(
     asked = {"red_cell": 20.0, "given": True}
     with pytest.raises(DataMismatch, match="no folder"):
         smears._count_piece(
-            ["a.png"], (), smears._describe_weights(reader), folder=folder / "not", **asked
+            ["a.png"], {}, smears._describe_weights(reader), folder=folder / "not", **asked
         )
     with pytest.raises(InvalidParameter, match="load_reader"):
         count(folder, out / "2", reader, workers=shared)

@@ -219,7 +219,7 @@ _ARRAYS = {"weights": 5, "bias": 5, "examples": 3}
 def path_of(name: str | Path) -> Path:
     """Path of a laboratory's file: `laboratories/NAME.json`, or as given where it ends in .json."""
     if str(name).endswith(".json"):
-        return Path(name).expanduser().absolute()
+        return storage.absolute(name)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", str(name)):
         raise InvalidParameter(
             f"{str(name)!r} is no name for a laboratory. Expected up to 80 letters, digits, '.', "

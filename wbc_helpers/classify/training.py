@@ -280,7 +280,7 @@ def cross_validate(
         See `Workers.share`.
     """
     folder = _folder_for(name, runs_dir)
-    cache = Path(data_dir).expanduser().absolute() / "cache"
+    cache = storage.absolute(data_dir) / "cache"
     identity = replace(identity, folder=identity.folder.absolute())
     # Before it is shared: what is decoded here, workers find decoded.
     dealt = _deal(identity, settings, cache, splits, n_folds)

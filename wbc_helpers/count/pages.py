@@ -86,7 +86,12 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
     shared = {"counted": counted, "drawn": drawn}
     smears = _placed(counted, order)
     about = _about_gallery(counted, drawn)
-    digests = {smear["file"]: _digest(smear) for smear in read_counted(out, order)}
+    digests = {
+        smear["file"]: _digest(
+            [smear["file"], smear["width"], smear["height"], smear["boxes"].to_csv()]
+        )
+        for smear in read_counted(out, order)
+    }
     about["result"] = _digest(digests)
     with tqdm(
         total=len(order), desc="drawing", unit="page", disable=not progress, mininterval=0.5
@@ -94,7 +99,8 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
         for number, part in enumerate(parts):
             cards = []
             gallery = {**about, "photographs": [], "cells": []}
-            gallery["others"] = {file: digests[file] for file in order if file not in set(part)}
+            own = set(part)
+            gallery["others"] = {file: digests[file] for file in order if file not in own}
             for smear in itertools.islice(smears, len(part)):
                 cards.append({**smear, "picture": None, "large": None, "boxes": None})
                 _hang(gallery, smear, digests[smear["file"]])
@@ -226,8 +232,6 @@ def _look(look: cells.CellType | cells.Kind, **about: Any) -> dict[str, Any]:
 
 def _digest(of: Any) -> str:
     """Make a short text that changes with what it is made of."""
-    if isinstance(of, dict) and "boxes" in of:
-        of = [of["file"], of["width"], of["height"], of["boxes"].to_csv()]
     return hashlib.sha256(json.dumps(of).encode("ascii")).hexdigest()[:16]
 
 
@@ -314,13 +318,14 @@ def _title(box: Mapping[Any, Any]) -> str:
 _SCRIPTS = ("tables.js", "gallery.js")
 
 
+def _text(name: str) -> str:
+    return (pages.TEMPLATES / name).read_text(encoding="utf-8")
+
+
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = pages.environment()
-    parts = [(pages.TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    script = "\n".join(parts)
-    # The page's policy lets in this script and no other.
-    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    script = "\n".join(map(_text, _SCRIPTS))
     environment.filters["ratio"] = differential.short
     environment.globals.update(
         kinds=cells.KINDS,
@@ -329,9 +334,10 @@ def _environment() -> jinja2.Environment:
         types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,
         micrometres=RED_CELL_WIDTH,
-        gallery_style=Markup((pages.TEMPLATES / "gallery.css").read_text(encoding="utf-8")),
+        gallery_style=Markup(_text("gallery.css")),
         script=Markup(script),
-        script_hash=Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'"),
+        # The page's policy lets in this script and no other.
+        script_hash=Markup(_hash(script)),
         markers={name: Markup(shape) for name, shape in MARKERS.items()},
     )
     return environment
@@ -370,6 +376,11 @@ class Library:
         """Where it is downloaded from."""
         last = self.name.rpartition("/")[2]
         return f"https://registry.npmjs.org/{self.name}/-/{last}-{self.version}.tgz"
+
+    @property
+    def archive(self) -> str:
+        """Name under which it is kept."""
+        return f"{self.name.strip('@').replace('/', '-')}-{self.version}.tgz"
 
 
 LIBRARIES = (
@@ -412,7 +423,7 @@ def write_reader(out: str | Path, data_dir: str | Path = "data", progress: bool 
     ReadOnlyFolder, NoSpaceLeft
         If a file cannot be written.
     """
-    target = Path(out).expanduser().absolute()
+    target = storage.absolute(out)
     if target.is_dir() or target.suffix.lower() not in (".html", ".htm"):
         target /= "index.html"
     pages.refuse_foreign([target])
@@ -426,26 +437,23 @@ def write_reader(out: str | Path, data_dir: str | Path = "data", progress: bool 
         folder = resources.files("wbc_helpers") / "weights"
         parts[task] = (folder / f"{name}.onnx").read_bytes()
         about[task] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    if (learned := teaching.shipped("broad")) is not None:
-        numbers = np.concatenate([learned.centre[np.newaxis], learned.examples])
-        parts["learned"] = numbers.astype("<f4").tobytes()
+    learned = teaching.shipped("broad")
+    assert learned is not None  # it ships
+    numbers = np.concatenate([learned.centre[np.newaxis], learned.examples])
+    parts["learned"] = numbers.astype("<f4").tobytes()
     about["answers"] = list(RECIPES[about["classifier"]["recipe"]].answers)
-    texts = {
-        name: (pages.TEMPLATES / name).read_text(encoding="utf-8")
-        for name in (*_READERS, "tables.js", "gallery.js", "page.js", "gallery.css")
-    }
-    work = "\n".join(texts[name] for name in _READERS)
+    work = "\n".join(map(_text, _READERS))
     parts["worker"] = f"(() => {{\n{work}}})();".encode()
-    scripts = [texts["tables.js"], texts["gallery.js"], texts["page.js"]]
+    scripts = [_text(name) for name in (*_SCRIPTS, "page.js")]
     page = pages.environment().get_template("reader.html.j2").render(
         parts={name: _packed(content) for name, content in parts.items()},
         about=about,
         gallery={
-            **{"key": "wbc page", "title": "my slide", "drawn": False},
-            **{**gallery_looks(), "confidence": 0.95, "least": differential.LEAST_CELLS},
+            "key": "wbc page", "title": "my slide", "drawn": False,
+            **gallery_looks(), "confidence": 0.95, "least": differential.LEAST_CELLS,
         },
         advice=fitness.ADVICE,
-        gallery_style=Markup(texts["gallery.css"]),
+        gallery_style=Markup(_text("gallery.css")),
         scripts=[Markup(script) for script in scripts],
         script_hashes=Markup(" ".join(map(_hash, scripts))),
         libraries=LIBRARIES,
@@ -459,10 +467,10 @@ def fetch_library(library: Library, data_dir: Path, progress: bool = True) -> di
 
     For the errors see `write_reader`.
     """
-    name = f"{library.name.strip('@').replace('/', '-')}-{library.version}.tgz"
+    there = data_dir / library.archive
     archive = download(
-        library.address, data_dir / name, library.largest,
-        f"Connect once, or put the file at {data_dir / name} yourself; the page needs no network.",
+        library.address, there, library.largest,
+        f"Connect once, or put the file at {there} yourself; the page needs no network.",
         progress,
     )  # fmt: skip
     with archive.open("rb") as stream:

@@ -395,19 +395,18 @@ def _share(
             "Workers load networks of their own, and this reader was not made by "
             "detector.load_reader. Count in this process instead, without workers."
         )
-    loaded_by = tuple(reader.loaded_by.items())
     work = functools.partial(
-        _count_piece, loaded_by=loaded_by, weights=_describe_weights(reader), **asked
+        _count_piece, loaded_by=reader.loaded_by, weights=_describe_weights(reader), **asked
     )
     pieces = [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
     yield from itertools.chain.from_iterable(workers.share(work, pieces))
 
 
 def _count_piece(
-    images: Sequence[str], loaded_by: tuple, weights: dict[str, Any], **asked: Any
+    images: Sequence[str], loaded_by: dict[str, Any], weights: dict[str, Any], **asked: Any
 ) -> list[dict[str, Any] | tuple[str, str]]:
     """Count photographs on a worker, by networks that it loads once."""
-    reader, folder = _loaded(loaded_by), asked["folder"]
+    reader, folder = _loaded(**loaded_by), asked["folder"]
     if _describe_weights(reader) != weights:
         raise DataMismatch(
             f"The worker on {socket.gethostname()} has other weights than the command that was "
@@ -422,10 +421,10 @@ def _count_piece(
 
 
 @functools.cache
-def _loaded(loaded_by: tuple) -> "SmearReader":
+def _loaded(**loaded_by: Any) -> "SmearReader":
     from wbc_helpers.count import detector
 
-    return detector.load_reader(**dict(loaded_by))
+    return detector.load_reader(**loaded_by)
 
 
 def _count(

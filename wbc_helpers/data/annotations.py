@@ -160,7 +160,9 @@ def read_annotations(
     photographs: list[tuple] = []
     for name in sorted(paths | annotated):
         if written != "COCO" and paths.get(name) in alike:
-            files = [path.name for path in alike if path.stem == paths[name].stem]
+            files = [
+                path.name for path in alike if path.with_suffix("") == paths[name].with_suffix("")
+            ]
             problems.append((name, None, "two photographs", ", ".join(sorted(files)), "left out"))
             continue
         smear = _read_one(name, paths.get(name), annotated.get(name), kinds, problems)

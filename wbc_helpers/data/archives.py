@@ -477,7 +477,7 @@ def download(
     Raises `DownloadFailed` if there is no answer, a refusal, a silence of `STALL_SECONDS`, or too
     much; `NoSpaceLeft` or `ReadOnlyFolder` if it cannot be written.
     """
-    target = Path(target).expanduser().absolute()
+    target = storage.absolute(target)
     if target.is_file():
         return target
     try:
@@ -575,7 +575,7 @@ def download_from_kaggle(
     nothing for `STALL_SECONDS`, with what the client said last, without secrets; `NoSpaceLeft` or
     `ReadOnlyFolder` if the archive cannot be written.
     """
-    archive = Path(folder).expanduser().absolute() / f"{dataset.split('/')[1]}.zip"
+    archive = storage.absolute(folder) / f"{dataset.split('/')[1]}.zip"
     if _is_whole(archive):
         return archive
     if reason := _why_unreachable():

@@ -319,7 +319,7 @@ def folders_above(folder: str | Path) -> list[Path]:
 
     So deep do archives nest the images, wrapped in one more folder.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = storage.absolute(folder)
     return [folder, *folder.parents][:5]
 
 
@@ -370,10 +370,9 @@ def _files(root: Path, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         if (root / name).is_file():
             yield name
-        for file in storage.walk(root / name, _refuse_folder) if (root / name).is_dir() else ():
-            below = file.relative_to(root)
-            if not any(map(is_junk, below.parts)):
-                yield below.as_posix()
+        if (root / name).is_dir():
+            for file in storage.walk(root / name, _refuse_folder, is_junk):
+                yield file.relative_to(root).as_posix()
 
 
 def digest_of(digests: Mapping[str, str]) -> str:

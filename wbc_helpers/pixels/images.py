@@ -151,8 +151,9 @@ def _read_reduced(path: Path, size: tuple[int, int]) -> np.ndarray | None:
     if path.suffix.lower() not in (".jpeg", ".jpg"):
         return None
     try:
+        storage.check_regular(path)
         content = path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # of which the careful way says what it is
         return None
     whole = _plain_jpeg_size(content)
     if whole is None or whole[0] * whole[1] > MAX_PIXELS:
@@ -195,7 +196,8 @@ def _read_elsewhere(file: storage.Elsewhere, size: tuple[int, int] | None) -> Ph
         with file.at_hand() as local:
             return read_photograph(local, size)
     except (UnreadableImage, DataNotFound, DownloadFailed, BrokenArchive) as error:
-        raise UnreadableImage(str(error).replace(str(local), str(file))) from error
+        said = str(error) if local is None else str(error).replace(str(local), str(file))
+        raise UnreadableImage(said) from error
 
 
 def find_photographs(

@@ -78,7 +78,9 @@ class Run:
             table = self._read_table("history.csv", ("epoch",))
         except FileNotFoundError:
             return pd.DataFrame(columns=HISTORY_COLUMNS)
-        if len(table) and len(table.columns) > len(table.select_dtypes("number").columns):
+        if table.empty:
+            return pd.DataFrame(columns=HISTORY_COLUMNS)
+        if len(table.columns) > len(table.select_dtypes("number").columns):
             raise BrokenRun(f"{self.folder / 'history.csv'} holds other than numbers. {_HINT}")
         return table if "seconds" in table else table.assign(seconds=float("nan"))
 

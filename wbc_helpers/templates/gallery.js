@@ -220,7 +220,7 @@ const Gallery = (() => {
     }
     /** Draws all cells of a photograph, so that its picture is decoded once. */
     async function paint(photograph) {
-      const white = photograph.cells.filter((cell) => cell.tile);
+      const white = photograph.cells.filter(({ tile }) => tile && !tile.querySelector("img").src);
       if (!white.length || !photograph.picture) return;
       const picture = Object.assign(new Image(), { src: photograph.picture });
       try { await picture.decode(); } catch { return; }
@@ -794,7 +794,7 @@ const Gallery = (() => {
     // In a frame of a notebook, links to files beside the page lead nowhere.
     document.body.classList.toggle("framed", location.protocol === "about:");
     root.replaceChildren(
-      make("section", { class: "sheet" }, make("h2", {}, "The count"),
+      make("section", {}, make("h2", {}, "The count"),
         make("div", { class: "controls who" },
           labelled("Sample", sampleField), labelled("Reader", readerField)),
         printed, tallies, summary,

@@ -2,7 +2,8 @@
 
 Each function bears the name of its Python twin, whose docstring says what it does and why; the
 headings name the modules. OpenCV is the same code, compiled to WebAssembly. A raster is {height,
-width, channels, data}, its data RGB in a Uint8Array, or one channel in a Uint8Array or Float32Array.
+width, channels, data}, its data RGB in a Uint8Array, or other channels in a Uint8Array or
+Float32Array.
 Beside it stands `reader.js`, which is what `wbc count` does with the networks. */
 "use strict";
 
@@ -121,7 +122,7 @@ function connectedComponents(mask) {
   });
 }
 
-/** The contours of a mask, and of each its next, previous, child and parent. */
+/** The contours of a mask, each with the place of its parent, or −1. */
 function findContours(mask, mode) {
   const contours = borrowed(new cv.MatVector()), hierarchy = matrix();
   cv.findContours(matrix(mask), contours, hierarchy, cv[mode], cv.CHAIN_APPROX_SIMPLE);

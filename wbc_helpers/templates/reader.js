@@ -4,13 +4,14 @@ It stands on `pixels.js`, and as there each function bears the name of its Pytho
 are those that ship, run by ONNX Runtime. A box is a row of `detector.READ_COLUMNS`, its corners
 together as `box`.
 
-    await openReader({ opencv, ort, detector, classifier, learned, about });
-    for await (const photograph of countFiles(files)) …
+    await openReader({ opencv, ort, providers, detector, classifier, learned, about });
+    for await (const photograph of countFiles(files, redCell)) …
 
-`opencv` and `ort` are the libraries, the networks are files of ONNX as an ArrayBuffer, as is what
+`opencv` and `ort` are the libraries, `providers` where the latter is to run; the networks are files of ONNX as an ArrayBuffer, as is what
 the classifier learned from, `centre` and `examples` of `teaching.Learned` in float32; `about` is
 {detector, classifier, answers, other, kinds}: what is known of the networks, and what their outputs
-stand for. A photograph is a line of the journal of `wbc count`, or {file, problem}. */
+stand for. A photograph is a line of the journal of `wbc count`, with `fit` and each
+box's `cut`, or {file, problem}. */
 "use strict";
 
 let ort = null, about = null, detector = null, classifier = null, learned = null;
