@@ -109,6 +109,40 @@ def test_the_constants_of_the_scripts_are_those_of_python():
 # In Chromium, from disk and without a network
 
 
+STANDS_IN = """answers => {
+    window.Worker = class {
+        answer(...all) {
+            for (const data of all) setTimeout(() => this.onmessage({ data }));
+        }
+        postMessage({ parts }) { this.answer(...answers[parts ? "opened" : "asked"]); }
+    };
+}"""
+
+
+def test_what_failed_stands_there_until_something_else_is_asked(libraries, tmp_path, chromium):
+    page = pages.write_reader(tmp_path / "page.html", libraries, progress=False)
+    file = tmp_path / "field.png"
+    Image.fromarray(draw_field(60, [], 320, 240)).save(file)
+    tab = chromium.new_page()
+    answers = {"opened": [{"ready": "here"}], "asked": [{"failed": "out of memory"}]}
+    tab.add_init_script(f"({STANDS_IN})({json.dumps(answers)})")
+    tab.goto(page.as_uri())
+    status = tab.locator("#status")
+    status.get_by_text("Ready.").wait_for()
+    tab.set_input_files("#files", file)
+    status.get_by_text("cannot read here: out of memory").wait_for()
+    tab.wait_for_timeout(100)
+    assert "out of memory" in status.inner_text() and not tab.locator("#progress").is_visible()
+    tab.close()
+    broken = chromium.new_page()
+    broken.add_init_script(f"({STANDS_IN})({json.dumps({'opened': [{'failed': 'too old'}]})})")
+    broken.goto(page.as_uri())
+    broken.locator("#status").get_by_text("too old").wait_for()
+    broken.set_input_files("#files", file)
+    assert "too old" in broken.locator("#status").inner_text()
+    broken.close()
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")

@@ -35,7 +35,7 @@ A correction is an event; the last one of a cell holds, and undoing takes the la
 "use strict";
 
 const Gallery = (() => {
-  const { exactInterval, escaped, zip, workbook, csvOf, rowsOf } = Tables;
+  const { exactInterval, whole, plural, escaped, zip, workbook, csvOf, rowsOf } = Tables;
   const DELETED = "none", UNANSWERED = "unanswered";
   const BOX = ["x_min", "y_min", "x_max", "y_max"];
   const CORRECTIONS = [
@@ -61,7 +61,7 @@ const Gallery = (() => {
     return shown;
   }
   const percent = (share) => share == null ? "" : `${Math.round(100 * share)}\u202f%`;
-  const plural = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
+  const clamp = (value, most) => Math.min(Math.max(value, 0), most);
 
   // What is kept in this browser, if it lets us
 
@@ -125,6 +125,7 @@ const Gallery = (() => {
         latest.set(event.id, event);
       }
       arrange();
+      count();
       fresh.forEach(paint);
     }
     function admit(cell, photograph) {
@@ -275,7 +276,6 @@ const Gallery = (() => {
       }
       if (!chosen || chosen.tile?.hidden) choose(inSight()[0]?.cell ?? null);
       numberGroups();
-      count();
     }
     /** Puts a cell that was judged where it belongs; then the next one is chosen. */
     function place(cell, goesOn) {
@@ -329,9 +329,9 @@ const Gallery = (() => {
 
     function machineTotals() {
       const totals = data.totals ?? { types: {}, kinds: {}, unanswered: 0 };
-      const whole = (looks, counts) => Object.fromEntries(
+      const all = (looks, counts) => Object.fromEntries(
         looks.map(({ name }) => [name, counts[name] ?? 0]));
-      const machine = { types: whole(types, totals.types), kinds: whole(data.kinds, totals.kinds),
+      const machine = { types: all(types, totals.types), kinds: all(data.kinds, totals.kinds),
                         unanswered: totals.unanswered };
       if (data.totals) return machine;
       for (const { kind, counted, answered, type, photograph } of cells.values()) {
@@ -377,7 +377,6 @@ const Gallery = (() => {
 
     function count() {
       const { machine, now, rows, n, isForeign } = totals();
-      const whole = (number) => number.toLocaleString("en");
       const label = (look, text) => make("span", { class: "nowrap" }, symbol(look), ` ${text}`);
       const shares = tableOf(`Differential of ${plural(n, "white cell", "white cells")}`
         + (n < data.least ? `; of fewer than ${data.least} nothing is remarked` : ""),
@@ -538,9 +537,8 @@ const Gallery = (() => {
     function moveTo(x, y, wanted) {
       const { width: most, height: tall } = view.photograph;
       const width = Math.max(Math.min(wanted, most), most / 60), height = width * tall / most;
-      const within = (value, limit) => Math.min(Math.max(value, 0), limit);
-      Object.assign(view, { width, height, x: within(x - width / 2, most - width),
-                            y: within(y - height / 2, tall - height) });
+      Object.assign(view, { width, height, x: clamp(x - width / 2, most - width),
+                            y: clamp(y - height / 2, tall - height) });
       stage.querySelector("svg").setAttribute("viewBox", `${view.x} ${view.y} ${width} ${height}`);
       drawBoxes();
     }
@@ -629,7 +627,7 @@ const Gallery = (() => {
     }
     function boxBetween([x, y], [otherX, otherY]) {
       const { width, height } = view.photograph;
-      const within = (value, most) => Math.round(10 * Math.min(Math.max(value, 0), most)) / 10;
+      const within = (value, most) => Math.round(10 * clamp(value, most)) / 10;
       return [within(Math.min(x, otherX), width), within(Math.min(y, otherY), height),
               within(Math.max(x, otherX), width), within(Math.max(y, otherY), height)];
     }

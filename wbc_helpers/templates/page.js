@@ -3,12 +3,13 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
 "use strict";
 
 (() => {
+  const { plural } = Tables;
   const byId = (id) => document.getElementById(id);
   const jsonOf = (id) => JSON.parse(byId(id).textContent);
   const { about, gallery: empty, advice } = jsonOf("about");
   const status = byId("status"), progress = byId("progress"), rows = byId("photographs");
   const readings = []; // what was read, in order, as `wbc count` writes it
-  let shown = null, waiting = [], isReady = false, isBusy = false, current = [];
+  let shown = null, waiting = [], current = [], isReady = false, isBusy = false, isBroken = false;
 
   const parts = Object.fromEntries([...document.querySelectorAll("script[data-part]")]
     .map((script) => [script.dataset.part, script.textContent.trim()]));
@@ -30,27 +31,24 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   }
 
   const say = (words) => { status.textContent = words; };
-  const plural = (n, one, more) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 
   function answered(message) {
     if (message.ready) {
       isReady = true;
       document.body.dataset.networks = message.ready;
     }
-    if (message.failed) say(`The page cannot read here: ${message.failed}.`);
     if (message.photograph) took(current[message.place], message.photograph);
     if (message.done || message.failed) isBusy = false;
-    if (isReady && !isBusy) next();
+    if (isReady && !isBusy && waiting.length) return next();
+    progress.hidden = !isBusy;
+    isBroken ||= !isReady;
+    if (message.failed) say(`The page cannot read here: ${message.failed}.`);
+    else if (message.done) say(`Done: ${plural(readings.length, "photograph", "photographs")}.`);
+    else if (message.ready) say("Ready.");
   }
 
   /** Read what waits, all together: they are taken for a folder of one smear. */
   async function next() {
-    if (!waiting.length) {
-      progress.hidden = true;
-      if (readings.length) say(`Done: ${plural(readings.length, "photograph", "photographs")}.`);
-      else say("Ready.");
-      return;
-    }
     current = waiting;
     waiting = [];
     isBusy = true;
@@ -66,7 +64,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     waiting.push(...files);
     if (!waiting.length) return;
     if (isReady && !isBusy) next();
-    else say(isBusy ? `${plural(waiting.length, "photograph waits", "photographs wait")} …` : "Getting ready …");
+    else if (!isBroken) say(isBusy ? `${plural(waiting.length, "photograph waits", "photographs wait")} …` : "Getting ready …");
   }
 
   function took(file, photograph) {

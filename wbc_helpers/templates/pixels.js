@@ -365,8 +365,8 @@ const balance = (image) => withoutFill(image,
 
 const SMALLEST_NUCLEUS = 800, WIDEST_FIELD = 2.5, CHROMATIN = [0.38, 0.9];
 
-function azure(white, blur = 1.5) {
-  const { data, height, width } = blur ? blurred(white, blur) : white;
+function azure(white, blur) {
+  const { data, height, width } = blurred(white, blur);
   const empty = F(absorbance(WHITE)), dye = raster(height, width, 1, new Float32Array(height * width));
   const light = (at) => F(ABSORBANCE[data[at]] - empty);
   for (let place = 0, at = 0; place < dye.data.length; place++, at += 3)
@@ -374,8 +374,8 @@ function azure(white, blur = 1.5) {
   return dye;
 }
 
-function chromatin(white, widest = WIDEST_FIELD * 52, blur = 1.5) {
-  const dye = azure(white, blur), wide = opened(dye, widest).data;
+function chromatin(white, blur = 1.5) {
+  const dye = azure(white, blur), wide = opened(dye, WIDEST_FIELD * 52).data;
   for (let place = 0; place < wide.length; place++) dye.data[place] -= Math.max(wide[place], 0);
   const middle = median(dye.data), upperHalf = dye.data.filter((value) => value > middle);
   if (!upperHalf.length) return raster(white.height, white.width, 1);
@@ -391,8 +391,7 @@ function opened(dye, widest) {
   return resized(open, [dye.height, dye.width], cv.INTER_LINEAR);
 }
 
-const findNuclei = (image, smallest = SMALLEST_NUCLEUS, thinnest = 9) =>
-  numbered(whiten(image), smallest, thinnest);
+const findNuclei = (image) => numbered(whiten(image), SMALLEST_NUCLEUS, 9);
 
 /** Points of each nucleus, [[x, y], …], in the order of their numbers. */
 function numbered(white, smallest, thinnest) {
@@ -481,7 +480,7 @@ function redCellDiameter(image) {
 function diameter(white, expected) {
   if (!isFinite(expected) || expected <= 0) return NaN;
   const scaled = resample(white, RED_CELL / expected), { height, width } = scaled;
-  const nuclei = dilate(chromatin(scaled, WIDEST_FIELD * 52, 1), 5);
+  const nuclei = dilate(chromatin(scaled, 1), 5);
   const empty = absorbance(WHITE);
   const green = numbers(channelOf(blurred(scaled, 1), 1).data,
     (level) => ABSORBANCE[level] - empty, Float32Array);

@@ -51,7 +51,10 @@ const Tables = (() => {
             count < n ? betaQuantile(1 - tail, count + 1, n - count) : 1];
   }
 
-  // Text in HTML and XML
+  // Text, also in HTML and XML
+
+  const whole = (number) => number.toLocaleString("en");
+  const plural = (n, one, more) => `${whole(n)} ${n === 1 ? one : more}`;
 
   const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
@@ -134,5 +137,5 @@ const Tables = (() => {
     return rows.filter((row) => row.length > 1);
   }
 
-  return { exactInterval, escaped, zip, workbook, csvOf, rowsOf };
+  return { exactInterval, whole, plural, escaped, zip, workbook, csvOf, rowsOf };
 })();
