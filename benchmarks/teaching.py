@@ -35,18 +35,13 @@ def balanced(answers: np.ndarray, codes: np.ndarray) -> float:
     return float(np.mean([(named[codes == code] == code).mean() for code in np.unique(codes)]))
 
 
-def answered(network: classifier.Classifier, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells are answered for, as `Classifier.name` does it, and the code of each answer."""
-    assert network.learned is not None
-    given = (network.laboratory or network.learned).probabilities(features)
-    unlike = (
-        network.laboratory.unlike(features, network.learned)
-        if network.laboratory
-        else network.learned.unlike(features)
-    )
-    best = given.argmax(axis=1)
-    sure = (given.max(axis=1) >= network.threshold) & (unlike <= network.about["unlike"])
-    return sure & (best < len(LEUKOCYTES)), best
+def answered(
+    network: classifier.Classifier, features: np.ndarray, types: pd.Series
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells are answered for, and which answers are not what the cells are."""
+    named = network.name_by(features[np.newaxis])
+    wrong = named["cell_type"].to_numpy() != types.to_numpy()
+    return named["answered"].to_numpy(bool), wrong
 
 
 def knows_when(
@@ -57,9 +52,9 @@ def knows_when(
     codes = np.array([teaching.ANSWERS.index(name) for name in table["cell_type"]])
     typed, nothing = codes < len(LEUKOCYTES), table["label"].eq(laboratories.NO_CELL).to_numpy()
     foreign = ~typed & ~nothing
-    sure, best = answered(network, features)
+    sure, is_wrong = answered(network, features, table["cell_type"])
     moved = features - network.learned.shift(features[~nothing])
-    wrong = (best != codes)[typed & sure]
+    wrong = is_wrong[typed & sure]
     is_foreign = confidence.looks_foreign(int(sure[typed].sum()), int(typed.sum()))
     return {
         "n": int(typed.sum()),
@@ -110,8 +105,10 @@ def taught(
                 own, judgement = teaching.learn_from(
                     network, features[labels], codes[labels], groups, "drawn"
                 )
-                sure, best = answered(replace(network, laboratory=own), features[others])
-                wrong = (best != codes[others])[sure].mean() if sure.any() else np.nan
+                sure, is_wrong = answered(
+                    replace(network, laboratory=own), features[others], table["cell_type"][others]
+                )
+                wrong = is_wrong[sure].mean() if sure.any() else np.nan
                 before = balanced(learned.probabilities(features[others]), codes[others])
                 after = balanced(own.probabilities(features[others]), codes[others])
                 rows.append(

@@ -29,7 +29,7 @@ from bs4 import BeautifulSoup
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from written_files import RUN_SETTINGS
+from written_files import RUN_SETTINGS, begin_run
 
 from wbc_helpers import pipeline, storage
 from wbc_helpers.audit import origins
@@ -164,11 +164,7 @@ NOTEBOOK = {
 
 def begin(runs_dir, name):
     """Write a run of one epoch, complete and evaluated; its files."""
-    run = folders.start(name, runs_dir, RUN)
-    row = dict.fromkeys(folders.HISTORY_COLUMNS, 0.5) | {"epoch": 1}
-    folders.write_history(run, pd.DataFrame([row]))
-    folders.write_split(run, pd.Series(["a", "b"]), pd.Series(["train", "validation"]))
-    (run.folder / "model.keras").write_bytes(b"")
+    run = begin_run(runs_dir, name)
     storage.write_json(run.folder / "evaluation.json", EVALUATION)
     storage.write_json(run.folder / "03_train.ipynb", NOTEBOOK)
     storage.write_json(run.folder / "crossval.json", RUN)

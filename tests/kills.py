@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from written_files import below
 
 ROOT = Path(__file__).resolve().parents[1]
 N_FILES = 48
@@ -94,11 +95,7 @@ def train(given, folder):
 
 def left(folder, kind):
     """What a work left: its files' contents, hidden ones too; of a training what decides it."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file():
-            files[name] = path.read_bytes()
+    files = below(folder)
     if kind != "train":
         return {
             # When it was unpacked differs.

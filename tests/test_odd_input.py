@@ -9,10 +9,9 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
-from written_files import write_tar, write_zip
+from written_files import begin_run, write_tar, write_zip
 
 from wbc_helpers import pipeline, storage
 from wbc_helpers.__main__ import main
@@ -170,26 +169,6 @@ def test_labels_that_say_nothing_or_two_things_are_named(tmp_path, content, word
         origins._read_labels(tmp_path / "labels.csv")
 
 
-def begin(runs_dir, name, created="2026-01-01T00:00:00+00:00"):
-    """Write a run of one epoch that is complete."""
-    run = folders.start(
-        name,
-        runs_dir,
-        {
-            "created": created,
-            "training": {"recipe": "paper", "epochs": 1, "validation": "random"},
-            "data": {"source": "sample", "title": "drawn", "drawn": True, "digest": "aa"},
-            "runtime": None,
-            "versions": {"wbc_helpers": "0"},
-        },
-    )
-    row = dict.fromkeys(folders.HISTORY_COLUMNS, 0.5) | {"epoch": 1}
-    folders.write_history(run, pd.DataFrame([row]))
-    folders.write_split(run, pd.Series(["a"]), pd.Series(["train"]))
-    (run.folder / "model.keras").write_bytes(b"")
-    return run
-
-
 DAMAGE = {
     "half": b'{"format": 1, "na',
     "nested": b'{"a":' * 50_000,
@@ -203,8 +182,9 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("file", ["settings.json", "history.csv"])
 def test_a_damaged_run_is_in_no_other_runs_way(tmp_path, capsys, file, damage):
-    begin(tmp_path, "sound")
-    (begin(tmp_path, "damaged", "2026-02-01T00:00:00+00:00").folder / file).write_bytes(damage)
+    begin_run(tmp_path, "sound")
+    damaged = begin_run(tmp_path, "damaged", created="2026-02-01T00:00:00+00:00")
+    (damaged.folder / file).write_bytes(damage)
     assert [run.name for run in folders.list_runs(tmp_path)] == ["sound"]
     assert folders.open_run("latest", tmp_path).name == "sound"
     assert str(tmp_path / "damaged" / file) in capsys.readouterr().err
@@ -213,7 +193,7 @@ def test_a_damaged_run_is_in_no_other_runs_way(tmp_path, capsys, file, damage):
 
 
 def test_a_damaged_split_is_named(tmp_path):
-    run = begin(tmp_path, "run")
+    run = begin_run(tmp_path, "run")
     (run.folder / "split.csv").write_bytes(b"file,share\na,train\n")
     with pytest.raises(BrokenRun, match=r"split\.csv"):
         run.split  # noqa: B018

@@ -5,6 +5,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pandas as pd
+
+from wbc_helpers.runs import folders
+
 RUN_SETTINGS = {
     "created": "2026-01-01T00:00:00+00:00",
     "training": {"recipe": "paper", "epochs": 2, "image_size": [60, 80], "validation": "random"},
@@ -12,6 +16,17 @@ RUN_SETTINGS = {
     "runtime": None,
     "versions": {"wbc_helpers": "0.1.0"},
 }
+
+
+def begin_run(runs_dir, name, **settings):
+    """Write a run of one epoch that is complete."""
+    training = RUN_SETTINGS["training"] | {"epochs": 1}
+    run = folders.start(name, runs_dir, RUN_SETTINGS | {"training": training} | settings)
+    row = dict.fromkeys(folders.HISTORY_COLUMNS, 0.5) | {"epoch": 1}
+    folders.write_history(run, pd.DataFrame([row]))
+    folders.write_split(run, pd.Series(["a", "b"]), pd.Series(["train", "validation"]))
+    (run.folder / "model.keras").write_bytes(b"")
+    return run
 
 
 def write_folder(folder, files):

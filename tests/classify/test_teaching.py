@@ -322,7 +322,8 @@ def test_a_count_is_named_as_a_laboratory_taught(slides, tmp_path, monkeypatch):
     path = teaching.write_laboratory(own, "own")
     reader = detector.load_reader(1, path)
     assert reader.classifier.laboratory.name == "own"
-    smears.count_folder(slides.parent, tmp_path / "out", reader, 52.0, progress=False)
+    counted = smears.count_folder(slides.parent, tmp_path / "out", reader, 52.0, progress=False)
+    assert counted.differential.taught
     white = pd.read_csv(tmp_path / "out" / "cells.csv").query("kind == 'WBC'")
     assert set(white["cell_type"].dropna()) <= set(STAIN) and len(white)
     with pytest.raises(RunExists):

@@ -245,3 +245,6 @@ def test_slides_on_which_the_network_is_hardly_sure_get_no_differential():
     assert not count_differential(slide(neutrophil=7, abstained=13)).is_foreign
     # Of few cells nothing is concluded.
     assert not count_differential(slide(abstained=19)).is_foreign
+    # To what a laboratory taught it is not foreign.
+    own = count_differential(slide(neutrophil=6, abstained=14), taught=True)
+    assert not own.is_foreign and "adult range" in str(own)

@@ -7,8 +7,10 @@ import itertools
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import plain_smears
 import pytest
 from bs4 import BeautifulSoup
@@ -532,3 +534,13 @@ def test_smears_are_gone_through_and_layers_switched_without_a_script(index, chr
     ]
     assert is_seen == [True, True, False, True]
     tab.close()
+
+
+def test_the_page_of_a_laboratory_that_taught_calls_no_slide_foreign(tmp_path, out):
+    reader = reader_of({10: [("WBC", 3 * place, 40, 0.9) for place in range(20)]})
+    reader.classifier.laboratory = SimpleNamespace(name="own", of="2026", bias=np.zeros(5))
+    folder = plain_smears.write(tmp_path / "own", one=10)
+    counted = count_folder(folder, out, reader, red_cell=plain_smears.RED_CELL, progress=False)
+    assert counted.differential.n_abstained == 20 and not counted.differential.is_foreign
+    assert "look foreign" not in text_of(page_of(render(counted)).main)
+    assert pages.gallery_looks(taught=True)["foreign"]["share"] == 0

@@ -15,7 +15,7 @@ from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier, networks
 from wbc_helpers.count import detector, network, training
-from wbc_helpers.errors import BrokenRun, InstallationFailed
+from wbc_helpers.errors import BrokenRun, PackageMissing
 from wbc_helpers.runs import answering, backend, folders, recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,7 +197,7 @@ def test_an_export_that_answers_otherwise_is_not_written(run, monkeypatch):
 
 def test_what_is_missing_for_an_export_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(InstallationFailed, match="pip install tf2onnx"):
+    with pytest.raises(PackageMissing, match="pip install tf2onnx"):
         answering.export(networks.load(run), run, "onnx", "model.keras", {})
     assert list(run.folder.glob("*.onnx")) == []
 

@@ -231,7 +231,11 @@ class Classifier:
             mean = ways.mean(axis=0)
             foreign = np.abs(ways - mean).sum(axis=2).mean(axis=0) / 2
             return confidence.apply_temperature(mean, self.about["temperature"]), foreign
-        features = self.features(crops)
+        return self._weighed(self.features(crops))
+
+    def _weighed(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Say of features what `_looked_at` says of crops."""
+        assert self.learned is not None
         if self.laboratory is not None:
             own = features.mean(axis=0)
             return self.laboratory.probabilities(own), self.laboratory.unlike(own, self.learned)
@@ -262,9 +266,16 @@ class Classifier:
         For the columns see `classify_all`. What is called `other` is none of the types, and never
         `answered`.
         """
-        probabilities, foreign = self._looked_at(crops)
+        return self._table(*self._looked_at(crops))
+
+    def name_by(self, features: np.ndarray) -> pd.DataFrame:
+        """Name crops by their `features` as `name` does, where something is `learned`."""
+        return self._table(*self._weighed(features))
+
+    def _table(self, probabilities: np.ndarray, foreign: np.ndarray) -> pd.DataFrame:
+        """Make the table of `name`."""
         table = pd.DataFrame(probabilities, columns=[f"p_{answer}" for answer in self.answers])
-        best = probabilities.argmax(axis=1) if len(crops) else np.zeros(0, int)
+        best = probabilities.argmax(axis=1)
         table.insert(0, "cell_type", pd.array(np.array(self.answers)[best], dtype="string"))
         table.insert(1, "probability", probabilities.max(axis=1, initial=0))
         table["answered"] = (
@@ -390,7 +401,8 @@ def classify_folder(
     table = table[columns]
     white = table[table["found"].astype(bool)]
     n_answered = int(white["answered"].fillna(False).sum())
-    is_foreign = network.laboratory is None and confidence.looks_foreign(n_answered, len(white))
+    taught = network.laboratory is not None
+    is_foreign = confidence.looks_foreign(n_answered, len(white), taught)
     if is_foreign:
         table["answered"] = table["answered"].where(table["answered"].isna(), False)
     with storage.atomic_file(out) as partial:

@@ -65,7 +65,7 @@ class Differential:
         White cells that were named, and those without an answer, which are in no percentage.
     n_photographs : int
         Photographs that were counted; 0 where unknown.
-    confidence, least_cells
+    confidence, least_cells, taught
         See `count_differential`.
     """
 
@@ -76,11 +76,12 @@ class Differential:
     n_photographs: int
     confidence: float
     least_cells: int
+    taught: bool
 
     @property
     def is_foreign(self) -> bool:
         """Whether so few cells are answered for that the slides look foreign to the network."""
-        return looks_foreign(self.n_cells, self.n_cells + self.n_abstained)
+        return looks_foreign(self.n_cells, self.n_cells + self.n_abstained, self.taught)
 
     def __str__(self) -> str:
         """All numbers and remarks, on a page."""
@@ -128,6 +129,7 @@ def count_differential(
     counts: pd.DataFrame | None = None,
     confidence: float = 0.95,
     least_cells: int = LEAST_CELLS,
+    taught: bool = False,
 ) -> Differential:
     """Make the differential count of a slide from its photographs.
 
@@ -143,6 +145,8 @@ def count_differential(
         Of each interval by itself, between 0 and 1.
     least_cells : int
         Named cells below which nothing is remarked.
+    taught : bool
+        Whether the laboratory taught the network that named them, see `confidence.looks_foreign`.
 
     Raises
     ------
@@ -186,7 +190,7 @@ something to look at.
     return Differential(
         pd.DataFrame(rows, index=pd.Index(cells.LEUKOCYTES, name="cell_type")),
         _ratios(counts, confidence, least_cells),
-        len(named), len(white_cells) - len(named), n_photographs, confidence, least_cells,
+        len(named), len(white_cells) - len(named), n_photographs, confidence, least_cells, taught,
     )  # fmt: skip
 
 

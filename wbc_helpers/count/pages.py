@@ -39,7 +39,7 @@ from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.data.archives import download
 from wbc_helpers.errors import BrokenArchive, UnreadableImage
 from wbc_helpers.evaluate import detection
-from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_ANSWERED, LEAST_TO_JUDGE
+from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_TO_JUDGE, least_answered
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
 from wbc_helpers.runs.recipes import RECIPES
@@ -200,7 +200,7 @@ def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
         "key": f"wbc {_digest(str(counted.folder))}",
         "title": counted.folder.name,
         "drawn": drawn,
-        **gallery_looks(),
+        **gallery_looks(named.taught),
         "confidence": named.confidence,
         "least": named.least_cells,
         "totals": {
@@ -211,8 +211,11 @@ def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
     }
 
 
-def gallery_looks() -> dict[str, Any]:
-    """Put together what a gallery has to know whatever was counted, see `templates/gallery.js`."""
+def gallery_looks(taught: bool = False) -> dict[str, Any]:
+    """Put together what a gallery has to know whatever was counted, see `templates/gallery.js`.
+
+    For `taught` see `confidence.looks_foreign`.
+    """
     types = [
         _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
         for look in cells.LEUKOCYTE_TYPES
@@ -221,7 +224,7 @@ def gallery_looks() -> dict[str, Any]:
         "types": [*types, _look(cells.KIND_BY_NAME["WBC"], name=cells.OTHER, low=None, high=None)],
         "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
         "micrometres": RED_CELL_WIDTH,
-        "foreign": {"cells": LEAST_TO_JUDGE, "share": LEAST_ANSWERED, "text": FOREIGN},
+        "foreign": {"cells": LEAST_TO_JUDGE, "share": least_answered(taught), "text": FOREIGN},
     }
 
 

@@ -335,7 +335,9 @@ def _go_on(
     by_kind = fit.set_index("file")[FRAMED].set_axis(list(cells.KIND_NAMES), axis=1)
     return FolderCounts(
         folder, out, counts, failures, passed_over, scale,
-        differential.count_differential(white, by_kind),
+        differential.count_differential(
+            white, by_kind, taught=reader.classifier.laboratory is not None
+        ),
         white["cell_type"].value_counts().reindex(cells.LEUKOCYTES, fill_value=0),
     )  # fmt: skip
 

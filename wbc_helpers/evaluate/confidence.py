@@ -56,15 +56,24 @@ FOREIGN = (
 )
 
 
-def looks_foreign(n_answered: int, n_cells: int) -> bool:
+def least_answered(taught: bool) -> float:
+    """Part of the white cells that has to be answered for: none where the laboratory taught."""
+    return 0.0 if taught else LEAST_ANSWERED
+
+
+def looks_foreign(n_answered: int, n_cells: int, taught: bool = False) -> bool:
     """Whether so few of the white cells are answered for that no answer is to be believed.
+
+    A laboratory by which the network was `taught` is never foreign to it.
 
     Examples
     --------
     >>> looks_foreign(6, 20), looks_foreign(7, 20), looks_foreign(0, 19)
     (True, False, False)
+    >>> looks_foreign(6, 20, taught=True)
+    False
     """
-    return n_cells >= LEAST_TO_JUDGE and n_answered < LEAST_ANSWERED * n_cells
+    return n_cells >= LEAST_TO_JUDGE and n_answered < least_answered(taught) * n_cells
 
 
 # Calibration

@@ -452,7 +452,7 @@ def decode(
     cache_folder = storage.make_folder(cache_folder)
     cached = cache_folder / f"{_content_key(files)}-{size[0]}x{size[1]}{kind}.npy"
     if not cached.exists():
-        with storage.atomic_file(cached, n_bytes=int(np.prod(shape))) as partial:
+        with storage.atomic_file(cached) as partial:
             pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
             storage.reserve(partial, partial.stat().st_size)
             _decode_into(pixels, files, size, progress, read)

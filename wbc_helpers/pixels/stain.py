@@ -78,6 +78,8 @@ def background(image: np.ndarray) -> np.ndarray:
 def whiten(image: np.ndarray) -> np.ndarray:
     """Make the empty background of an RGB image white, `WHITE` in all channels, and nothing else.
 
+    By this nuclei are found, red cells measured and `broad` learned; of `balance`, which takes the
+    light for one colour all over, the recipes that are `balanced` and the detector learned.
     Light that differs over a wide field is evened out: its logarithm is fitted by a polynomial of
     second degree wherever that explains the background clearly better than one colour does. Black
     fill becomes background. Returns uint8 like the image.
@@ -169,7 +171,7 @@ def balance(image: np.ndarray, gain: bool = True) -> np.ndarray:
     do, then its absorbance by another, as a longer or shorter bath in the dye would do. The result,
     RGB uint8 like the image, has the background at `WHITE` in all channels and red cells of
     `RED_CELL_ABSORBANCE`. Where no red cells are seen, or without `gain`, the stain is left as it
-    is, and only the light is white.
+    is, and only the light is white. For light that differs over the field see `whiten`.
 
     Examples
     --------

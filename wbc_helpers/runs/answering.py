@@ -29,8 +29,8 @@ import numpy as np
 from wbc_helpers import storage
 from wbc_helpers.errors import (
     BrokenRun,
-    InstallationFailed,
     InvalidParameter,
+    PackageMissing,
     RunExists,
     WbcError,
     check_choice,
@@ -171,7 +171,7 @@ def export(model: Any, run: "Run", form: str, of: str, facts: dict[str, Any]) ->
 
     `of` is the run's file that holds the model, by which `exported` knows whether the export is
     still of it; `facts` go into an ONNX file's metadata, as `about`, in JSON. Raises `RunExists` if
-    the file is there; `InstallationFailed`, `InvalidParameter` and `BrokenRun` if it cannot be
+    the file is there; `PackageMissing`, `InvalidParameter` and `BrokenRun` if it cannot be
     written, or would answer otherwise than the model.
     """
     check_choice("format", form, tuple(EXPORTS))
@@ -260,7 +260,7 @@ def _named(model: Any) -> Iterator[None]:
     except (WbcError, OSError):
         raise
     except ImportError as error:
-        raise InstallationFailed(
+        raise PackageMissing(
             f"Something is not installed through which Keras exports ({error}). Expected what "
             "`wbc export` needs beside the rest: pip install tf2onnx."
         ) from error
