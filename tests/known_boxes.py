@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wbc_helpers.count.network import N_KINDS, draw_maps
+from wbc_helpers.count.detector import N_KINDS, draw_maps
 
 SIZE = (96, 128)
 BOXES = np.array([[10, 20, 60, 70], [70, 10, 110, 60], [20, 76, 36, 92]], float)

@@ -18,7 +18,7 @@ from written_files import write_tar
 
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector, fitness, network, pages, smears
+from wbc_helpers.count import detector, fitness, pages, smears
 from wbc_helpers.errors import BrokenArchive, DownloadFailed, PageExists
 from wbc_helpers.evaluate import confidence, detection
 from wbc_helpers.pixels import images, scale, stain, white_cells
@@ -87,8 +87,8 @@ def test_without_a_network_it_says_what_to_do(tmp_path, monkeypatch):
 
 def test_the_constants_of_the_scripts_are_those_of_python():
     """Each number, text or list that a script has under a name, Python has under the same."""
-    ours: dict[str, list] = {"SMALLEST_PLATELET": [network.SMALLEST]}
-    modules = (images, stain, scale, white_cells, network, detector, fitness, detection, smears)
+    ours: dict[str, list] = {"SMALLEST_PLATELET": [detector.SMALLEST]}
+    modules = (images, stain, scale, white_cells, detector, fitness, detection, smears)
     modules += (confidence,)
     for name, value in itertools.chain(*(vars(module).items() for module in modules)):
         if isinstance(value, int | float | str | tuple | np.ndarray):

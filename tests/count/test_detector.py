@@ -17,7 +17,7 @@ from PIL import Image
 from plain_smears import photograph, reader_of
 
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector, network, training
+from wbc_helpers.count import detector, training
 from wbc_helpers.count.detector import Detector
 from wbc_helpers.data import annotations, splits
 from wbc_helpers.errors import BrokenRun, InvalidParameter, UnreadableImage
@@ -32,7 +32,7 @@ ABOUT = {"iou": 0.5, "thresholds": {"RBC": 0.5, "WBC": 0.5, "Platelets": 0.5}}
 
 @pytest.fixture(scope="module")
 def small():
-    return network.centre_network((4, 4, 8, 8))
+    return detector.centre_network((4, 4, 8, 8))
 
 
 # What it is shown and what it answers

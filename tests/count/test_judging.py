@@ -7,8 +7,7 @@ from PIL import Image
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.network import N_KINDS, draw_maps
+from wbc_helpers.count.detector import N_KINDS, Detector, draw_maps
 from wbc_helpers.count.training import choose_reading, judge, judge_boxes, judge_each
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.pixels.scale import RED_CELL

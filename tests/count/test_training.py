@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from wbc_helpers import cells
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import detector, network, training
-from wbc_helpers.count.network import N_KINDS, find_boxes
+from wbc_helpers.count import detector, training
+from wbc_helpers.count.detector import N_KINDS, find_boxes
 from wbc_helpers.count.training import DetectorSettings, SmearBatches
 from wbc_helpers.data import annotations
 from wbc_helpers.data.annotations import Annotations
@@ -208,7 +208,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(boxed, whole, tmp_path, m
 
 
 def test_a_finished_run_is_not_trained_again(boxed, whole, monkeypatch):
-    monkeypatch.setattr(network, "centre_network", None)
+    monkeypatch.setattr(training, "centre_network", None)
     assert train(boxed, "whole", whole.folder.parent).history.equals(whole.history)
 
 

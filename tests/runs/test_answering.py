@@ -14,7 +14,7 @@ import pytest
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier, networks
-from wbc_helpers.count import detector, network, training
+from wbc_helpers.count import detector, training
 from wbc_helpers.errors import BrokenRun, PackageMissing
 from wbc_helpers.runs import answering, backend, folders, recipes
 
@@ -145,7 +145,7 @@ def finder(tmp_path):
     chosen = training.DetectorSettings(epochs=1, filters=(4, 4, 8, 8))
     described = recipes.describe(chosen, {"digest": "-"}, HERE)
     run = folders.start("finder", tmp_path / folders.DETECTORS, described)
-    network.centre_network((4, 4, 8, 8)).save_weights(run.folder / "model.weights.h5")
+    detector.centre_network((4, 4, 8, 8)).save_weights(run.folder / "model.weights.h5")
     (run.folder / "model.keras").write_bytes(b"not asked for")
     folders.write_history(run, run.history.reindex([0]))
     return run

@@ -12,9 +12,14 @@ import pandas as pd
 from wbc_helpers import cells, errors
 from wbc_helpers.audit import overlaps
 from wbc_helpers.cells import BOX
-from wbc_helpers.count import network
-from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.network import draw_maps
+from wbc_helpers.count.detector import (
+    BLOCKS,
+    FILTERS,
+    Detector,
+    centre_loss,
+    centre_network,
+    draw_maps,
+)
 from wbc_helpers.data import splits
 from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import Identity
@@ -56,7 +61,7 @@ class DetectorSettings:
     weight_decay : float
         Of AdamW, 0 to below 1.
     filters, blocks : tuple of int, int
-        See `network.centre_network`.
+        See `detector.centre_network`.
     gain : bool
         Whether the stain of each photograph, too, is brought to a standard, see `stain.balance`. A
         network that learns on many stains does without.
@@ -77,8 +82,8 @@ class DetectorSettings:
     batch_size: int = 8
     learning_rate: float = 0.003
     weight_decay: float = 0.0005
-    filters: tuple[int, ...] = network.FILTERS
-    blocks: int = network.BLOCKS
+    filters: tuple[int, ...] = FILTERS
+    blocks: int = BLOCKS
     gain: bool = False
     train_on: tuple[str, ...] = ("train",)
     without: tuple[str, ...] = ()
@@ -93,10 +98,10 @@ class DetectorSettings:
         errors.check_fraction("learning_rate", self.learning_rate, includes_one=True)
         if self.weight_decay != 0:
             errors.check_fraction("weight_decay", self.weight_decay)
-        if not 2 <= len(self.filters) <= len(network.FILTERS):
+        if not 2 <= len(self.filters) <= len(FILTERS):
             raise InvalidParameter(
                 f"filters={self.filters!r} are not usable. Expected two to "
-                f"{len(network.FILTERS)} numbers, one a stage."
+                f"{len(FILTERS)} numbers, one a stage."
             )
         for n_filters in self.filters:
             errors.check_whole("filters", n_filters, 1, 1024)
@@ -184,11 +189,11 @@ def train(
     validation = SmearBatches(boxed, validated, batch_size, gain=gain) if len(validated) else None
 
     def compiled() -> keras.Model:
-        model = network.centre_network(settings["filters"], settings["blocks"])
+        model = centre_network(settings["filters"], settings["blocks"])
         rate = recorder.warm_cosine(settings["learning_rate"], settings["epochs"] * len(batches))
         model.compile(
             keras.optimizers.AdamW(rate, weight_decay=settings["weight_decay"], clipnorm=10.0),
-            loss=network.centre_loss,
+            loss=centre_loss,
         )
         return model
 
@@ -280,7 +285,7 @@ class SmearBatches(keras.utils.PyDataset):
         return rng.permutation(np.concatenate(rows))[:n_photographs]
 
     def __getitem__(self, index):
-        """Give out one batch: uint8 views, and maps for `network.centre_loss`."""
+        """Give out one batch: uint8 views, and maps for `detector.centre_loss`."""
         order, size = self._order(), FRAME if self.views is STILL else VIEW
         places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         places = places[places < len(order)]
@@ -386,7 +391,7 @@ def choose_reading(
     photographs : sequence of str
         Names of the validation photographs.
     ious : sequence of float
-        Overlaps to choose from, see `network.drop_doubles`: that of the highest mAP@0.5 is
+        Overlaps to choose from, see `detector.drop_doubles`: that of the highest mAP@0.5 is
         taken, looking in the first of `ways`.
     ways : sequence of int
         In how many ways to look at each photograph, see `Detector`: what to choose from, rising.

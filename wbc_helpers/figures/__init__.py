@@ -9,16 +9,10 @@ with `InvalidParameter`. It may import every room but `pipeline`.
 
 # ruff: noqa: F401 -- the names under which notebooks draw
 
-from wbc_helpers.figures.counting import (
-    bland_altman,
-    boxed_cells,
-    detection_curves,
-    detector_loss,
-    differential,
-)
 from wbc_helpers.figures.images import (
     MOST_DOUBTFUL,
     black_corners,
+    boxed_cells,
     brightness_and_colour,
     class_balance,
     doubtful_labels,
@@ -32,8 +26,12 @@ from wbc_helpers.figures.images import (
 )
 from wbc_helpers.figures.scores import (
     accuracy_by_seconds,
+    bland_altman,
     conformal_coverage,
     confusion,
+    detection_curves,
+    detector_loss,
+    differential,
     learning_curves,
     mistakes,
     paper_beside_ours,

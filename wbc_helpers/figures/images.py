@@ -11,15 +11,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 
 from wbc_helpers import cells
+from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter
 from wbc_helpers.figures.style import (
     GREY,
     WIDTH,
     axes_of,
     bars_by_type,
+    in_lines,
     in_style,
     pixels_of,
     require,
@@ -525,3 +528,82 @@ def located_cells(
         + (f"; in {n_none} of {len(images):,} images none was found." if n_none else "."),
     )
     return figure
+
+
+_HALO = [withStroke(linewidth=3.4, foreground="white")]
+
+
+@in_style
+def boxed_cells(
+    photograph: str | Path | np.ndarray,
+    boxes: pd.DataFrame,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw boxes on a photograph, each in the colour and with the marker of what it holds.
+
+    Parameters
+    ----------
+    photograph : path, or (height, width, 3) ndarray of uint8
+        RGB.
+    boxes : DataFrame
+        `kind` and `cells.BOX`; with `cell_type`, white cells are drawn as their types, and as
+        white cells where it is NA, as where no answer was given. The legend counts them.
+    title : str, optional
+        Above; the number of boxes is added.
+
+    Raises
+    ------
+    InvalidParameter
+        If a column is missing.
+    UnreadableImage
+        If the file is not a complete image.
+    """
+    if missing := [name for name in ("kind", *BOX) if name not in boxes]:
+        raise InvalidParameter(
+            f"The boxes to draw have no column {', '.join(missing)}. Expected a row a box with "
+            f"kind, {', '.join(BOX)}."
+        )
+    (pixels,) = pixels_of([photograph])
+    height, width = pixels.shape[:2]
+    figure, ax = axes_of(ax, (WIDTH, WIDTH * height / width + 0.7))
+    # Pixels reach from edge to edge as boxes do, not from centre to centre.
+    ax.imshow(pixels, extent=(0, width, height, 0))
+    names = boxes["kind"].astype(str)
+    if "cell_type" in boxes:
+        is_typed = boxes["cell_type"].isin(cells.LEUKOCYTES)
+        names = boxes["cell_type"].astype(object).where(is_typed, names)
+    for name, look, label in _looks():
+        chosen = boxes.loc[(names == name).to_numpy(), BOX].to_numpy(float)
+        for x_min, y_min, x_max, y_max in chosen:
+            frame = Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False)
+            frame.set(edgecolor=look.color, linewidth=1.8, path_effects=_HALO)
+            ax.add_patch(frame)
+        if len(chosen):
+            x, y = _marker_places(chosen, width, height)
+            label = f"{label} (n = {len(chosen):,})"
+            points = ax.scatter(x, y, s=70, color=look.color, marker=look.marker, label=label)
+            points.set(edgecolor="white", linewidth=1, zorder=3)
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.set_title(in_lines(f"{title or 'Cells found'} (n = {len(boxes):,})"))
+    say_what_is_seen(
+        figure,
+        f"{title or 'Cells found'}: {len(boxes):,} boxes, each in the colour of what it holds.",
+    )
+    if len(boxes):
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, handletextpad=0.2)
+    return figure
+
+
+def _looks() -> list[tuple[str, cells.Kind | cells.CellType, str]]:
+    """Name, look and label of everything that a box may hold, types after kinds."""
+    kinds = [(kind.name, kind, kind.plural) for kind in cells.KINDS]
+    return [*kinds, *((look.name, look, f"{look.name}s") for look in cells.LEUKOCYTE_TYPES)]
+
+
+def _marker_places(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Upper left corners of boxes, moved inside where the frame would cut a marker."""
+    margin = 0.014 * width
+    x = np.clip(boxes[:, 0], margin, width - margin)
+    return x, np.clip(boxes[:, 1], margin, height - margin)

@@ -6,7 +6,7 @@ facts, see `pixels.white_cells.cut_out`, to `probabilities`, (n, n_answers) floa
 look, before any temperature, see `look` for the eight; of `broad` also to `features`, (n,
 n_features) float32, what the last layer goes by. Of a detector: `smears`, both sides divisible by
 16, see `count.detector.show`, to `maps`, (n, height / 2, width / 2, 7) float32 of one way to look,
-see `count.network.find_boxes`. All is of operator set `OPSET` without operators of its own, which
+see `count.detector.find_boxes`. All is of operator set `OPSET` without operators of its own, which
 ONNX Runtime knows in Python and in the browser. The file's metadata say of which weights it is.
 
 What ships lies in `wbc_helpers/weights/`: `<name>.json` with the facts of a network, `<name>.onnx`

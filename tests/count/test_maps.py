@@ -5,9 +5,8 @@ import pytest
 from keras import ops
 from known_boxes import BOXES, answer, maps_of
 
-from wbc_helpers.count import network
-from wbc_helpers.count.detector import Detector
-from wbc_helpers.count.network import MIDDLE, N_KINDS, STRIDE, drop_doubles, find_boxes
+from wbc_helpers.count import detector
+from wbc_helpers.count.detector import MIDDLE, N_KINDS, STRIDE, Detector, drop_doubles, find_boxes
 from wbc_helpers.pixels.scale import RED_CELL
 
 RED, WHITE, PLATELET = range(N_KINDS)
@@ -106,7 +105,7 @@ def test_only_the_surest_are_read_and_nothing_below_the_lowest():
 
 
 def loss(truth, maps):
-    return ops.convert_to_numpy(network.centre_loss(truth[np.newaxis], maps[np.newaxis])).item()
+    return ops.convert_to_numpy(detector.centre_loss(truth[np.newaxis], maps[np.newaxis])).item()
 
 
 # The loss, by hand
@@ -161,7 +160,7 @@ def test_the_mean_over_a_batch_is_the_loss_per_cell():
     truth = np.stack([maps_of(BOXES, [0, 1, 2]), maps_of(BOXES[:1], [0])])
     maps = np.stack([answer(each) for each in truth])
     maps[..., :N_KINDS] *= 0.5
-    each = ops.convert_to_numpy(network.centre_loss(truth, maps))
+    each = ops.convert_to_numpy(detector.centre_loss(truth, maps))
     assert each.mean() == pytest.approx(0.25 * np.log(2), abs=1e-4)
 
 
@@ -169,7 +168,7 @@ def test_the_mean_over_a_batch_is_the_loss_per_cell():
 
 
 def test_the_network_takes_any_size_and_believes_in_nothing_at_first():
-    small = Detector(network.centre_network((4, 4, 8, 8)), {})
+    small = Detector(detector.centre_network((4, 4, 8, 8)), {})
     for height, width in ((48, 64), (64, 48), (96, 96)):
         shown = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
         maps = small.maps(shown)
