@@ -91,8 +91,12 @@ class Names_by_place:
         probabilities = self.probabilities(crops)
         best = probabilities.max(axis=1)
         types = np.array(cells.NAMES)[probabilities.argmax(axis=1)]
+        # As the network that ships, of basophils and of none of the types, too.
+        likely = dict(zip(cells.NAMES, probabilities.T, strict=True))
+        columns = {f"p_{name}": likely.get(name, 0.0) for name in (*cells.LEUKOCYTES, cells.OTHER)}
+        answered = best >= self.about["threshold"]
         return pd.DataFrame(
-            {"cell_type": types, "probability": best, "answered": best >= self.about["threshold"]}
+            {"cell_type": types, "probability": best, **columns, "answered": answered}
         )
 
 

@@ -230,8 +230,10 @@ def test_every_white_cell_gets_the_answer_to_its_own_crop():
     for table in tables:
         assert table.columns.tolist() == detector.READ_COLUMNS
         is_named = table["kind"] == "WBC"
-        for column in ("cell_type", "type_probability", "answered"):
+        for column in ("cell_type", "type_probability", "answered", "probabilities"):
             assert table[column].notna().tolist() == is_named.tolist()
+    # Of all types, and of none: what is not the most probable is shared alike by three others.
+    assert tables[2]["probabilities"].tolist() == [[0.03, 0.03, 0.03, 0.91, 0, 0]]
 
 
 def test_boxes_and_scores_are_the_detectors():

@@ -7,6 +7,8 @@ import re
 import zipfile
 from xml.etree import ElementTree
 
+import numpy as np
+import pandas as pd
 import plain_smears
 import pytest
 from plain_smears import reader_of
@@ -15,6 +17,7 @@ from wbc_helpers import cells
 from wbc_helpers.classify import teaching
 from wbc_helpers.count import differential, pages
 from wbc_helpers.count.smears import count_folder
+from wbc_helpers.evaluate import detection
 
 # Named by place, see `plain_smears`: every 20 pixels another type, surely in the upper half.
 KNOWN = {
@@ -57,11 +60,13 @@ class Reader:
             self.tab.keyboard.press(key)
 
     def choose(self, words):
-        self.tab.locator(".tile", has_text=words).first.click()
+        # Not by second guesses.
+        said = self.tab.locator(".words", has_text=re.compile(f"(?<!or ){words}"))
+        self.tab.locator(".tile", has=said).first.click()
 
     def counts(self):
         """The column *Now*, of types and of kinds."""
-        rows = self.tab.locator(".tallies tbody tr").all()
+        rows = self.tab.locator(".tallies table:not(.ratios) tbody tr").all()
         cells = [row.locator("th, td").all_inner_texts() for row in rows]
         return {row[0].strip(): int(row[2]) for row in cells}
 
@@ -136,6 +141,50 @@ def test_the_differential_follows_each_correction_and_undoing_it(reader):
     reader.press("Control+z", "u")
     assert reader.counts() == UNTOUCHED
     assert "nothing to take back" in reader.tab.locator(".gallery > .status").inner_text()
+
+
+def test_ratios_remarks_and_the_numbers_above_follow_each_correction(reader):
+    def words(selector):
+        return [" ".join(text.split()) for text in reader.tab.locator(selector).all_inner_texts()]
+
+    def above():
+        return dict(zip(words(".lede dt"), words(".lede dd"), strict=True))
+
+    # At the left edge one of the white cells, which the ratios leave out.
+    assert words(".ratios tbody tr") == [
+        "RBC:WBC 1 : 3 0.333 0.00635 – 4.15 355 – 1,625",
+        "Platelets:RBC 1 : 1 1 0.0127 – 78.5 0.0231 – 0.103",
+    ]
+    assert above()["White cells"] == "4 1 cut by the frame"
+    assert above()["White cells answered for"] == "3 of 4"
+    reader.choose("eosinophil")
+    reader.press("Delete")
+    assert words(".ratios tbody tr")[0].startswith("RBC:WBC 1 : 3 ")
+    assert above()["White cells"] == "3 0 cut by the frame"
+    assert above()["White cells answered for"] == "2 of 3"
+    reader.choose("lymphocyte")
+    reader.press("Delete", "z", "0", "b")  # and one drawn in the middle instead
+    assert words(".ratios tbody tr")[0].startswith("RBC:WBC 1 : 3 ")
+    reader.press("Escape")
+    (remark,) = [line for line in words(".remarks li") if line.startswith("neutrophils")]
+    low, high = (100 * end for end in differential.exact_interval(1, 1))
+    assert remark.startswith(f"neutrophils: 100.0% ({low:.1f}–{high:.1f}%), above the adult range")
+    reader.tab.emulate_media(media="print")
+    for shown in (".ratios", ".remarks li"):
+        assert reader.tab.locator(shown).first.is_visible(), shown
+
+
+def test_the_second_guess_stands_beside_the_first(reader):
+    def words(text):
+        tile = reader.tab.locator(".tile", has_text=text).first
+        return " ".join(tile.locator(".was").inner_text().split())
+
+    # Three other types share what remains, alike.
+    assert words("neutrophil 91") == "or eosinophil 3 %"
+    assert words("no answer") == "monocyte? or eosinophil 20 %"
+    reader.choose("neutrophil 91")
+    reader.press("2")
+    assert words("✎ lymphocyte") == "network: neutrophil 91 %, or eosinophil 3 %"
 
 
 def test_what_a_person_says_is_written_down_beside_the_answer(reader):
@@ -314,6 +363,47 @@ def test_intervals_are_those_of_python(reader):
         answered = reader.tab.evaluate(asked, [pairs, level])
         for pair, interval in zip(pairs, answered, strict=True):
             assert interval == pytest.approx(differential.exact_interval(*pair, level), abs=1e-8)
+
+
+def test_what_is_said_of_a_count_is_what_python_says(reader):
+    rng = np.random.default_rng(0)
+    slides = [[1, 0, 0, 0, 0], [0, 0, 0, 3, 0], [300, 0, 0, 0, 0], [3, 31, 7, 59, 1]]
+    slides += [rng.multinomial(n, (0.04, 0.3, 0.07, 0.58, 0.01)).tolist() for n in (40, 170, 5000)]
+    looks = pages.gallery_looks()
+    for slide in slides:
+        n = sum(slide)
+        kinds = pd.DataFrame({"RBC": [9 * n], "WBC": [n], "Platelets": [slide[1]]})
+        white = pd.DataFrame({"cell_type": np.repeat(cells.LEUKOCYTES, slide), "abstained": False})
+        ours = differential.count_differential(white, kinds)
+        theirs = reader.tab.evaluate(
+            """([types, slide, n]) => types.slice(0, 5).map((type, place) =>
+                Tables.judgeType(type, slide[place], n, 0.95, 100))""",
+            [looks["types"], slide, n],
+        )
+        for row, expected in zip(theirs, ours.table.to_dict("records"), strict=True):
+            assert (row["remark"], row["verdict"]) == (expected["remark"], expected["verdict"])
+            assert row["percent"] == pytest.approx(expected["percent"])
+        theirs = reader.tab.evaluate(
+            """([ratios, counts]) => ratios.map((ratio) =>
+                Tables.judgeRatio(ratio, counts[ratio.first], counts[ratio.second], 0.95, 100))""",
+            [looks["ratios"], kinds.iloc[0].to_dict()],
+        )
+        for row, expected in zip(theirs, ours.ratios.to_dict("records"), strict=True):
+            assert row["remark"] == expected["remark"]
+            for key in ("first", "second", "ratio", "low", "high"):
+                assert row[key] == pytest.approx(expected[key], rel=1e-6), key
+            for key in ("low", "high"):
+                assert row["reference"][key] == expected[f"reference_{key}"]
+
+
+def test_a_cell_is_cut_where_python_says_so(reader):
+    boxes = [[x, y, x + side, y + side] for side in (2, 40) for x in (0, 1.5, 1.6, 58.4, 58.5)
+             for y in (1, 1.7, 38, 38.5, 58.4)]  # fmt: skip
+    edges = detection.cut_edges(pd.DataFrame(boxes, columns=cells.BOX), 100, 80)
+    expected = zip(edges.any(axis=1), detection.is_framed(edges), strict=True)
+    asked = "boxes => boxes.map((box) => Tables.framing(box, { width: 100, height: 80 }))"
+    theirs = [(one["cut"], one["framed"]) for one in reader.tab.evaluate(asked, boxes)]
+    assert theirs == list(expected)
 
 
 # Files

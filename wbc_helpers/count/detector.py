@@ -295,7 +295,8 @@ UNSURE = 0.05
 look whether it was rightly counted, or rightly not."""
 
 READ_COLUMNS = [
-    "kind", "cell_type", *BOX, "score", "type_probability", "answered", "counted", "unsure"
+    "kind", "cell_type", *BOX, "score", "type_probability", "answered", "counted", "unsure",
+    "probabilities",
 ]  # fmt: skip
 
 
@@ -329,7 +330,8 @@ class SmearReader:
             within `UNSURE` of it, or a white cell is not answered for; what is neither counted nor
             unsure is left out. Of white cells that are counted also `cell_type`, the most
             probable; `type_probability`, 0–1; `answered`: whether that reaches the classifier's
-            threshold, below which the cell is better left to a haematologist. NA for others.
+            threshold, below which the cell is better left to a haematologist; `probabilities`, a
+            list of those of all `Classifier.answers`, to four digits. NA for others.
 
         Raises
         ------
@@ -353,6 +355,8 @@ class SmearReader:
             table.loc[white, "type_probability"] = named["probability"].to_numpy()
             table.loc[white, "answered"] = answered
             table.loc[white, "unsure"] |= ~answered
+            likely = named.filter(regex="^p_").round(4).to_numpy().tolist()
+            table.loc[white, "probabilities"] = pd.Series(likely, table.index[white])
         return table
 
     def _judge(self, boxes: pd.DataFrame) -> pd.DataFrame:
@@ -364,6 +368,7 @@ class SmearReader:
             cell_type=pd.array([pd.NA] * len(boxes), dtype="string"),
             type_probability=np.nan,
             answered=pd.array([pd.NA] * len(boxes), dtype="boolean"),
+            probabilities=pd.Series([None] * len(boxes), dtype=object),
         )[READ_COLUMNS]
 
 

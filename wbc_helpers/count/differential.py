@@ -291,6 +291,13 @@ def cells_needed(
     return many
 
 
+def reference_of(pair: tuple[str, str]) -> tuple[float, float, str | None, str | None]:
+    """Adult range of a ratio of two kinds, and what is said below and above it, see `REMARKED`."""
+    (least, most), others = (cells.KIND_BY_NAME[kind].reference for kind in pair)
+    called = (_FEWER_PLATELETS, _MORE_PLATELETS) if ":".join(pair) == REMARKED else (None, None)
+    return least / others[1], most / others[0], *called
+
+
 def _ratios(counts: pd.DataFrame, confidence: float, least_cells: int) -> pd.DataFrame:
     """Ratios between kinds, each with the interval that its share of both gives [2]_."""
     rows = {}
@@ -299,8 +306,7 @@ def _ratios(counts: pd.DataFrame, confidence: float, least_cells: int) -> pd.Dat
             continue
         first, second = (int(counts[kind].sum()) for kind in pair)
         low, high = exact_interval(first, first + second, confidence)
-        (least, most), others = (cells.KIND_BY_NAME[kind].reference for kind in pair)
-        reference = least / others[1], most / others[0]
+        reference = reference_of(pair)[:2]
         name = ":".join(pair)
         remark = ""
         if name == REMARKED and first + second:

@@ -38,7 +38,6 @@ from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.smears import FolderCounts, read_counted
 from wbc_helpers.data.archives import download
 from wbc_helpers.errors import BrokenArchive, UnreadableImage
-from wbc_helpers.evaluate import detection
 from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_TO_JUDGE, least_answered
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
@@ -87,8 +86,12 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
     smears = _placed(counted, order)
     about = _about_gallery(counted, drawn)
     digests = {
+        # Second guesses left out, without which pages were written before: corrections stay.
         smear["file"]: _digest(
-            [smear["file"], smear["width"], smear["height"], smear["boxes"].to_csv()]
+            [
+                *(smear[key] for key in ("file", "width", "height")),
+                smear["boxes"].drop(columns="probabilities").to_csv(),
+            ]
         )
         for smear in read_counted(out, order)
     }
@@ -206,7 +209,10 @@ def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
         "totals": {
             "types": {name: int(n) for name, n in named.table["count"].items()},
             "unanswered": named.n_abstained,
-            "kinds": {kind: int(counted.fit[kind].sum()) for kind in cells.KIND_NAMES},
+            **{
+                tally: {kind: int(counted.fit[before + kind].sum()) for kind in cells.KIND_NAMES}
+                for tally, before in (("kinds", ""), ("framed", "framed_"), ("cut", "cut_"))
+            },
         },
     }
 
@@ -217,11 +223,21 @@ def gallery_looks(taught: bool = False) -> dict[str, Any]:
     For `taught` see `confidence.looks_foreign`.
     """
     types = [
-        _look(look, low=look.reference_percent[0], high=look.reference_percent[1])
+        _look(look, **_beside(*look.reference_percent, look.fewer, look.more))
         for look in cells.LEUKOCYTE_TYPES
     ]
+    other = _look(cells.KIND_BY_NAME["WBC"], name=cells.OTHER, **_beside())
     return {
-        "types": [*types, _look(cells.KIND_BY_NAME["WBC"], name=cells.OTHER, low=None, high=None)],
+        "types": [*types, other],
+        "ratios": [
+            {
+                "name": ":".join((first, second)),
+                "first": first,
+                "second": second,
+                **_beside(*differential.reference_of((first, second))),
+            }
+            for first, second in differential.RATIOS
+        ],
         "kinds": [_look(kind, title=kind.title, plural=kind.plural) for kind in cells.KINDS],
         "micrometres": RED_CELL_WIDTH,
         "foreign": {"cells": LEAST_TO_JUDGE, "share": least_answered(taught), "text": FOREIGN},
@@ -231,6 +247,14 @@ def gallery_looks(taught: bool = False) -> dict[str, Any]:
 def _look(look: cells.CellType | cells.Kind, **about: Any) -> dict[str, Any]:
     """Describe a type or kind; what `about` says goes before."""
     return {"name": look.name, "color": look.color, "marker": MARKERS[look.marker], **about}
+
+
+def _beside(
+    low: float | None = None, high: float | None = None,
+    fewer: str | None = None, more: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Adult range, and what lies below and above it."""
+    return {"low": low, "high": high, "fewer": fewer, "more": more}
 
 
 def _digest(of: Any) -> str:
@@ -252,22 +276,20 @@ def _hang(gallery: dict[str, Any], smear: Mapping[str, Any], digest: str) -> Non
             "page": f"{SMEARS}/{smear['page']}",
         }
     )
-    cut = detection.cut_edges(boxes, smear["width"], smear["height"]).any(axis=1)
-    columns = boxes.astype(object).where(boxes.notna(), None).assign(cut=cut)
-    for box in columns.to_dict("records"):
-        gallery["cells"].append(
-            {
-                "photograph": place,
-                "kind": box["kind"],
-                "box": [box[edge] for edge in BOX],
-                "score": box["score"],
-                "counted": box["counted"],
-                "cut": box["cut"],
-                "type": box["cell_type"],
-                "probability": box["type_probability"],
-                "answered": box["answered"],
-            }
-        )
+    for box in boxes.astype(object).where(boxes.notna(), None).to_dict("records"):
+        cell = {
+            "photograph": place,
+            "kind": box["kind"],
+            "box": [box[edge] for edge in BOX],
+            "score": box["score"],
+            "counted": box["counted"],
+            "type": box["cell_type"],
+            "probability": box["type_probability"],
+            "answered": box["answered"],
+            "probabilities": box["probabilities"],
+        }
+        # Most are red cells, and have none of the last.
+        gallery["cells"].append({key: value for key, value in cell.items() if value is not None})
 
 
 _LONGEST, _THUMB = 1280, 280  # pixels of a photograph's longer side, on its page and on its card

@@ -757,7 +757,11 @@ def _boxes_of(photographs: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Put the boxes of journal's lines into one table; its index is the place of their line."""
     from wbc_helpers.count.detector import READ_COLUMNS
 
-    rows = [row for photograph in photographs for row in photograph["boxes"]]
+    # A journal of an earlier version lacks the last columns.
+    rows = [
+        dict(zip(READ_COLUMNS, row, strict=False))
+        for photograph in photographs for row in photograph["boxes"]
+    ]  # fmt: skip
     places = np.repeat(range(len(photographs)), [len(p["boxes"]) for p in photographs])
     boxes = pd.DataFrame(rows, index=places, columns=READ_COLUMNS).astype(_DTYPES)
     # On what is not fit there is no answer.

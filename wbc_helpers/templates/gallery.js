@@ -8,10 +8,13 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
                   the other, which is to change with every photograph
   title           of the slide, for a person
   drawn           whether the cells were drawn by a program
-  types           [{name, color, marker, low, high}]: the types in the order of the keys 1, 2, …;
-                  `marker` is SVG of about a unit's radius, low to high the adult range in per cent;
-                  the last is `other`, with low and high null
+  types           [{name, color, marker, low, high, fewer, more}]: the types in the order of the
+                  keys 1, 2, …; `marker` is SVG of about a unit's radius, low to high the adult
+                  range in per cent, and what a share below or above it is called; the last is
+                  `other`, whose four are null
   kinds           [{name, title, plural, color, marker}]: RBC, WBC, Platelets
+  ratios          [{name, first, second, low, high, fewer, more}]: of two kinds, with the adult
+                  range, and what lies below and above it, or null where nothing is to be remarked
   micrometres     that a red cell is taken to be wide, for the scale bar
   confidence      of the intervals, 0.95
   least           cells of which a differential is to consist before ranges are spoken of
@@ -21,13 +24,18 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
                   that changes when the boxes do; size in pixels; the red cells' width, or null;
                   whether cells may be counted, and white ones named; the address of a picture of it
                   (data: or blob:), of any size, or null; the address of its own page, or null
-  cells           [{photograph, kind, box, score, counted, cut, type, probability, answered}]:
-                  place among the `photographs` that come with it; "RBC", "WBC" or "Platelets";
-                  [x_min, y_min, x_max, y_max] in pixels of the photograph; 0–1; whether the score
-                  suffices; whether the frame cuts it; of white cells the most probable type, its
-                  probability, and whether that may be taken for an answer; null of others
-  totals          {types: {name: n}, unanswered: n, kinds: {name: n}} of all photographs, those of
-                  other pages, too; without it, of `cells`
+  cells           [{photograph, kind, box, score, counted, type, probability, answered,
+                  probabilities}]: place among the `photographs` that come with it; "RBC", "WBC" or
+                  "Platelets"; [x_min, y_min, x_max, y_max] in pixels of the photograph; 0–1;
+                  whether the score suffices; of white cells the most probable type, its
+                  probability, whether that may be taken for an answer, and the probabilities of
+                  all `types`; null or left out of others
+  totals          {types: {name: n}, unanswered: n, kinds: {name: n}, framed, cut} of all
+                  photographs, those of other pages, too; without it, of `cells`. `framed` are as
+                  `kinds`, without the cells at the left and upper edge, `cut` those at any edge
+
+Beside the element, what a page marks with `data-count` is kept up to date, such as "kinds WBC",
+"cut RBC" or "answered".
   others          {file: digest} of the photographs on other pages; without it, there are none
 
 A correction is an event; the last one of a cell holds, and undoing takes the last one back.
@@ -35,7 +43,8 @@ A correction is an event; the last one of a cell holds, and undoing takes the la
 "use strict";
 
 const Gallery = (() => {
-  const { exactInterval, whole, plural, escaped, zip, workbook, csvOf, rowsOf } = Tables;
+  const { judgeType, judgeRatio, framing, whole, plural, tenths, short } = Tables;
+  const { escaped, zip, workbook, csvOf, rowsOf } = Tables;
   const DELETED = "none", UNANSWERED = "unanswered";
   const BOX = ["x_min", "y_min", "x_max", "y_max"];
   const CORRECTIONS = [
@@ -101,10 +110,20 @@ const Gallery = (() => {
     const groupOf = (cell) => isDeleted(cell) ? "deleted"
       : typeNow(cell) ?? (cell.counted || cell.drawn ? "no answer" : "not counted");
 
+    const guess = (type, share) => `${type} ${percent(share)}`;
+    /** The most probable type beside the one that is named, and its probability. */
+    const second = ({ type, probabilities }) => answers
+      .map((name, place) => [name, probabilities?.[place] ?? 0])
+      .reduce((best, other) => other[0] !== type && other[1] > best[1] ? other : best, ["", 0]);
+    /** Only what `percent` does not write as nothing. */
+    const orSecond = (cell) => second(cell)[1] < 0.005 ? "" : `or ${guess(...second(cell))}`;
+    const guesses = (cell) => [guess(cell.type, cell.probability), orSecond(cell)]
+      .filter(Boolean).join(", ");
+
     function inWords(cell) {
       const now = isDeleted(cell) || cell.kind === "WBC" ? groupOf(cell) : kindOf(cell);
       const network = cell.drawn ? "drawn by hand" : cell.type
-        ? `network${cell.answered ? "" : ", unsure"}: ${cell.type} ${percent(cell.probability)}`
+        ? `network${cell.answered ? "" : ", unsure"}: ${guesses(cell)}`
         : `network: ${kindOf(cell)} ${percent(cell.score)}`;
       const cut = cell.cut ? "; cut by the frame" : "";
       return `${now}${isConfirmed(cell) ? ", confirmed" : ""}; ${network}${cut}; `
@@ -129,7 +148,7 @@ const Gallery = (() => {
       fresh.forEach(paint);
     }
     function admit(cell, photograph) {
-      cell.photograph = photograph;
+      Object.assign(cell, { photograph }, framing(cell.box, photograph));
       cell.id = [photograph.file, photograph.digest, cell.kind, ...cell.box].join("|");
       if (cells.has(cell.id)) return null;
       photograph.cells.push(cell);
@@ -138,19 +157,19 @@ const Gallery = (() => {
       return cell;
     }
     const drawn = ({ kind, box }) => ({
-      kind, box, drawn: true, counted: false, answered: false, cut: false,
-      score: null, type: null, probability: null,
+      kind, box, drawn: true, counted: false, answered: false,
+      score: null, type: null, probability: null, probabilities: null,
     });
 
     function say(cell, what, about = {}) {
-      const { photograph, kind, box } = cell, { file, digest, fit, named } = photograph;
+      const { photograph, kind, box, framed, cut } = cell, { file, digest, fit, named } = photograph;
       const event = {
         id: cell.id, file, digest, kind, box, drawn: Boolean(cell.drawn), person: what,
         machine: cell.type ?? (cell.drawn || kind === "WBC" ? "" : kind),
         probability: sureness(cell), reader: readerField.value.trim(),
         time: new Date().toISOString(),
         // What the machine's totals hold of it.
-        kindCounted: Boolean(cell.counted && fit),
+        kindCounted: Boolean(cell.counted && fit), framed, cut,
         typeCounted: cell.counted && named && kind === "WBC"
           ? (cell.answered ? cell.type : UNANSWERED) : null,
         ...about,
@@ -216,8 +235,8 @@ const Gallery = (() => {
       now.replaceChildren(symbol(looks[group] ?? looks.WBC),
         isTouched(cell) ? `${isConfirmed(cell) ? "✓" : "✎"} ${group}` : sure);
       was.textContent = cell.drawn ? "drawn by hand"
-        : isTouched(cell) ? `network: ${cell.type ?? "no type"} ${sure}`
-        : cell.answered || !cell.type ? "" : `${cell.type}?`;
+        : isTouched(cell) ? `network: ${cell.type ? guesses(cell) : `no type ${sure}`}`
+        : cell.answered || !cell.type ? orSecond(cell) : `${cell.type}? ${orSecond(cell)}`;
     }
     /** Draws all cells of a photograph, so that its picture is decoded once. */
     async function paint(photograph) {
@@ -254,6 +273,7 @@ const Gallery = (() => {
     const ORDERS = {
       "most unsure first": (cell) => sureness(cell) ?? -1,
       "surest first": (cell) => -(sureness(cell) ?? -1),
+      "nearest to another type first": (cell) => (cell.probability ?? 0) - second(cell)[1],
       "by photograph": (cell) => photographs.indexOf(cell.photograph) * 1e6 + cell.box[0],
     };
     const rank = (cell) => ORDERS[orderField.value](cell);
@@ -328,24 +348,29 @@ const Gallery = (() => {
     // The count: the machine's totals, and what the corrections change in them
 
     function machineTotals() {
-      const totals = data.totals ?? { types: {}, kinds: {}, unanswered: 0 };
-      const all = (looks, counts) => Object.fromEntries(
-        looks.map(({ name }) => [name, counts[name] ?? 0]));
-      const machine = { types: all(types, totals.types), kinds: all(data.kinds, totals.kinds),
-                        unanswered: totals.unanswered };
+      const none = Object.fromEntries([...types, ...data.kinds].map(({ name }) => [name, 0]));
+      const machine = { unanswered: data.totals?.unanswered ?? 0 };
+      for (const tally of ["types", "kinds", "framed", "cut"])
+        machine[tally] = { ...none, ...data.totals?.[tally] };
       if (data.totals) return machine;
-      for (const { kind, counted, answered, type, photograph } of cells.values()) {
-        if (counted && photograph.fit) machine.kinds[kind] += 1;
-        if (!counted || !photograph.named || kind !== "WBC") continue;
-        if (answered) machine.types[type] += 1; else machine.unanswered += 1;
+      for (const cell of cells.values()) {
+        if (!cell.counted) continue;
+        if (cell.photograph.fit) addKind(machine, cell, 1);
+        if (!cell.photograph.named || cell.kind !== "WBC") continue;
+        if (cell.answered) machine.types[cell.type] += 1; else machine.unanswered += 1;
       }
       return machine;
     }
+    function addKind(totals, { kind, framed, cut }, n) {
+      totals.kinds[kind] += n;
+      if (framed) totals.framed[kind] += n;
+      if (cut) totals.cut[kind] += n;
+    }
     function totals() {
       const machine = machineTotals(), now = structuredClone(machine);
-      for (const { kind, person: said, kindCounted, typeCounted } of latest.values()) {
-        const remains = said !== DELETED;
-        now.kinds[kind] += remains - kindCounted;
+      for (const event of latest.values()) {
+        const { kind, person: said, kindCounted, typeCounted } = event, remains = said !== DELETED;
+        addKind(now, event, remains - kindCounted);
         if (kind !== "WBC") continue;
         if (typeCounted === UNANSWERED) now.unanswered -= 1;
         else if (typeCounted) now.types[typeCounted] -= 1;
@@ -355,20 +380,23 @@ const Gallery = (() => {
       const five = types.filter((type) => type.low != null);
       const sum = (names) => names.reduce((all, name) => all + now.types[name], 0);
       const n = sum(five.map(({ name }) => name)), nNamed = sum(answers);
-      const nWhite = nNamed + now.unanswered;
-      const isForeign = nWhite >= data.foreign.cells && nNamed < data.foreign.share * nWhite;
-      const rows = five.map(({ name, low, high }) => {
-        const interval = exactInterval(now.types[name], n, data.confidence);
-        const [least, most] = interval.map((share) => 100 * share);
-        const beside = n < data.least ? "" : most < low ? "below" : least > high ? "above"
-          : least >= low && most <= high ? "within" : "unclear";
-        return { name, low, high, least, most, beside, machine: machine.types[name],
-                 now: now.types[name], percent: n ? 100 * now.types[name] / n : 0 };
-      });
-      return { machine, now, rows, n, isForeign };
+      Object.assign(now, { answered: n, white: nNamed + now.unanswered });
+      const isForeign = now.white >= data.foreign.cells && nNamed < data.foreign.share * now.white;
+      const { confidence, least } = data;
+      const rows = five.map((type) => judgeType(type, now.types[type.name], n, confidence, least));
+      const ratios = data.ratios.map((ratio) =>
+        judgeRatio(ratio, now.framed[ratio.first], now.framed[ratio.second], confidence, least));
+      const remarks = [...n && !isForeign ? rows : [], ...ratios].filter(({ remark }) => remark)
+        .map(({ reference, remark }) => reference ? `${reference.name}. ${remark}` : remark);
+      const kinds = [
+        ...data.kinds.map((kind) => [kind, machine.kinds[kind.name], now.kinds[kind.name]]),
+        ["white, without an answer", machine.unanswered, now.unanswered],
+        ["white, none of the five types", null, now.types[answers.at(-1)]],
+      ];
+      return { machine, now, rows, ratios, kinds, remarks, n, isForeign };
     }
 
-    const tableOf = (caption, heads, rows) => make("table", {}, make("caption", {}, caption),
+    const tableOf = (caption, heads, rows, about) => make("table", about, make("caption", {}, caption),
       make("thead", {}, make("tr", {}, heads.map((head, place) =>
         make("th", { scope: "col", class: place ? "number" : null }, head)))),
       make("tbody", {}, rows.map(([first, ...others]) => make("tr", {},
@@ -376,24 +404,34 @@ const Gallery = (() => {
         others.map((value) => make("td", { class: "number" }, value))))));
 
     function count() {
-      const { machine, now, rows, n, isForeign } = totals();
+      const { machine, now, rows, ratios, kinds, remarks, n, isForeign } = totals();
+      const number = (value) => value == null ? "–" : whole(value);
       const label = (look, text) => make("span", { class: "nowrap" }, symbol(look), ` ${text}`);
-      const shares = tableOf(`Differential of ${plural(n, "white cell", "white cells")}`
-        + (n < data.least ? `; of fewer than ${data.least} nothing is remarked` : ""),
-        ["Type", "Network", "Now", "Per cent", `${100 * data.confidence}\u202f% interval`,
-         "Adult range", ...n < data.least ? [] : ["Beside it"]],
-        rows.map((row) => [label(looks[row.name], row.name), whole(row.machine), whole(row.now),
-          n ? row.percent.toFixed(1) : "–", `${row.least.toFixed(1)} – ${row.most.toFixed(1)}`,
-          `${row.low} – ${row.high}`, ...n < data.least ? [] : [row.beside]]));
-      const kinds = tableOf("All cells", ["Kind", "Network", "Now"], [
-        ...data.kinds.map((kind) =>
-          [label(kind, kind.plural), whole(machine.kinds[kind.name]), whole(now.kinds[kind.name])]),
-        ["white, without an answer", whole(machine.unanswered), whole(now.unanswered)],
-        ["white, none of the five types", "–", whole(now.types[answers.at(-1)])],
-      ]);
+      const isMuch = n >= data.least, interval = `${100 * data.confidence}\u202f% interval`;
+      const shares = tableOf(`Differential of ${plural(n, "white cell", "white cells")}`,
+        ["Type", "Network", "Now", "Per cent", interval, "Adult range",
+         ...isMuch ? ["Beside it"] : []],
+        rows.map(({ type, count: counted, percent: share, low, high, verdict }) => [
+          label(type, type.name), whole(machine.types[type.name]), whole(counted),
+          n ? tenths(share) : "–", `${tenths(low)} – ${tenths(high)}`,
+          `${type.low} – ${type.high}`, ...isMuch ? [verdict] : []]));
+      const ofKinds = tableOf("All cells", ["Kind", "Network", "Now"], kinds.map(
+        ([kind, ...numbers]) => [kind.name ? label(kind, kind.plural) : kind,
+                                 ...numbers.map(number)]));
+      const ofRatios = tableOf("Ratios, without cells at the left and upper edge",
+        ["Ratio", "Counted", "Value", interval, "In adult blood"],
+        ratios.map(({ reference, first, second: other, ratio, low, high }) => [
+          reference.name, `${whole(first)} : ${whole(other)}`,
+          ...isNaN(ratio) ? ["–", "–"] : [short(ratio), `${short(low)} – ${short(high)}`],
+          `${short(reference.low)} – ${short(reference.high)}`]), { class: "ratios" });
       tallies.replaceChildren(...[
         isForeign ? make("p", { role: "note" }, make("strong", {}, data.foreign.text)) : shares,
-        kinds].map((part) => make("div", { class: "scroll", tabindex: "0" }, part)));
+        ofKinds, ofRatios].map((part) => make("div", { class: "scroll", tabindex: "0" }, part)));
+      remarked.replaceChildren(...remarks.map((remark) => make("li", {}, remark)));
+      for (const place of document.querySelectorAll("[data-count]")) {
+        const [tally, kind] = place.dataset.count.split(" ");
+        place.textContent = whole(kind ? now[tally][kind] : now[tally]);
+      }
 
       const said = [...latest.values()];
       const nOf = (test) => said.filter(test).length;
@@ -434,19 +472,21 @@ const Gallery = (() => {
       }),
     ];
     function countRows() {
-      const { machine, now, rows, n, isForeign } = totals();
+      const { machine, rows, ratios, kinds, remarks, n, isForeign } = totals();
       return [
         ["sample", sampleField.value], ["reader", readerField.value],
         ["time", new Date().toISOString()], ["white cells of the five types", n], [],
         ...isForeign ? [[data.foreign.text]] : [
           ["type", "network", "now", "per cent", "low", "high", "adult low", "adult high"],
-          ...rows.map((row) => [row.name, row.machine, row.now, row.percent, row.least, row.most,
-                                row.low, row.high]),
+          ...rows.map(({ type, count: counted, percent: share, low, high }) => [type.name,
+            machine.types[type.name], counted, n ? share : "", low, high, type.low, type.high]),
         ], [],
-        ["kind", "network", "now"],
-        ...data.kinds.map(({ name }) => [name, machine.kinds[name], now.kinds[name]]),
-        ["white, without an answer", machine.unanswered, now.unanswered],
-        ["white, none of the five types", "", now.types[answers.at(-1)]],
+        ["kind", "network", "now"], ...kinds.map(([kind, ...both]) => [kind.name ?? kind, ...both]),
+        [], ["ratio", "first", "second", "value", "low", "high", "adult low", "adult high"],
+        ...ratios.map(({ reference, first, second: other, ratio, low, high }) => [reference.name,
+          first, other, ...other ? [ratio, low, high] : ["", "", ""], reference.low,
+          reference.high]),
+        [], ...remarks.map((remark) => [remark]),
       ];
     }
     const labelOf = (cell) => cell.kind === "WBC" ? typeNow(cell) ?? "WBC" : cell.kind;
@@ -719,6 +759,7 @@ const Gallery = (() => {
         changed(null, false);
       } });
     const tallies = make("div", { class: "tallies" });
+    const remarked = make("ul", { class: "remarks" });
     const summary = make("p", { class: "note" });
     const corrected = make("div", { class: "scroll corrected", tabindex: "0" });
     const list = make("div", { class: "groups" });
@@ -795,7 +836,7 @@ const Gallery = (() => {
       make("section", {}, make("h2", {}, "The count"),
         make("div", { class: "controls who" },
           labelled("Sample", sampleField), labelled("Reader", readerField)),
-        printed, tallies, summary,
+        printed, tallies, remarked, summary,
         make("p", { class: "note" }, "Intervals are those of chance alone (Clopper and Pearson), "
           + "without the network's mistakes. Ranges: B. J. Bain, Blood Cells, 5th ed. (2015). ",
         make("strong", {}, "Not for diagnosis.")),

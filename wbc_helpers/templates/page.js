@@ -82,8 +82,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
       }],
       cells: photograph.boxes.map((box) => ({
         photograph: 0, kind: box.kind, box: box.box, score: box.score, counted: box.counted,
-        cut: box.cut, type: box.cell_type, probability: box.type_probability,
-        answered: box.answered,
+        type: box.cell_type, probability: box.type_probability, answered: box.answered,
+        probabilities: box.probabilities,
       })),
     };
     if (shown) shown.add(more);

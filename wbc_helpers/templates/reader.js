@@ -10,8 +10,7 @@ together as `box`.
 `opencv` and `ort` are the libraries, `providers` where the latter is to run; the networks are files of ONNX as an ArrayBuffer, as is what
 the classifier learned from, `centre` and `examples` of `teaching.Learned` in float32; `about` is
 {detector, classifier, answers, other, kinds}: what is known of the networks, and what their outputs
-stand for. A photograph is a line of the journal of `wbc count`, with `fit` and each
-box's `cut`, or {file, problem}. */
+stand for. A photograph is a line of the journal of `wbc count`, with `fit`, or {file, problem}. */
 "use strict";
 
 let ort = null, about = null, detector = null, classifier = null, learned = null;
@@ -177,7 +176,7 @@ async function read(photograph, redCell) {
       kind: kindName, score, counted: above >= 0, unsure: Math.abs(above) < UNSURE,
       box: [clip(xMin / across, 0, photograph.width), clip(yMin / down, 0, photograph.height),
             clip(xMax / across, 0, photograph.width), clip(yMax / down, 0, photograph.height)],
-      cell_type: null, type_probability: null, answered: null,
+      cell_type: null, type_probability: null, answered: null, probabilities: null,
     };
   }).filter(({ box: [xMin, yMin, xMax, yMax], counted, unsure }) =>
     xMin < xMax && yMin < yMax && (counted || unsure));
@@ -227,7 +226,7 @@ async function name(crops) {
       const probability = Math.max(...probabilities);
       const cellType = about.answers[probabilities.indexOf(probability)];
       named.push({
-        cell_type: cellType, type_probability: probability,
+        cell_type: cellType, type_probability: probability, probabilities,
         answered: probability >= threshold && cellType !== about.other
           && unlike(meanOfWays(features, crop)) <= most,
       });
@@ -503,18 +502,11 @@ function line(file, { width, height }, boxes, redCell, reasons, notes) {
     boxes: boxes.map((row) => {
       const box = row.box.map((edge) => rounded(edge, 1));
       return {
-        ...row, box, score: rounded(row.score, 4), cut: isCut(box, width, height),
+        ...row, box, score: rounded(row.score, 4),
         type_probability: rounded(row.type_probability, 4),
+        probabilities: row.probabilities?.map((share) => rounded(share, 4)) ?? null,
         answered: row.answered === null ? null : row.answered && !reasons.length,
       };
     }),
   };
-}
-
-const TOUCHES = 0.04;
-
-/** Whether a box reaches an edge of the frame, see `detection.cut_edges`. */
-function isCut([xMin, yMin, xMax, yMax], width, height) {
-  const near = Math.max(TOUCHES * Math.max(xMax - xMin, yMax - yMin), 1.5);
-  return xMin <= near || yMin <= near || xMax >= width - near || yMax >= height - near;
 }

@@ -1,5 +1,5 @@
-/* What a gallery reckons and writes: exact intervals, CSV there and back, ZIP archives, workbooks.
-Nothing here knows the page. */
+/* What a gallery reckons and writes: exact intervals and what they say of a count, CSV there and
+back, ZIP archives, workbooks. Nothing here knows the page. */
 "use strict";
 
 const Tables = (() => {
@@ -51,10 +51,84 @@ const Tables = (() => {
             count < n ? betaQuantile(1 - tail, count + 1, n - count) : 1];
   }
 
-  // Text, also in HTML and XML
+  // Words: numbers as Python writes them
 
   const whole = (number) => number.toLocaleString("en");
   const plural = (n, one, more) => `${whole(n)} ${n === 1 ? one : more}`;
+  const { format: tenths } = new Intl.NumberFormat("en", {
+    minimumFractionDigits: 1, maximumFractionDigits: 1, roundingMode: "halfEven" });
+  const short = (ratio) => ratio >= 100 ? whole(Math.round(ratio)) : `${+ratio.toPrecision(3)}`;
+
+  // What a count says: twins of `count/differential` and `evaluate/detection`
+
+  const MOST_CELLS = 1_000_000, TOUCHES = 0.04;
+
+  /** How many cells it would take for the interval to leave the range, which is in per cent. */
+  function cellsNeeded(count, n, [least, most], confidence) {
+    const part = count / n, [low, high] = [least / 100, most / 100], tail = (1 - confidence) / 2;
+    if (low <= part && part <= high) return 0;
+    // An end of an interval lies where so much of the beta distribution does; it need not be known.
+    const isOutside = (nCells) => part < low
+      ? betaShare(low, part * nCells + 1, nCells - part * nCells) > 1 - tail
+      : betaShare(high, part * nCells, nCells - part * nCells + 1) < tail;
+    let few = 0, many = 1;
+    for (; !isOutside(many); few = many, many *= 2) if (many > MOST_CELLS) return MOST_CELLS + 1;
+    while (many - few > 1) {
+      const middle = Math.floor((few + many) / 2);
+      if (isOutside(middle)) many = middle; else few = middle;
+    }
+    return many;
+  }
+
+  /** A row of `Differential.table`, of a type {name, low, high, fewer, more}. */
+  function judgeType(type, count, n, confidence, leastCells) {
+    const [low, high] = exactInterval(count, n, confidence).map((share) => 100 * share);
+    const percent = n ? 100 * count / n : NaN, side = percent < type.low ? "below" : "above";
+    const verdict = n < leastCells ? "unclear" : high < type.low || low > type.high ? side
+      : low >= type.low && high <= type.high ? "within" : "unclear";
+    const needed = n ? cellsNeeded(count, n, [type.low, type.high], confidence) : 0;
+    const edges = `the adult range of ${type.low}–${type.high}%`;
+    const share = `${type.name}s: ${tenths(percent)}% (${tenths(low)}–${tenths(high)}%)`;
+    const remark = !n ? `${type.name}s: no white cell was named.`
+      : verdict === side ? `${share}, ${side} ${edges}: relative `
+        + `${side === "below" ? type.fewer : type.more}, something to look at.`
+      : verdict === "within" ? `${share}, within ${edges}.`
+      : !needed ? `${share}; ${whole(n)} cells agree with ${edges}, and with others.`
+      : needed > MOST_CELLS ? `${share}, at the edge of ${edges}: no count would decide.`
+      : `${share}, ${side} ${edges}, but ${whole(n)} cells are too few to say so: at this `
+        + `proportion it would take ${whole(Math.max(needed, leastCells))}.`;
+    return { type, count, percent, low, high, verdict, remark };
+  }
+
+  /** A row of `Differential.ratios`, of {low, high, fewer, more}; without `fewer` unremarked. */
+  function judgeRatio(reference, first, second, confidence, leastCells) {
+    const n = first + second, [low, high] = exactInterval(first, n, confidence);
+    const [least, most] = [reference.low, reference.high].map((ratio) => 100 * ratio / (1 + ratio));
+    const values = second ? [first / second, low / (1 - low), high / (1 - high)] : [NaN, NaN, NaN];
+    const row = { reference, first, second, ratio: values[0], low: values[1], high: values[2] };
+    if (!reference.fewer || !n) return { ...row, remark: "" };
+    const needed = cellsNeeded(first, n, [least, most], confidence);
+    const called = 100 * first / n < least ? reference.fewer : reference.more;
+    const isWithin = 100 * low >= least && 100 * high <= most;
+    const remark = !needed ? isWithin ? "Within what the adult ranges allow."
+        : `${whole(n)} red cells and platelets agree with the adult ranges, and with others.`
+      : n >= leastCells && (100 * high < least || 100 * low > most)
+        ? `That is ${called}: something to look at.`
+      : needed > MOST_CELLS
+        ? "At the edge of what the adult ranges allow: no count would decide."
+      : `Outside what the adult ranges allow, but ${whole(n)} red cells and platelets are too few `
+        + `to say so: at this ratio it would take ${whole(Math.max(needed, leastCells))}.`;
+    return { ...row, remark };
+  }
+
+  /** Whether the frame of a photograph cuts a box, and whether a counting frame counts it. */
+  function framing([xMin, yMin, xMax, yMax], { width, height }) {
+    const near = Math.max(TOUCHES * Math.max(xMax - xMin, yMax - yMin), 1.5);
+    const framed = xMin > near && yMin > near;
+    return { framed, cut: !framed || xMax >= width - near || yMax >= height - near };
+  }
+
+  // Text in HTML and XML
 
   const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
@@ -137,5 +211,5 @@ const Tables = (() => {
     return rows.filter((row) => row.length > 1);
   }
 
-  return { exactInterval, whole, plural, escaped, zip, workbook, csvOf, rowsOf };
+  return { exactInterval, judgeType, judgeRatio, framing, whole, plural, tenths, short, escaped, zip, workbook, csvOf, rowsOf };
 })();
