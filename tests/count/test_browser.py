@@ -18,6 +18,7 @@ from written_files import write_tar
 
 from wbc_helpers.__main__ import main
 from wbc_helpers.cells import BOX
+from wbc_helpers.classify import classifier, teaching
 from wbc_helpers.count import detector, fitness, pages, smears
 from wbc_helpers.errors import BrokenArchive, DownloadFailed, PageExists
 from wbc_helpers.evaluate import confidence, detection
@@ -89,7 +90,7 @@ def test_the_constants_of_the_scripts_are_those_of_python():
     """Each number, text or list that a script has under a name, Python has under the same."""
     ours: dict[str, list] = {"SMALLEST_PLATELET": [detector.SMALLEST]}
     modules = (images, stain, scale, white_cells, detector, fitness, detection, smears)
-    modules += (confidence,)
+    modules += (confidence, teaching)
     for name, value in itertools.chain(*(vars(module).items() for module in modules)):
         if isinstance(value, int | float | str | tuple | np.ndarray):
             ours.setdefault(name.strip("_"), []).append(np.array(value, object).tolist())
@@ -104,6 +105,46 @@ def test_the_constants_of_the_scripts_are_those_of_python():
                 assert json.loads(re.sub(r"(?<=\d)_(?=\d)", "", literal)) in ours[name], name
                 n_constants += 1
     assert n_constants > 35
+
+
+@pytest.fixture
+def taught(tmp_path, monkeypatch) -> Path:
+    """The file of a laboratory: answers that differ from those that ship, drawn at random."""
+    learned, rng = teaching.shipped("broad"), np.random.default_rng(0)
+    weights = learned.weights + rng.normal(0, 0.3 * learned.weights.std(), learned.weights.shape)
+    facts = (classifier.load().about["created"], weights, learned.bias, learned.examples[:3] * -1)
+    path = tmp_path / "laboratories" / "my-lab.json"
+    teaching.write_laboratory(teaching.Laboratory("my-lab", *facts, 0.3, {}, {"other": 40}), path)
+    return path
+
+
+def test_a_file_that_is_no_laboratory_says_what_was_expected(taught, chromium):
+    tab = chromium.new_page()
+    tab.add_script_tag(content="\n".join((TEMPLATES / f"{n}.js").read_text() for n in
+                                         ("pixels", "reader")))  # fmt: skip
+    content = json.loads(taught.read_text())
+    created, n_features = content["of"], len(content["weights"])
+    about = {"answers": content["answers"], "classifier": {"created": created,
+                                                           "features": n_features}}  # fmt: skip
+    tab.evaluate("given => { about = given; shipped = new Float32Array(2); }", about)
+
+    def open_(text):
+        return tab.evaluate(
+            """text => {
+                try { return useLaboratory(text); } catch (error) { return `! ${error.message}`; }
+            }""",
+            text,
+        )
+
+    assert open_(taught.read_text()) == "my-lab" and open_(None) is None
+    for wrong in ("", "Dear haematologist", "5", "null", "[]", '{"weights": [null]}',
+                  json.dumps(content | {"format": 2}), json.dumps(content | {"bias": [1]}),
+                  json.dumps(content | {"examples": [[None] * n_features]})):  # fmt: skip
+        assert open_(wrong).startswith("! is no laboratory's file"), wrong
+        assert "Expected what `wbc teach` writes" in open_(wrong)
+    other = open_(json.dumps(content | {"of": "2020-01-01"}))
+    assert f"of 2020-01-01; in this page are those of {created}. Teach it anew" in other
+    tab.close()
 
 
 # In Chromium, from disk and without a network
@@ -178,9 +219,10 @@ def read_here(page, chromium):
         context.close()
 
 
-def compare(folder: Path, out: Path, readings: dict) -> int:
+def compare(folder: Path, out: Path, readings: dict, laboratory: Path | None = None) -> int:
     """Check what the page read against what `wbc count` writes; the number of white cells."""
-    counted = smears.count_folder(folder, out, detector.load_reader(), progress=False)
+    reader = detector.load_reader(laboratory=laboratory)
+    counted = smears.count_folder(folder, out, reader, progress=False)
     assert not counted.failures
     n_white = 0
     for ours in smears.read_counted(out, sorted(readings)):
@@ -200,6 +242,7 @@ def compare(folder: Path, out: Path, readings: dict) -> int:
                 n_white += 1
                 assert box["cell_type"] == row["cell_type"] and box["answered"] == row["answered"]
                 assert box["type_probability"] == pytest.approx(row["type_probability"], abs=0.01)
+                assert box["probabilities"] == pytest.approx(row["probabilities"], abs=0.01)
     return n_white
 
 
@@ -222,6 +265,36 @@ def test_drawn_photographs_read_in_the_browser_as_in_python(sample_folder, read_
     # The gallery has a tile a white cell, and the table a line a photograph.
     assert tab.locator("#gallery .tile").count() >= 3
     assert tab.locator("#photographs tr").count() == 4
+
+
+@pytest.mark.slow
+def test_a_laboratory_answers_in_the_browser_as_in_python(
+    sample_folder, read_here, taught, tmp_path
+):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    drawn = [path for path in sorted(sample_folder.rglob("*.jp*g"))
+             if images.size_of(path) == (480, 640)]  # fmt: skip
+    for path in drawn[:2]:
+        shutil.copy(path, folder)
+    before, tab = read_here(sorted(folder.iterdir()))
+    tab.set_input_files("#laboratory", taught)
+    says = tab.locator("#taught")
+    says.get_by_text("Answers as the laboratory my-lab taught.").wait_for(timeout=600_000)
+    # What was read before is read anew.
+    tab.wait_for_function("window.wbcReadings.length === 2", timeout=600_000)
+    after = {reading["file"]: reading for reading in tab.evaluate("window.wbcReadings")}
+    assert after != before
+    assert compare(folder, tmp_path / "out", after, taught) >= 2
+    assert tab.locator("#photographs tr").count() == 2
+    assert "my-lab" in tab.locator(".printed").evaluate(
+        "place => { dispatchEvent(new Event('beforeprint')); return place.textContent; }"
+    )
+    letter = tmp_path / "letter.json"
+    letter.write_text("Dear haematologist")
+    tab.set_input_files("#files", letter)
+    says.get_by_text("letter.json is no laboratory's file").wait_for()
+    assert len(tab.evaluate("window.wbcReadings")) == 2
 
 
 @pytest.mark.slow

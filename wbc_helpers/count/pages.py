@@ -35,7 +35,7 @@ from wbc_helpers import cells, storage
 from wbc_helpers.cells import BOX
 from wbc_helpers.classify import teaching
 from wbc_helpers.count import differential, fitness
-from wbc_helpers.count.smears import FolderCounts, read_counted
+from wbc_helpers.count.smears import SETTINGS, FolderCounts, read_counted
 from wbc_helpers.data.archives import download
 from wbc_helpers.errors import BrokenArchive, UnreadableImage
 from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_TO_JUDGE, least_answered
@@ -203,6 +203,9 @@ def _about_gallery(counted: FolderCounts, drawn: bool) -> dict[str, Any]:
         "key": f"wbc {_digest(str(counted.folder))}",
         "title": counted.folder.name,
         "drawn": drawn,
+        "laboratory": (
+            storage.read_json(counted.out / SETTINGS)["laboratory"][0] if named.taught else None
+        ),
         **gallery_looks(named.taught),
         "confidence": named.confidence,
         "least": named.least_cells,
@@ -466,6 +469,7 @@ def write_reader(out: str | Path, data_dir: str | Path = "data", progress: bool 
     assert learned is not None  # it ships
     numbers = np.concatenate([learned.centre[np.newaxis], learned.examples])
     parts["learned"] = numbers.astype("<f4").tobytes()
+    about["classifier"]["features"] = len(learned.weights)
     about["answers"] = list(RECIPES[about["classifier"]["recipe"]].answers)
     work = "\n".join(map(_text, _READERS))
     parts["worker"] = f"(() => {{\n{work}}})();".encode()

@@ -8,6 +8,7 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
                   the other, which is to change with every photograph
   title           of the slide, for a person
   drawn           whether the cells were drawn by a program
+  laboratory      name of the one that taught the answers, or null
   types           [{name, color, marker, low, high, fewer, more}]: the types in the order of the
                   keys 1, 2, …; `marker` is SVG of about a unit's radius, low to high the adult
                   range in per cent, and what a share below or above it is called; the last is
@@ -475,7 +476,7 @@ const Gallery = (() => {
       const { machine, rows, ratios, kinds, remarks, n, isForeign } = totals();
       return [
         ["sample", sampleField.value], ["reader", readerField.value],
-        ["time", new Date().toISOString()], ["white cells of the five types", n], [],
+        ["time", new Date().toISOString()], ["laboratory", data.laboratory], ["white cells of the five types", n], [],
         ...isForeign ? [[data.foreign.text]] : [
           ["type", "network", "now", "per cent", "low", "high", "adult low", "adult high"],
           ...rows.map(({ type, count: counted, percent: share, low, high }) => [type.name,
@@ -821,10 +822,11 @@ const Gallery = (() => {
         : "To teach it your laboratory: "
           + "wbc teach corrections.csv --name my-lab --photographs FOLDER"), corrected);
     const printed = make("p", { class: "printed" });
+    const taught = data.laboratory ? `answers as the laboratory ${data.laboratory} taught; ` : "";
     addEventListener("beforeprint", () => {
       details.open = true;
       const n = photographs.length + Object.keys(data.others ?? {}).length;
-      printed.textContent = `${plural(n, "photograph", "photographs")}; printed `
+      printed.textContent = `${plural(n, "photograph", "photographs")}; ${taught}printed `
         + new Date().toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" });
     });
 

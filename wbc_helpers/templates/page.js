@@ -9,6 +9,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   const { about, gallery: empty, advice } = jsonOf("about");
   const status = byId("status"), progress = byId("progress"), rows = byId("photographs");
   const readings = []; // what was read, in order, as `wbc count` writes it
+  const photographs = []; // all that were given, in order
+  let laboratory = null, asked = null; // the one that taught; the file that is being opened
   let shown = null, waiting = [], current = [], isReady = false, isBusy = false, isBroken = false;
 
   const parts = Object.fromEntries([...document.querySelectorAll("script[data-part]")]
@@ -39,7 +41,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     }
     if (message.photograph) took(current[message.place], message.photograph);
     if (message.done || message.failed) isBusy = false;
-    if (isReady && !isBusy && waiting.length) return next();
+    if ("taught" in message || message.refused) opened(message);
+    if (isReady && !isBusy && !asked && waiting.length) return next();
     progress.hidden = !isBusy;
     isBroken ||= !isReady;
     if (message.failed) say(`The page cannot read here: ${message.failed}.`);
@@ -60,10 +63,34 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     (await worker).postMessage({ files: current, redCell: width >= 10 && width <= 1000 ? width : null });
   }
 
+  /** Have the worker answer as a laboratory taught, or, without its file, as the networks ship. */
+  async function teach(file) {
+    asked = file ?? { name: "" };
+    (await worker).postMessage({ laboratory: file ? await file.text() : null });
+  }
+  /** What was read before is read anew: one page does not mix answers. */
+  function opened({ taught, refused }) {
+    byId("taught").classList.toggle("bad", Boolean(refused));
+    byId("taught").textContent = refused ? `${asked.name} ${refused}`
+      : taught ? `Answers as the laboratory ${taught} taught.` : "Answers as they ship.";
+    asked = null;
+    if (refused) return;
+    laboratory = taught;
+    byId("ship").hidden = !taught;
+    waiting = [...photographs];
+    readings.length = 0;
+    shown = null;
+    for (const filled of [rows, byId("gallery")]) filled.replaceChildren();
+  }
+
   function give(files) {
-    waiting.push(...files);
-    if (!waiting.length) return;
-    if (isReady && !isBusy) next();
+    const isLaboratory = (file) => file.name.toLowerCase().endsWith(".json");
+    const own = [...files].filter((file) => !isLaboratory(file)), [taught] = [...files].filter(isLaboratory);
+    photographs.push(...own);
+    waiting.push(...own);
+    if (taught) teach(taught);
+    if (!own.length) return;
+    if (isReady && !isBusy && !asked) next();
     else if (!isBroken) say(isBusy ? `${plural(waiting.length, "photograph waits", "photographs wait")} …` : "Getting ready …");
   }
 
@@ -88,7 +115,11 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     };
     if (shown) shown.add(more);
     // The name of one sample is not to stand at the next one.
-    else shown = Gallery.open(byId("gallery"), { ...empty, ...more, result: `wbc page ${digest}` });
+    else shown = Gallery.open(byId("gallery"), {
+      ...empty, ...more, result: `wbc page ${digest}`, laboratory,
+      // A laboratory is never foreign to what it taught.
+      foreign: laboratory ? { ...empty.foreign, share: 0 } : empty.foreign,
+    });
   }
 
   function rowOf(photograph) {
@@ -120,8 +151,12 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     return (hash >>> 0).toString(16).padStart(8, "0");
   }
 
-  const zone = byId("drop"), field = byId("files");
-  field.addEventListener("change", () => { give(field.files); field.value = ""; });
+  const zone = byId("drop");
+  for (const [name, take] of [["files", give], ["laboratory", ([file]) => file && teach(file)]]) {
+    const field = byId(name);
+    field.addEventListener("change", () => { take([...field.files]); field.value = ""; });
+  }
+  byId("ship").addEventListener("click", () => teach(null));
   for (const name of ["dragenter", "dragover"])
     document.addEventListener(name, (event) => { event.preventDefault(); zone.classList.add("over"); });
   for (const name of ["dragleave", "drop"])

@@ -5,15 +5,17 @@ are those that ship, run by ONNX Runtime. A box is a row of `detector.READ_COLUM
 together as `box`.
 
     await openReader({ opencv, ort, providers, detector, classifier, learned, about });
+    useLaboratory(await file.text());
     for await (const photograph of countFiles(files, redCell)) …
 
-`opencv` and `ort` are the libraries, `providers` where the latter is to run; the networks are files of ONNX as an ArrayBuffer, as is what
-the classifier learned from, `centre` and `examples` of `teaching.Learned` in float32; `about` is
-{detector, classifier, answers, other, kinds}: what is known of the networks, and what their outputs
-stand for. A photograph is a line of the journal of `wbc count`, with `fit`, or {file, problem}. */
+`opencv` and `ort` are the libraries, `providers` where the latter is to run; the networks are files
+of ONNX as an ArrayBuffer, as is what the classifier learned from, `centre` and `examples` of
+`teaching.Learned` in float32; `about` is {detector, classifier, answers, other, kinds}: what is known
+of the networks, and what their outputs stand for. A photograph is a line of the journal of `wbc count`, with `fit`, or {file, problem}. */
 "use strict";
 
-let ort = null, about = null, detector = null, classifier = null, learned = null;
+let ort = null, about = null, detector = null, classifier = null, shipped = null, learned = null;
+let laboratory = null; // that taught the answers
 
 /** Take the libraries and start the networks; one question to each, so that the next is fast. */
 async function openReader(given) {
@@ -22,7 +24,7 @@ async function openReader(given) {
   const start = (network) => ort.InferenceSession.create(network, { executionProviders: given.providers });
   detector = await start(given.detector);
   classifier = await start(given.classifier);
-  learned = new Float32Array(given.learned);
+  learned = shipped = new Float32Array(given.learned);
   await maps(raster(240, 320, 3));
   await name([raster(...about.classifier.image_size, 3)]);
 }
@@ -210,29 +212,35 @@ function transposed({ height, width, channels, data }) {
 
 const CROPS_AT_A_TIME = 16, LEAST_PROBABILITY = 1.1754943508222875e-38;
 
-/** As `Classifier.name`: the mean over the eight ways to turn and flip a crop. */
+/** As `Classifier.name`: by the mean over the eight ways to turn and flip a crop. */
 async function name(crops) {
-  const { temperature, threshold, unlike: most } = about.classifier, named = [];
+  const { temperature, unlike: most } = about.classifier, named = [];
+  const { threshold } = laboratory ?? about.classifier;
   for (let start = 0; start < crops.length; start += CROPS_AT_A_TIME) {
     const some = crops.slice(start, start + CROPS_AT_A_TIME);
     const ways = some.flatMap((crop) => [crop, transposed(crop)]
       .flatMap((turned) => FLIPS.map((axes) => flipped(turned, axes))));
     const { probabilities: answers, features } = await ask(classifier, ways);
     some.forEach((_, crop) => {
-      const logits = meanOfWays(answers, crop).map(
-        (share) => Math.log(Math.max(share, LEAST_PROBABILITY)) / temperature);
-      const all = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
-      const probabilities = logits.map((logit) => Math.exp(logit) / all);
+      const own = meanOfWays(features, crop);
+      const probabilities = softmax(laboratory ? taughtLogits(own) : meanOfWays(answers, crop).map(
+        (share) => Math.log(Math.max(share, LEAST_PROBABILITY)) / temperature));
       const probability = Math.max(...probabilities);
       const cellType = about.answers[probabilities.indexOf(probability)];
       named.push({
         cell_type: cellType, type_probability: probability, probabilities,
         answered: probability >= threshold && cellType !== about.other
-          && unlike(meanOfWays(features, crop)) <= most,
+          && unlike(own) <= most,
       });
     });
   }
   return named;
+}
+
+function softmax(logits) {
+  const highest = Math.max(...logits), parts = logits.map((logit) => Math.exp(logit - highest));
+  const all = parts.reduce((sum, part) => sum + part, 0);
+  return Array.from(parts, (part) => part / all);
 }
 
 function meanOfWays({ data, dims: [, n] }, crop) {
@@ -243,6 +251,38 @@ function meanOfWays({ data, dims: [, n] }, crop) {
 }
 
 // classify/teaching
+
+const FORMAT = 1;
+
+/** Answer as a laboratory taught, by the text of its file, or without one as it ships; its name. */
+function useLaboratory(text = null) {
+  laboratory = text === null ? null : openLaboratory(text);
+  learned = laboratory ? Float32Array.from([...shipped, ...laboratory.examples.flat()]) : shipped;
+  return laboratory?.name ?? null;
+}
+
+/** As `open_laboratory`. */
+function openLaboratory(text) {
+  const { created, features } = about.classifier, n = about.answers.length;
+  const isTable = (rows, width) => Array.isArray(rows)
+    && rows.every((row) => Array.isArray(row) && row.length === width && row.every(Number.isFinite));
+  let content = null;
+  try { content = JSON.parse(text); } catch { /* said below */ }
+  const { format, answers, of, name: itsName, weights, bias, examples, threshold } = content ?? {};
+  const isOne = format === FORMAT && String(answers) === String(about.answers) && itsName
+    && isTable(weights, n) && weights.length === features && isTable([bias], n)
+    && isTable(examples, features) && Number.isFinite(threshold);
+  if (!isOne)
+    throw new Error("is no laboratory's file, is damaged or of another version. Expected what "
+      + "`wbc teach` writes: laboratories/NAME.json.");
+  if (of !== created)
+    throw new Error(`was taught to the weights of ${of}; in this page are those of ${created}. `
+      + "Teach it anew from the same labels, under a new name, or write the page anew.");
+  return { name: itsName, weights, bias, examples, threshold };
+}
+
+const taughtLogits = (features) => laboratory.bias.map((bias, answer) =>
+  features.reduce((sum, value, place) => sum + value * laboratory.weights[place][answer], bias));
 
 /** How unlike all cells that were learned from a cell is, 0–1. */
 function unlike(features) {

@@ -1,5 +1,6 @@
 /* Beside the page, so that it stays alive while photographs are read: takes {parts, about, where},
-then {files, redCell}, and answers {ready}, {photograph}, {done} or {failed}. */
+then {files, redCell} and {laboratory}, the text of its file or null, and answers {ready},
+{photograph}, {done} or {failed}; {taught}, a name or null, or {refused}. */
 
 async function unpacked(part) {
   const packed = Uint8Array.from(atob(part), (letter) => letter.charCodeAt(0));
@@ -57,6 +58,14 @@ onmessage = ({ data }) => {
     try {
       if (data.parts) {
         postMessage({ ready: await start(data) });
+        return;
+      }
+      if (data.laboratory !== undefined) {
+        try {
+          postMessage({ taught: useLaboratory(data.laboratory) });
+        } catch (error) {
+          postMessage({ refused: error.message });
+        }
         return;
       }
       let place = 0;
