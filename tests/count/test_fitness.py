@@ -237,6 +237,26 @@ def test_two_magnifications_in_a_folder_are_each_read_at_their_own(widths, monke
     )
 
 
+def test_at_its_own_scale_a_photograph_is_judged_anew(widths, monkeypatch):
+    """Where its middle is burnt out, and only cells at its rim told how wide they are."""
+    monkeypatch.setattr(smears, "estimate_scale", lambda paths, read: (100.0, 6))
+    monkeypatch.setattr(fitness, "measure", lambda photograph, red_cell: red_cell)
+    monkeypatch.setattr(
+        fitness, "judge", lambda red_cell: [fitness.OVER_EXPOSED] if red_cell < 60 else []
+    )
+    found = smears.count_folder(widths, widths / "out", reader_of_widths(), progress=False)
+    assert found.counts["reasons"].tolist() == ["", fitness.OVER_EXPOSED] * 3
+    assert found.counts["fit"].tolist() == [True, False] * 3
+
+
+def test_a_single_photograph_is_not_compared_with_its_folder(widths, monkeypatch):
+    monkeypatch.setattr(smears, "estimate_scale", lambda paths, read: (100.0, 1))
+    reader = reader_of_widths()
+    found = smears.count_folder(widths / "1.png", widths / "out", reader, progress=False)
+    assert found.counts["red_cell"].tolist() == pytest.approx([40], rel=0.2)
+    assert found.counts["note"].tolist() == [""]
+
+
 def test_a_given_width_is_kept_and_questioned(widths):
     found = smears.count_folder(widths, widths / "out", reader_of_widths(), 40.0, progress=False)
     assert found.counts["red_cell"].tolist() == [40.0] * 6

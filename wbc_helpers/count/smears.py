@@ -319,6 +319,7 @@ def _go_on(
              unit="photograph", disable=not progress, mininterval=0.5) as bar,
     ):  # fmt: skip
         asked = {"folder": folder, "red_cell": scale, "given": red_cell is not None}
+        asked["several"] = len(images) > 1
         for line in _share(workers, remaining, reader, **asked):
             if isinstance(line, tuple):
                 failures.append(line)
@@ -435,6 +436,7 @@ def _count(
     folder: Path | Elsewhere,
     red_cell: float | None,
     given: bool,
+    several: bool,
 ) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Count photographs: of each its line of the journal, or its name and what failed."""
 
@@ -457,9 +459,9 @@ def _count(
             batch.append(waiting)
             n_pixels = sum(one.photograph.shape[0] * one.photograph.shape[1] for one in batch)
             if red_cell is None or len(batch) == _AT_A_TIME or n_pixels >= _MOST_PIXELS:
-                yield from _read_batch(reader, batch, red_cell, given)
+                yield from _read_batch(reader, batch, red_cell, given, several)
                 batch = []
-        yield from _read_batch(reader, batch, red_cell, given)
+        yield from _read_batch(reader, batch, red_cell, given, several)
 
 
 @dataclass(frozen=True, eq=False)
@@ -484,7 +486,11 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterato
 
 
 def _read_batch(
-    reader: "SmearReader", batch: Sequence[_Waiting], red_cell: float | None, given: bool
+    reader: "SmearReader",
+    batch: Sequence[_Waiting],
+    red_cell: float | None,
+    given: bool,
+    several: bool,
 ) -> Iterator[dict[str, Any]]:
     """Have the networks look at photographs: a line of the journal each."""
     if not batch:
@@ -508,11 +514,12 @@ def _read_batch(
         if not given and reading.red_cell != start:
             boxes, at = reading.boxes, reading.red_cell
             of_one = fitness.measure(waiting.photograph, at)
-        unfit = fitness.judge_reading(of_one, at, boxes)
+        # At its own scale, another part of it is its middle.
+        unfit = fitness.judge(of_one) or fitness.judge_reading(of_one, at, boxes)
         if differs and given:
             unfit.insert(0, fitness.WRONG_WIDTH)
             notes.append(f"red cells about {reading.red_cell:.0f} pixels wide, not {at:.0f}")
-        elif differs and red_cell:
+        elif differs and red_cell and several:
             notes.append("red cells of another width than in the folder")
         elif not red_cell and np.isnan(reading.measured):
             notes.append("scale unsure: too few red cells; give their width as red_cell")

@@ -471,7 +471,7 @@ async function* countFiles(files, givenRedCell = null) {
   const redCell = givenRedCell ?? (await folderScale(files));
   for (const file of files) {
     try {
-      yield await countOne(file, redCell, givenRedCell !== null);
+      yield await countOne(file, redCell, givenRedCell !== null, files.length > 1);
     } catch (error) {
       yield { file: file.name, problem: error instanceof UnreadableImage
         ? error.message : `could not be read here (${error.message ?? error})` };
@@ -508,7 +508,7 @@ async function folderScale(files) {
 }
 
 /** As `_read_batch`, of one photograph. */
-async function countOne(file, redCell, isGiven) {
+async function countOne(file, redCell, isGiven, several) {
   const photograph = await lookAt(file, redCell ?? SMALLEST_RED_CELL);
   const start = redCell ?? firstGuess(photograph), notes = photograph.note ? [photograph.note] : [];
   let looks = measure(photograph, start), at = start;
@@ -521,11 +521,11 @@ async function countOne(file, redCell, isGiven) {
     ({ boxes, redCell: at } = reading);
     looks = measure(photograph, at);
   }
-  const unfit = judgeReading(looks, at, boxes);
+  const anew = judge(looks), unfit = anew.length ? anew : judgeReading(looks, at, boxes);
   if (differs && isGiven) {
     unfit.unshift(WRONG_WIDTH);
     notes.push(`red cells about ${reading.redCell.toFixed(0)} pixels wide, not ${at.toFixed(0)}`);
-  } else if (differs && redCell !== null) {
+  } else if (differs && redCell !== null && several) {
     notes.push("red cells of another width than in the folder");
   } else if (redCell === null && isNaN(reading.measured)) {
     notes.push("scale unsure: too few red cells; give their width as red_cell");
