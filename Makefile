@@ -76,11 +76,11 @@ report: setup ## render the pages of all runs again (RUNS_DIR)
 	@$(python) -m wbc_helpers report$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: test
-test: lint ## lint, unit tests, notebook pairs, every notebook on the sample
+test: lint ## lint, unit tests, notebook pairs, the first notebooks on the sample
 	@$(pytest) -m $(call quoted,MARKERS) $(PYTEST_ARGS)
 
 .PHONY: test-all
-test-all: lint ## the same, slow tests too
+test-all: lint ## the same, slow tests and every notebook too
 	@$(pytest) $(PYTEST_ARGS)
 
 .PHONY: fuzz

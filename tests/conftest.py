@@ -86,6 +86,31 @@ def chromium(browser_path):
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def eager():
+    """Train without compiling, which takes several times as long as so small a training."""
+    _run_eagerly(True)
+    yield
+    _run_eagerly(False)
+
+
+@pytest.fixture
+def compiled(eager):
+    """Compile after all."""
+    _run_eagerly(False)
+    yield
+    _run_eagerly(True)
+
+
+def _run_eagerly(eagerly):
+    from wbc_helpers.runs.backend import keras
+
+    if keras.config.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.run_functions_eagerly(eagerly)
+
+
 @pytest.fixture
 def tiny_folder(tmp_path) -> Path:
     """Class folders with five plain 32x48 images each: one colour a type, easy to learn."""

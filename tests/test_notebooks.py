@@ -1,13 +1,9 @@
-"""The notebooks: pairs agree, the anatomy holds, outputs are stripped, and every one runs."""
+"""The notebooks: pairs agree, the anatomy holds, outputs are stripped, names are there."""
 
 import ast
 import json
-import os
 import re
-import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
@@ -16,7 +12,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from mypy import api as mypy
 from papermill.exceptions import PapermillExecutionError
+from run_notebooks import parameters
 
 from wbc_helpers import pipeline
 from wbc_helpers.data.sources import SOURCES
@@ -211,6 +209,15 @@ def test_the_network_that_03_shows_is_that_of_the_recipe():
         assert np.array_equal(ours, recipes)
 
 
+def test_what_is_asked_of_the_package_is_there():
+    """By mypy: every name, and every call's arguments; running them shows the rest."""
+    told, problems, _ = mypy.run(
+        [*map(str, SCRIPTS), "--config-file", str(ROOT / "pyproject.toml")]
+    )
+    assert not problems
+    assert re.findall(r".*\[(?:attr-defined|call-arg|import-not-found|syntax)\]", told) == []
+
+
 def test_every_section_says_what_it_is_for(notebook):
     """To a reader of GitHub's preview, who sees no output."""
     for cell in notebook.cells:
@@ -222,51 +229,6 @@ def test_every_section_says_what_it_is_for(notebook):
 def test_it_ends_with_what_comes_next(notebook):
     assert notebook.cells[-1].cell_type == "markdown"
     assert "**Next:**" in notebook.cells[-1].source
-
-
-def parameters(name: str, sample_folder: Path, folder: Path) -> dict:
-    """Small parameters for a run in seconds."""
-    common = {"source": str(sample_folder), "data_dir": str(folder / "data")}
-    if name == "00_your_slide":
-        return {"data_dir": str(folder / "data"), "runs_dir": str(folder / "runs")}
-    return common | {
-        "02_explore": {"image_size": [30, 40]},
-        "03_train": {
-            "epochs": 1,
-            "image_size": [30, 40],
-            "runs_dir": str(folder / "runs"),
-            "run": "tiny",
-        },
-        "05_audit": {"runs_dir": str(folder / "runs"), "epochs": 1},
-        "06_count": {"runs_dir": str(folder / "runs"), "epochs": 1},
-        "04_evaluate": {"runs_dir": str(folder / "runs")},
-        "07_laboratories": {"cells_each": 6, "draws": 2},
-    }.get(name, {})
-
-
-def test_it_runs_by_itself_on_the_sample(script, sample_folder, tmp_path):
-    """Under nbval, from a fresh folder: no notebook needs another to have run before."""
-    build = ROOT / "build" / "nbval"
-    build.mkdir(parents=True, exist_ok=True)
-    prepared = build / f"{script.stem}.ipynb"
-    papermill.execute_notebook(
-        script.with_suffix(".ipynb"),
-        prepared,
-        parameters(script.stem, sample_folder, tmp_path),
-        prepare_only=True,
-        progress_bar=False,
-    )
-    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "300"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(prepared)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    shutil.rmtree(build, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

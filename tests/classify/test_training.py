@@ -24,6 +24,11 @@ from wbc_helpers.pixels import images
 from wbc_helpers.pixels.views import Views
 from wbc_helpers.runs import answering, backend, folders, recipes, recorder
 
+pytestmark = [
+    pytest.mark.usefixtures("eager"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
+]
+
 LONG = recipes.TrainingSettings(epochs=60, image_size=(16, 16), batch_size=8)
 CHOSEN = recipes.TrainingSettings(epochs=3, image_size=(16, 16), batch_size=8)
 
@@ -207,7 +212,7 @@ train((table, pixels), "killed", {folder!r}, LONG)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_all_its_epochs(noise, tmp_path):
+def test_a_killed_run_goes_on_and_ends_with_all_its_epochs(noise, compiled, tmp_path):
     script = IN_ANOTHER_PROCESS.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     job = subprocess.Popen([sys.executable, "-c", script], env=environment)
@@ -438,7 +443,7 @@ def test_the_report_gives_scores_with_their_intervals():
 
 @pytest.mark.slow
 def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
-    sample_folder, tmp_path, monkeypatch
+    sample_folder, compiled, tmp_path, monkeypatch
 ):
     identity = identify(sample_folder)
     chosen = recipes.TrainingSettings(recipe="compact", epochs=1, image_size=(16, 16))
@@ -471,7 +476,7 @@ def test_every_photograph_is_judged_once_by_a_network_that_never_saw_it(
 
 
 @pytest.mark.slow
-def test_folds_are_shared_among_workers(sample_folder, tmp_path):
+def test_folds_are_shared_among_workers(sample_folder, compiled, tmp_path):
     pytest.importorskip("distributed")
     chosen = recipes.TrainingSettings(recipe="compact", epochs=1, image_size=(16, 16))
     arguments = (chosen, identify(sample_folder), "cv", tmp_path)
