@@ -302,15 +302,16 @@ const Gallery = (() => {
     function place(cell, goesOn) {
       const next = goesOn ? beside(cell, 1) ?? beside(cell, -1) : null;
       const { grid } = groups.get(groupOf(cell));
-      const hadFocus = list.contains(document.activeElement);
+      if (next) {
+        choose(next.cell);
+        // Before anything moves: what has the focus costs a layout of all tiles to move.
+        if (list.contains(document.activeElement)) next.focus();
+      }
       relabel(cell);
       const after = [...grid.children].find(
         (tile) => tile !== cell.tile && rank(tile.cell) > rank(cell));
       grid.insertBefore(cell.tile, after ?? null);
       numberGroups();
-      if (!next) return;
-      choose(next.cell);
-      if (hadFocus) next.focus();
     }
     function numberGroups() {
       nothing.hidden = list.querySelector(".tile:not([hidden])") != null;
@@ -840,7 +841,8 @@ const Gallery = (() => {
           labelled("Sample", sampleField), labelled("Reader", readerField)),
         printed, tallies, remarked, summary,
         make("p", { class: "note" }, "Intervals are those of chance alone (Clopper and Pearson), "
-          + "without the network's mistakes. Ranges: B. J. Bain, Blood Cells, 5th ed. (2015). ",
+          + "without the network's mistakes. Ranges: B. J. Bain, Blood Cells, 5th ed. (2015); of ratios "
+          + "A. V. Hoffbrand and P. A. H. Moss, Essential Haematology, 6th ed. (2011). ",
         make("strong", {}, "Not for diagnosis.")),
         details, make("p", { class: "signature" }, "Date and signature")),
       make("section", { class: "work", keydown: pressedKey }, make("h2", {}, "White cells"),
