@@ -4,7 +4,8 @@
     python .ci/publish.py --text     texts alone, around notebooks that were executed before
 
 The notebooks are executed on drawn cells, and every page of theirs says so. Pages ask no other
-machine for anything; one of them, which `wbc page` writes, reads photographs.
+machine for anything; one of them, which `wbc page` writes, reads photographs. What a notebook's
+page may not run, the gallery of 00_your_slide, has a page of its own, to which it links.
 """
 
 import argparse
@@ -38,6 +39,7 @@ BESIDE = {
     "07_laboratories": {"cells_each": 10, "draws": 3},
 }
 READER = "page.html"
+SLIDE = "your-slide"  # what 00_your_slide counted, with its gallery
 # Whoever takes photographs needs no data set, and what trains nothing leaves no run.
 LACKING = {"00_your_slide": "source", "07_laboratories": "runs_dir"}
 TEXTS = {
@@ -82,6 +84,8 @@ def execute(site: Path) -> None:
             cwd=ROOT,
             progress_bar=False,
         )
+    (slide,) = (SCRATCH / "runs" / "slides").iterdir()
+    shutil.copytree(slide, site / SLIDE, ignore=shutil.ignore_patterns("*.json*"))
     # A page needs no weights.
     for pattern in ("*.keras", "*.h5"):
         for weights in runs.rglob(pattern):
@@ -156,6 +160,8 @@ def render(site: Path) -> None:
 
         links = [(to(f"runs/{RUN}/01_download.html"), "Notebooks, executed", False)]
         links.append((to("runs/index.html"), "Runs", False))
+        if (site / SLIDE / "index.html").is_file():
+            links.append((to(f"{SLIDE}/index.html"), "Gallery of drawn cells", False))
         if (site / READER).is_file():
             links.append((to(READER), "What is on my slide?", False))
         links += [
@@ -168,6 +174,7 @@ def render(site: Path) -> None:
         pages.write_page(
             site / target, template.render(title=title, body=body, home=home, links=links)
         )
+    link_gallery(site)
     overview = site / "runs" / "index.html"
     soup = BeautifulSoup(overview.read_text(encoding="utf-8"), "html.parser")
     crumbs = soup.find("p", class_="crumbs")
@@ -176,6 +183,18 @@ def render(site: Path) -> None:
         start.string = "Start"
         crumbs.svg.insert_after(start, " \N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK} ")
         overview.write_text(str(soup), encoding="utf-8")
+
+
+def link_gallery(site: Path) -> None:
+    """Have the page of 00_your_slide lead to the gallery that it names."""
+    page, gallery = site / "runs" / RUN / "00_your_slide.html", site / SLIDE / "index.html"
+    if not (page.is_file() and gallery.is_file()):
+        return
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    for name in soup.find_all("code", string=gallery.name):
+        if not name.find_parent("a"):
+            name.wrap(soup.new_tag("a", href=posixpath.join("..", "..", SLIDE, gallery.name)))
+    page.write_text(str(soup), encoding="utf-8")
 
 
 def dead_links(site: Path) -> list[str]:

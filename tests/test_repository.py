@@ -644,7 +644,17 @@ def test_every_text_has_a_page_and_every_link_of_it_leads_somewhere(tmp_path, mo
 
     (tmp_path / "runs").mkdir()
     rendering.render_overview(tmp_path / "runs")
+    notebook = tmp_path / "runs" / publish.RUN / "00_your_slide.html"
+    gallery = tmp_path / publish.SLIDE / "index.html"
+    for page, said in (
+        (notebook, "<p>The same page is <code>index.html</code>.</p>"),
+        (gallery, ""),
+    ):
+        page.parent.mkdir()
+        page.write_text(said)
     publish.render(tmp_path)
+    assert f'<a href="../../{publish.SLIDE}/index.html"><code>' in notebook.read_text()
+    assert f'<a href="{publish.SLIDE}/index.html">' in (tmp_path / "index.html").read_text()
     for text, target in publish.TEXTS.items():
         page = (tmp_path / target).read_text()
         assert "<h1" in page, text
