@@ -3,18 +3,24 @@
     .venv/bin/python .ci/ship.py classifier --run compact-0 --crossval crossval-train
     .venv/bin/python .ci/ship.py detector --run NAME --source BCCD_Dataset-master.tar.gz
     .venv/bin/python .ci/ship.py onnx                      # anew, of the weights that ship
+    .venv/bin/python .ci/ship.py int8 --run NAME --source TXL-PBC_Dataset-main.tar
 
 Of a classifier, the temperature and the threshold below which it leaves the answer to a
 haematologist are fitted on the answers of a cross-validation over the photographs of TRAIN, not on
 TEST. How the maps of a detector are read is chosen on the validation photographs, by a run that did
 not learn from them: where what ships did, `--chosen-by` names another one, trained in the same way
 without them. Its photographs of the test are looked at last, here, when nothing is left to choose.
+The detector in whole numbers is calibrated on photographs that its run learned from, and compared
+with the exact one on those that it validated by.
 """
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -125,6 +131,57 @@ def write_onnx(options: argparse.Namespace) -> None:
         answering.write_onnx(load(name, keras=True).model, WEIGHTS / f"{name}.onnx", metadata)
 
 
+def ship_int8(options: argparse.Namespace) -> None:
+    folder = sources.fetch(options.source, options.data_dir, holds="photographs")
+    boxed = splits.read_boxed(folder)
+    run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
+    exact = detector.load()
+    if run.settings["created"] != exact.about["created"]:
+        sys.exit(f"{run.name} is not the run whose weights ship as the detector.")
+    part = boxed.photographs["photograph"].map(run.split)
+    learned = boxed.photographs[part.isin(run.settings["training"]["train_on"])]
+    learned = learned.groupby("laboratory").sample(options.calibrate_on, random_state=0)
+    batches = detector_training.SmearBatches(boxed, learned, 1, gain=exact.about["gain"])
+    shown = [batches[place][0] for place in range(len(batches))]
+    write_int8(WEIGHTS / "detector.onnx", WEIGHTS / "detector.int8.onnx", shown)
+    print("network | looks | mAP@0.5 | mAP@0.5:0.95 | mean absolute error, bias of each kind")
+    names = boxed.photographs.loc[part.eq("val"), "photograph"].tolist()
+    for title, found in (("float32", exact), ("int8", detector.load(fast=True))):
+        for ways in (1, 2, 4):
+            looking = detector.Detector(found.model, {**found.about, "ways": ways})
+            judged = detector_training.judge(looking, boxed, names)
+            counts = judged.table[["mae", "bias"]].round(3).to_dict("index")
+            print(f"{title} | {ways} | {judged.scores.map_50:.4f} | {judged.scores.map_50_95:.4f} "
+                  f"| {counts}", flush=True)  # fmt: skip
+
+
+def write_int8(path: Path, target: Path, shown: list[np.ndarray]) -> None:
+    """Write a detector's ONNX file again, in whole numbers of 8 bits.
+
+    Ranges of its layers are measured on `shown`, (1, height, width, 3) uint8 each, see
+    `detector.show`. Weights have seven bits: of eight, products would overflow on processors
+    without instructions of their own for them.
+    """
+    from onnxruntime import quantization
+
+    class Shown(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.left = iter(shown)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            pixels = next(self.left, None)
+            return None if pixels is None else {"smears": pixels}
+
+    logging.disable(
+        logging.WARNING
+    )  # that the graph was not optimised before, which brings nothing
+    quantization.quantize_static(
+        path, target, Shown(), per_channel=True, reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+    )  # fmt: skip
+    logging.disable(logging.NOTSET)
+
+
 SHIPPED = {"broad": classifier.load, "compact": classifier.load, "detector": detector.load}
 
 
@@ -141,8 +198,13 @@ def main() -> None:
     finder.add_argument("--data-dir", default=ROOT / "data", type=Path)
     finder.add_argument("--dry", action="store_true", help="validation only; nothing is written")
     finder.set_defaults(ship=ship_detector)
+    whole = kinds.add_parser("int8", help="the detector in whole numbers, of the weights that ship")
+    whole.add_argument("--source", default="auto")
+    whole.add_argument("--data-dir", default=ROOT / "data", type=Path)
+    whole.add_argument("--calibrate-on", default=16, type=int, help="photographs of a laboratory")
+    whole.set_defaults(ship=ship_int8)
     kinds.add_parser("onnx", help="the files to ask").set_defaults(ship=write_onnx)
-    for kind in (namer, finder):
+    for kind in (namer, finder, whole):
         kind.add_argument("--run", required=True, help="name of a finished run")
         kind.add_argument("--runs-dir", default=ROOT / "runs", type=Path)
     options = parser.parse_args()

@@ -236,7 +236,7 @@ def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
     root = catalog.smears_folder(folder) / "JPEGImages"
     paths = sorted(root.glob("*.jp*g"))[:100]
     red_cell = scale.estimate_scale(paths)[0]
-    reader = None if what == "classical" else detector.load_reader(1 if what == "fast" else None)
+    reader = None if what == "classical" else detector.load_reader(fast=what == "fast")
 
     def read(some: list) -> None:
         if what == "classical":
@@ -437,7 +437,7 @@ for _cores in (1, 2):
         f"{name} ({_cores})": partial(finding, cores=_cores, what=what)
         for name, what in {
             "detector": "detector",
-            "detector, looking in one way": "fast",
+            "detector, in whole numbers": "fast",
             "detector, white cells named": "both",
             "classical, without learning": "classical",
         }.items()
@@ -461,6 +461,12 @@ PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers"))
 GROUPS["Networks that find cells, a photograph on one core"] = {
     "ours, looking in two ways": partial(network_alone, model="detector.onnx", looks=2),
     "ours, looking in one way": partial(network_alone, model="detector.onnx"),
+    **{
+        f"ours in whole numbers, looking in {ways}": partial(
+            network_alone, model="detector.int8.onnx", looks=looks
+        )
+        for ways, looks in (("one way", 1), ("two ways", 2), ("four ways", 4))
+    },
     **{
         f"{file.stem}, untrained": partial(network_alone, model=str(file.absolute()))
         for file in sorted(PEERS.glob("yolo*.onnx"))

@@ -92,12 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     count.add_argument(
         "--list", type=Path, metavar="FILE", help="count only those that it names, a name a line"
     )
-    looks = count.add_mutually_exclusive_group()
-    looks.add_argument(
-        "--fast", action="store_const", const="1", dest="ways",
-        help="look at each photograph once: somewhat faster, a little less accurate",
+    count.add_argument(
+        "--fast", action="store_true",
+        help="find cells by a network in whole numbers, in less than half the time",
     )  # fmt: skip
-    looks.add_argument(
+    count.add_argument(
         "--ways", help="in how many ways to look at each photograph, 1, 2 or 4: fewer are faster "
         "and less accurate (default: as chosen for the weights that ship)",
     )  # fmt: skip
@@ -286,7 +285,7 @@ def _count(options: argparse.Namespace) -> int:
     workers = workers_of(options)
     # Before the networks are loaded, which takes seconds.
     images.find_photographs(options.path, options.out)
-    reader = detector.load_reader(_number("ways", options.ways), options.laboratory)
+    reader = detector.load_reader(_number("ways", options.ways), options.laboratory, options.fast)
     only = None if options.list is None else smears.read_list(options.list)
     counted = smears.count_folder(
         options.path, options.out, reader, red_cell, only, workers=workers

@@ -1,5 +1,6 @@
 """Networks out of ONNX files: the same answers as Keras gives, and none of it loaded."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from wbc_helpers.cells import BOX
 from wbc_helpers.classify import classifier, networks
 from wbc_helpers.count import detector, training
 from wbc_helpers.errors import BrokenRun, PackageMissing
+from wbc_helpers.evaluate import detection
 from wbc_helpers.runs import answering, backend, folders, recipes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +88,44 @@ def test_onnx_and_keras_find_the_same_boxes():
         apart = max(apart, np.abs(numbers[0] - numbers[1]).max())
     print(f"largest difference of edges (pixels) and scores: {apart:.2g}")
     assert apart < 1e-2
+
+
+def test_the_fast_detector_is_of_the_weights_that_ship_and_of_common_operators():
+    """Weights that change without it fail here: write it anew with `.ci/ship.py int8`."""
+    onnx = pytest.importorskip("onnx")
+    shipped = detector.load(fast=True).model
+    assert shipped.metadata["weights_sha256"] == answering.digest(WEIGHTS / "detector.weights.h5")
+    assert (WEIGHTS / "detector.int8.onnx").stat().st_size <= 2e6
+    model = onnx.load(WEIGHTS / "detector.int8.onnx")
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    # Of seven bits, so that no processor overflows.
+    weights = [onnx.numpy_helper.to_array(one) for one in model.graph.initializer]
+    whole = [one for one in weights if one.dtype == np.int8 and one.ndim == 4]
+    assert len(whole) == 21 and max(abs(one.astype(int)).max() for one in whole) <= 64
+
+
+def test_the_fast_detector_finds_the_same_cells():
+    exact, fast = detector.load(), detector.load(fast=True)
+    for image, red_cell in ((smear(), 52), (smear(), 40), (np.tile(smear(), (2, 3, 1)), 60)):
+        boxes = [asked.counted(asked.detect([image], red_cell)) for asked in (exact, fast)]
+        matches = detection.match_boxes(*(table.assign(photograph="0") for table in boxes), 0.8)
+        assert (matches.counts[["false", "missed"]] == 0).to_numpy().all()
+        assert len(boxes[0]) > 5
+
+
+def test_the_fast_detector_is_written_the_same_every_time(tmp_path):
+    pytest.importorskip("onnx")
+    place = ROOT / ".ci" / "ship.py"
+    spec = importlib.util.spec_from_file_location("ship", place)
+    assert spec and spec.loader
+    ship = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ship)
+    written = [tmp_path / "first.onnx", tmp_path / "second.onnx"]
+    for path in written:
+        ship.write_int8(WEIGHTS / "detector.onnx", path, [smear()[np.newaxis]])
+    assert written[0].read_bytes() == written[1].read_bytes()
+    facts = answering.open_onnx(written[0]).metadata
+    assert facts["weights_sha256"] == answering.digest(WEIGHTS / "detector.weights.h5")
 
 
 def test_answering_loads_no_keras(tmp_path):

@@ -243,12 +243,17 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
     )[COLUMNS]
 
 
-def load(name: str = "detector", keras: bool = False) -> Detector:
+def load(name: str = "detector", keras: bool = False, fast: bool = False) -> Detector:
     """Load a network whose weights ship with the package; raise `InvalidParameter` if none do.
 
-    It answers through ONNX Runtime; as a model of `keras`, it can be trained on.
+    It answers through ONNX Runtime; as a model of `keras`, it can be trained on. The `fast` one
+    reckons in whole numbers of 8 bits, which `about["numbers"]` then says; scores differ by some
+    hundredths.
     """
-    return Detector(*answering.load_shipped(name, "thresholds", _build if keras else None))
+    if not fast:
+        return Detector(*answering.load_shipped(name, "thresholds", _build if keras else None))
+    network, about = answering.load_shipped(name, "thresholds", form="int8.onnx")
+    return Detector(network, {**about, "numbers": "int8"})
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -372,22 +377,23 @@ class SmearReader:
         )[READ_COLUMNS]
 
 
-def load_reader(ways: int | None = None, laboratory: str | Path | None = None) -> SmearReader:
+def load_reader(
+    ways: int | None = None, laboratory: str | Path | None = None, fast: bool = False
+) -> SmearReader:
     """Load the detector and the classifier whose weights ship with the package.
 
     `ways`, 1, 2 or 4, is how often the detector looks at each photograph, see `Detector`; fewer are
     faster and a little less accurate. By default as was chosen for it; of another,
     `InvalidParameter` is raised. The classifier answers as a `laboratory` taught, see
-    `classifier.load`.
+    `classifier.load`; for a `fast` detector see `load`.
     """
     if ways is not None:
         errors.check_choice("ways", ways, (1, 2, 4))
-    shipped = load()
+    shipped = load(fast=fast)
     about = shipped.about if ways is None else {**shipped.about, "ways": ways}
     named = classifier.load(laboratory=laboratory)
-    return SmearReader(
-        Detector(shipped.model, about), named, {"ways": ways, "laboratory": laboratory}
-    )
+    loaded_by = {"ways": ways, "laboratory": laboratory, "fast": fast}
+    return SmearReader(Detector(shipped.model, about), named, loaded_by)
 
 
 # Maps, drawn from boxes and read

@@ -659,9 +659,12 @@ def _describe(
 
 
 def _describe_weights(reader: "SmearReader") -> dict[str, Any]:
-    taught = reader.classifier.laboratory
+    taught, finding = reader.classifier.laboratory, reader.detector.about
     return {
-        "detector": {key: reader.detector.about.get(key) for key in _DECIDES_FINDING},
+        "detector": {
+            **{key: finding.get(key) for key in _DECIDES_FINDING},
+            **({"numbers": finding["numbers"]} if "numbers" in finding else {}),
+        },
         "classifier": {key: reader.classifier.about.get(key) for key in _DECIDES_NAMING},
         "laboratory": taught and [taught.name, taught.of, round(float(taught.bias.sum()), 6)],
     }
