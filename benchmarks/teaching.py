@@ -47,19 +47,21 @@ def answered(
 def knows_when(
     network: classifier.Classifier, features: np.ndarray, table: pd.DataFrame
 ) -> dict[str, object]:
-    """Judge on cells of one laboratory what is answered, and what adapting to them brings."""
+    """Judge on cells of one laboratory what is answered, in a folder that holds all of them."""
     assert network.learned is not None
     codes = np.array([teaching.ANSWERS.index(name) for name in table["cell_type"]])
     typed, nothing = codes < len(LEUKOCYTES), table["label"].eq(laboratories.NO_CELL).to_numpy()
     foreign = ~typed & ~nothing
+    network = network.adapted(features[np.newaxis, ~nothing])
     sure, is_wrong = answered(network, features, table["cell_type"])
-    moved = features - network.learned.shift(features[~nothing])
+    moved = features if network.moved is None else features - network.moved
     wrong = is_wrong[typed & sure]
     is_foreign = confidence.looks_foreign(int(sure[typed].sum()), int(typed.sum()))
     return {
         "n": int(typed.sum()),
         "balanced": balanced(network.learned.probabilities(features)[typed], codes[typed]),
-        "adapted": balanced(network.learned.probabilities(moved)[typed], codes[typed]),
+        "as a folder": balanced(network.learned.probabilities(moved)[typed], codes[typed]),
+        "moved": "" if network.moved is None else "yes",
         "answered": sure[typed].mean(),
         "wrong": wrong.mean() if len(wrong) else np.nan,
         "foreign answered": sure[foreign].mean() if foreign.any() else np.nan,

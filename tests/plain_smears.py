@@ -72,7 +72,7 @@ class Names_by_place:
 
     def __init__(self):
         self.about = {"created": "2026-10-01", "threshold": 0.7}
-        self.laboratory = None
+        self.laboratory, self.adapts = None, False
 
     def cut_boxed(self, photograph, boxes, red_cell):
         # A crop is a pixel that holds where it was cut.

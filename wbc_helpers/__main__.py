@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         "and less accurate (default: as chosen for the weights that ship)",
     )  # fmt: skip
     _add_laboratory(count)
+    _add_adapt(count)
     count.add_argument("--no-pages", action="store_true", help="write the tables alone")
     add_workers(count)
     count.set_defaults(command=_count)
@@ -120,10 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         help="broad: several laboratories, five types; compact: BCCD alone (default: broad)",
     )  # fmt: skip
     _add_laboratory(classify)
-    classify.add_argument(
-        "--adapt", action="store_true",
-        help="move the answers to where the folder's cells lie, without labels (default: not)",
-    )  # fmt: skip
+    _add_adapt(classify)
     classify.set_defaults(command=_classify)
 
     teach = commands.add_parser(
@@ -181,6 +179,14 @@ def _parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.set_defaults(known=re.findall(r"--[\w-]+", command.format_usage()))
     return parser
+
+
+def _add_adapt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--adapt", action=argparse.BooleanOptionalAction, default=None,
+        help="move the answers to where the folder's white cells lie, without labels (default: "
+        "yes, unless a laboratory was taught)",
+    )  # fmt: skip
 
 
 def _add_laboratory(parser: argparse.ArgumentParser) -> None:
@@ -288,7 +294,7 @@ def _count(options: argparse.Namespace) -> int:
     reader = detector.load_reader(_number("ways", options.ways), options.laboratory, options.fast)
     only = None if options.list is None else smears.read_list(options.list)
     counted = smears.count_folder(
-        options.path, options.out, reader, red_cell, only, workers=workers
+        options.path, options.out, reader, red_cell, only, workers=workers, adapt=options.adapt
     )
     summary = f"\n{counted}\n\nTables:  {counted.out}/cells.csv, counts.csv"
     if not options.no_pages:

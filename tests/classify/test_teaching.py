@@ -70,7 +70,15 @@ def test_a_folder_that_lies_beside_is_moved_back_whatever_its_mixture(learned):
         shift = learned.shift(features[rows])
         assert np.abs(shift - moved / 2).max() < 0.15
     # Where cells lie as those learned from, the mixture alone moves nothing.
-    assert np.abs(learned.shift(drawn_features(40, seed=3)[0][40:160])).max() < 0.1
+    assert learned.shift(drawn_features(40, seed=3)[0][40:160]) is None
+
+
+def test_a_folder_of_one_type_or_of_few_cells_is_not_moved(learned):
+    features, codes = drawn_features(40, np.full(N_FEATURES, 0.5))
+    assert learned.shift(features[codes == 3]) is None
+    assert learned.shift(features[:80]) is None, "two types alone"
+    assert learned.shift(features[::13]) is None, "19 cells"
+    assert learned.shift(features[::10]) is not None
 
 
 def test_labels_of_another_stain_lift_the_answers(learned):
@@ -283,13 +291,49 @@ def test_a_network_of_four_types_is_not_taught_nor_adapted(slides, tmp_path, mon
     with pytest.raises(InvalidParameter, match="broad"):
         teaching.teach(compact, slides, "mine")
     with pytest.raises(InvalidParameter, match="adapt"):
-        compact.adapted(np.zeros((1, 80, 80, 3), np.uint8))
+        classifier.classify_folder(compact, slides.parent, tmp_path / "a.csv", 52, False, True)
 
 
-def test_adapting_to_a_folder_needs_no_labels(slides, tmp_path):
-    out = tmp_path / "adapted.csv"
+@pytest.fixture
+def strange(network):
+    """The network, as if all that it learned from had lain elsewhere, as far as types lie apart."""
+    away = (
+        0.8 * network.learned.means[:5].std(axis=0) * np.sign(network.learned.weights.sum(axis=1))
+    )
+    means = network.learned.means - away
+    return replace(network, learned=replace(network.learned, means=means))
+
+
+def test_answers_are_moved_to_a_folder_by_itself(slides, strange, tmp_path, monkeypatch):
+    monkeypatch.setattr(teaching, "FEW", 10)
+    monkeypatch.setattr(teaching, "SECOND", 0)
+    monkeypatch.setattr(teaching, "THIRD", 0)
+
+    def named(network, name, **adapt):
+        return classifier.classify_folder(
+            network, slides.parent, tmp_path / name, 52, False, **adapt
+        )
+
+    moved = named(strange, "moved.csv")
+    assert moved.is_adapted and "--no-adapt" in str(moved)
+    # Adapted and named at once as in two passes over a folder too large to be held.
+    monkeypatch.setattr(classifier, "AT_A_TIME", len(moved.table) - 1)
+    in_two = named(strange, "passes.csv")
+    assert in_two.is_adapted and len(in_two.table) == len(moved.table)
+    left = named(strange, "left.csv", adapt=False)
+    assert not left.is_adapted and "--no-adapt" not in str(left)
+    columns = [f"p_{name}" for name in teaching.ANSWERS]
+    assert (left.table[columns] - moved.table[columns]).abs().to_numpy().max() > 0.01
+    # As the same by hand.
+    crops = strange.crops_of(list(left.table["file"].unique()), np.full(16, 52.0))
+    by_hand = replace(strange, moved=strange.learned.shift(strange.features(crops).mean(axis=0)))
+    assert np.abs(by_hand.probabilities(crops) - moved.table[columns]).to_numpy().max() < 1e-5
+
+
+def test_the_command_may_leave_answers_as_they_are(slides, tmp_path):
+    out = tmp_path / "left.csv"
     folder = str(slides.parent)
-    assert main(["classify", folder, "--out", str(out), "--red-cell", "52", "--adapt"]) == 0
+    assert main(["classify", folder, "--out", str(out), "--red-cell", "52", "--no-adapt"]) == 0
     assert len(list(csv.DictReader(out.open(encoding="utf-8")))) == 16
 
 

@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import sys
 import tracemalloc
 import zipfile
 
+import numpy as np
 import pandas as pd
 import plain_smears
 import pytest
@@ -87,6 +89,47 @@ def folder(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "counted"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shifts(plain_smears.Names_by_place):
+    """Moves each folder by the number of the cells it is shown: then every cell is a monocyte."""
+
+    moved: object = None
+    adapts: bool = True
+    laboratory = None
+    about = plain_smears.Names_by_place().about
+
+    def crops_of(self, images, widths):
+        return np.zeros((len(images), 1, 1, 3), np.uint8)
+
+    def features(self, crops):
+        return crops
+
+    def adapted(self, crops):
+        return dataclasses.replace(self, moved=np.array([float(len(crops))]))
+
+    def name(self, crops):
+        named = super().name(crops)
+        return named if self.moved is None else named.assign(cell_type="monocyte")
+
+
+def test_types_are_moved_to_the_folder_as_when_it_was_begun(folder, out, reader, tmp_path):
+    reader = dataclasses.replace(reader, classifier=Shifts())
+    few = count(folder, out, reader)
+    assert not few.is_adapted and set(few.counts["monocyte"]) == {0}
+    plain_smears.write(folder, d=10, e=30)
+    moved = count(folder, tmp_path / "moved", reader)
+    assert moved.is_adapted and "--no-adapt" in str(moved)
+    assert moved.counts["monocyte"].tolist() == [1, 0, 1, 1, 1]
+    plain_smears.write(folder, f=30)
+    longer = count(folder, tmp_path / "moved", reader)
+    assert longer.counts["monocyte"].sum() == 5
+    assert json.loads((tmp_path / "moved" / "settings.json").read_text())["moved"] == [5.0]
+    left = count(folder, tmp_path / "left", reader, adapt=False)
+    assert not left.is_adapted and left.counts["neutrophil"].sum() == 3
+    with pytest.raises(RunExists, match="adapted"):
+        count(folder, tmp_path / "moved", reader, adapt=False)
 
 
 # What is written

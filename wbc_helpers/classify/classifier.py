@@ -126,12 +126,13 @@ class Classifier:
         with tqdm(total=len(images), desc="naming", unit="image", disable=not progress) as bar:
             for start in range(0, len(images), AT_A_TIME):
                 rows = range(start, min(start + AT_A_TIME, len(images)))
-                table, failed = self._classify_at_once(images, rows, widths, stop)
-                tables.append(table)
+                cells_of, crops, failed = self._cut_at_once(images, rows, widths, stop)
+                tables.append(self._tabulate(cells_of, self.name(crops)))
                 failures += failed
                 bar.update(len(rows))
         if not tables:
-            return self._tabulate([], np.zeros((0, self._size, self._size, 3), np.uint8)), failures
+            nothing = np.zeros((0, self._size, self._size, 3), np.uint8)
+            return self._tabulate([], self.name(nothing)), failures
         return pd.concat(tables, ignore_index=True), failures
 
     @property
@@ -148,11 +149,24 @@ class Classifier:
         balanced = RECIPES[self.about["recipe"]].balanced
         return stain.balance(image) if balanced else stain.whiten(image)
 
-    def _classify_at_once(
-        self, images: Sequence, rows: range, widths: np.ndarray, stop: bool
-    ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-        cells_of, crops, failures = self._cut_at_once(images, rows, widths, stop)
-        return self._tabulate(cells_of, crops), failures
+    def classify_adapted(
+        self, images: Sequence[str | Path | np.ndarray], widths: np.ndarray, progress: bool = False
+    ) -> tuple["Classifier", pd.DataFrame, list[tuple[str, str]]]:
+        """Adapt to images of one folder, see `adapted`, and name all their white cells.
+
+        What it adapts to are up to `AT_A_TIME` of the images, evenly spread. Returns the network
+        that named them, and table and failures as `classify_all`.
+        """
+        self.check_adapts()
+        n = min(len(images), AT_A_TIME)
+        rows = np.linspace(0, len(images) - 1, n).astype(int)
+        cells_of, crops, failures = self._cut_at_once(images, rows.tolist(), widths, stop=False)
+        features = self.features(crops) if len(crops) else np.zeros((1, 0, 0), np.float32)
+        network = self.adapted(features)
+        if n < len(images):
+            return network, *network.classify_all(images, widths, progress)
+        named = network.name_by(features) if len(crops) else network.name(crops)
+        return network, network._tabulate(cells_of, named), failures
 
     def crops_of(self, images: Sequence[str | Path | np.ndarray], widths: np.ndarray) -> np.ndarray:
         """Cut out all white cells of images that can be read, (n, size, size, 3) uint8.
@@ -162,7 +176,7 @@ class Classifier:
         return self._cut_at_once(images, range(len(images)), widths, stop=False)[1]
 
     def _cut_at_once(
-        self, images: Sequence, rows: range, widths: np.ndarray, stop: bool
+        self, images: Sequence, rows: Sequence[int], widths: np.ndarray, stop: bool
     ) -> tuple[
         list[tuple[str, int, white_cells.WhiteCell | None]], np.ndarray, list[tuple[str, str]]
     ]:
@@ -245,20 +259,30 @@ class Classifier:
         foreign = self.learned.unlike(features.mean(axis=0))
         return confidence.apply_temperature(mean, self.about["temperature"]), foreign
 
-    def adapted(self, crops: np.ndarray) -> "Classifier":
+    @property
+    def adapts(self) -> bool:
+        """Whether it can be adapted to a folder: `broad` can, where it was not taught."""
+        return self.learned is not None and self.laboratory is None
+
+    def adapted(self, features: np.ndarray) -> "Classifier":
         """Move what is answered for cells of one folder to where those learned from lay.
 
-        Without labels, see `teaching.Learned.shift`; `crops` are of that folder, as many as there
-        are. Raises `InvalidParameter` if this network has nothing to be moved by, or was taught.
+        Without labels, and only where that is safe, see `teaching.Learned.shift`; `features` are of
+        that folder's cells, see `features`. Raises `InvalidParameter` unless it `adapts`.
         """
-        if self.learned is None or self.laboratory is not None:
+        self.check_adapts()
+        assert self.learned is not None
+        if not features.size:
+            return self
+        return replace(self, moved=self.learned.shift(features.mean(axis=0)))
+
+    def check_adapts(self) -> None:
+        """Raise `InvalidParameter` unless it `adapts`."""
+        if not self.adapts:
             raise InvalidParameter(
                 "Only the network `broad`, and only where it was not taught a laboratory, adapts "
                 "to a folder. Leave adapt out."
             )
-        if not len(crops):
-            return self
-        return replace(self, moved=self.learned.shift(self.features(crops).mean(axis=0)))
 
     def name(self, crops: np.ndarray) -> pd.DataFrame:
         """Name crops: `cell_type`, `probability`, `p_…`, `answered`, `foreign`.
@@ -287,9 +311,9 @@ class Classifier:
         return table
 
     def _tabulate(
-        self, cells_of: list[tuple[str, int, white_cells.WhiteCell | None]], crops: np.ndarray
+        self, cells_of: list[tuple[str, int, white_cells.WhiteCell | None]], named: pd.DataFrame
     ) -> pd.DataFrame:
-        """One row a located cell, and one an image without; crops are of the former, in order."""
+        """One row a located cell, as `named` in this order, and one an image without."""
         table = pd.DataFrame(
             {
                 "file": pd.array([file for file, _, _ in cells_of], dtype="string"),
@@ -297,7 +321,6 @@ class Classifier:
                 "found": [cell is not None for _, _, cell in cells_of],
             }
         )
-        named = self.name(crops)
         for edge in BOX:
             named[edge] = [float(getattr(cell, edge)) for _, _, cell in cells_of if cell]
         named.index = table.index[table["found"].astype(bool)]
@@ -327,6 +350,8 @@ class FolderAnswers:
         not tell it.
     is_foreign : bool
         Whether too few of the white cells are answered for, see `confidence.looks_foreign`.
+    is_adapted : bool
+        Whether the answers were moved to the folder, see `Classifier.adapted`.
     """
 
     table: pd.DataFrame
@@ -335,6 +360,7 @@ class FolderAnswers:
     red_cell: float
     measured: float
     is_foreign: bool
+    is_adapted: bool
 
     @property
     def went_well(self) -> bool:
@@ -350,6 +376,8 @@ class FolderAnswers:
             f"{n_files:,} images, {len(cells_found):,} white cells, {len(answered):,} answered for "
             f"(red cells {self.red_cell:.0f} pixels wide)"
         ]
+        if self.is_adapted:
+            lines.append(confidence.ADAPTED)
         if self.is_foreign:
             lines.append(confidence.FOREIGN)
         else:
@@ -372,12 +400,12 @@ def classify_folder(
     out: str | Path,
     red_cell: float | None = None,
     progress: bool = True,
-    adapt: bool = False,
+    adapt: bool | None = None,
 ) -> FolderAnswers:
     """Name the white cells of all images of a folder, or of one image, and write the table.
 
-    `out` is a CSV file. To `adapt` is to look at up to `AT_A_TIME` of the images first, see
-    `Classifier.adapted`. Where the folder looks foreign, no cell is `answered`. Raises `RunExists`
+    `out` is a CSV file. For `adapt` see `Classifier.classify_adapted`; by default it is done where
+    the network can. Where the folder looks foreign, no cell is `answered`. Raises `RunExists`
     if the file is there and holds another table; `DataNotFound` if there are no images;
     `InvalidParameter` as `Classifier.classify`.
     """
@@ -392,11 +420,10 @@ def classify_folder(
             f"{out} exists and is no table of answers. Nothing was changed; give another --out."
         )
     widths = scale.widths_of(files, red_cell, skip=True)
-    if adapt:
-        some = np.linspace(0, len(files) - 1, min(len(files), AT_A_TIME)).astype(int)
-        crops = network.crops_of([files[row] for row in some], widths[some])
-        network = network.adapted(crops)
-    table, failures = network.classify_all(files, widths, progress)
+    if network.adapts if adapt is None else adapt:
+        network, table, failures = network.classify_adapted(files, widths, progress)
+    else:
+        table, failures = network.classify_all(files, widths, progress)
     columns += [f"p_{answer}" for answer in network.answers]
     table = table[columns]
     white = table[table["found"].astype(bool)]
@@ -411,7 +438,10 @@ def classify_folder(
     measured = float("nan")
     if red_cell is not None:
         measured = scale.red_cell_diameter_of(files, 24, default=np.nan, skip=True)
-    return FolderAnswers(table, out, failures, float(np.median(widths)), measured, is_foreign)
+    return FolderAnswers(
+        table, out, failures, float(np.median(widths)), measured, is_foreign,
+        network.moved is not None,
+    )  # fmt: skip
 
 
 def check_several(images: object) -> None:

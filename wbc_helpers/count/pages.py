@@ -38,7 +38,7 @@ from wbc_helpers.count import differential, fitness
 from wbc_helpers.count.smears import SETTINGS, FolderCounts, read_counted
 from wbc_helpers.data.archives import download
 from wbc_helpers.errors import BrokenArchive, UnreadableImage
-from wbc_helpers.evaluate.confidence import FOREIGN, LEAST_TO_JUDGE, least_answered
+from wbc_helpers.evaluate.confidence import ADAPTED, FOREIGN, LEAST_TO_JUDGE, least_answered
 from wbc_helpers.pixels.images import read_image
 from wbc_helpers.report import pages
 from wbc_helpers.runs.recipes import RECIPES
@@ -358,6 +358,7 @@ def _environment() -> jinja2.Environment:
     environment.globals.update(
         kinds=cells.KINDS,
         foreign=FOREIGN,
+        adapted=ADAPTED,
         # What is none of the types looks like a white cell without one.
         types={**cells.BY_NAME, cells.OTHER: cells.KIND_BY_NAME["WBC"]},
         advice=fitness.ADVICE,

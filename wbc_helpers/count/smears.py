@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ from wbc_helpers.errors import (
     RunExists,
     WbcError,
 )
-from wbc_helpers.evaluate import detection
+from wbc_helpers.evaluate import confidence, detection
 from wbc_helpers.pixels.images import find_photographs, read_photograph
 from wbc_helpers.pixels.scale import (
     SMALLEST_RED_CELL,
@@ -100,6 +100,8 @@ class FolderCounts:
     most_probable : Series of int
         All white cells of fit photographs by their most probable type, whether or not they are
         answered for.
+    is_adapted : bool
+        Whether the types' answers were moved to the folder, see `count_folder`.
     """
 
     folder: Path | Elsewhere
@@ -110,6 +112,7 @@ class FolderCounts:
     red_cell: float | None
     differential: Differential
     most_probable: pd.Series
+    is_adapted: bool = False
 
     @property
     def fit(self) -> pd.DataFrame:
@@ -164,6 +167,8 @@ class FolderCounts:
                          f"{_some(files, 5)}. {fitness.ADVICE.get(reason, '')}")  # fmt: skip
         for note, files in _files_by("note", self.counts).items():
             lines.append(f"- {note}: {_some(files, 5)}")
+        if self.is_adapted:
+            lines.append(confidence.ADAPTED)
         may_say = len(self.fit) > 0
         lines += ["", str(self.differential) if may_say else "No photograph is fit to be counted."]
         if self.passed_over:
@@ -237,6 +242,7 @@ def count_folder(
     only: Iterable[str] | None = None,
     progress: bool = True,
     workers: Workers = Workers(),  # noqa: B008 (a frozen value)
+    adapt: bool | None = None,
 ) -> FolderCounts:
     """Count the cells of a photograph, or of every one in a folder, and write tables.
 
@@ -261,6 +267,9 @@ def count_folder(
         Show a progress bar.
     workers : Workers
         Who counts; the tables are the same. Others need the same weights, and load their own.
+    adapt : bool, optional
+        Move the types' answers to where the white cells of up to `N_TO_ADAPT` photographs lie, see
+        `Classifier.adapted`; by default of `FEW_TO_ADAPT` photographs or more, where it can.
 
     Raises
     ------
@@ -278,11 +287,13 @@ def count_folder(
     """
     if red_cell is not None:
         check_red_cell(red_cell)
+    if adapt:
+        reader.classifier.check_adapts()
     folder, images, passed_over = find_photographs(path, out)
     if only is not None:
         images, passed_over = _choose(images, only), []
     out = storage.absolute(out)
-    settings = _open_folder(out, _describe(folder, reader, red_cell))
+    settings = _open_folder(out, _describe(folder, reader, red_cell, adapt))
     with storage.only_one(out):
         return _go_on(
             folder, images, passed_over, out, settings, reader, red_cell, progress, workers
@@ -306,6 +317,9 @@ def _go_on(
         settings["estimated_red_cell"], settings["photographs_for_scale"] = estimate
         storage.write_json(out / SETTINGS, settings)
     scale = red_cell or settings["estimated_red_cell"]
+    if settings["adapted"] and "moved" not in settings:
+        settings["moved"] = _folder_shift(folder, images, reader, scale)
+        storage.write_json(out / SETTINGS, settings)
     stamps = _read_stamps(out)
     remaining = [
         image for image in images
@@ -319,7 +333,7 @@ def _go_on(
              unit="photograph", disable=not progress, mininterval=0.5) as bar,
     ):  # fmt: skip
         asked = {"folder": folder, "red_cell": scale, "given": red_cell is not None}
-        asked["several"] = len(images) > 1
+        asked |= {"several": len(images) > 1, "moved": settings.get("moved")}
         for line in _share(workers, remaining, reader, **asked):
             if isinstance(line, tuple):
                 failures.append(line)
@@ -340,6 +354,7 @@ def _go_on(
             white, by_kind, taught=reader.classifier.laboratory is not None
         ),
         white["cell_type"].value_counts().reindex(cells.LEUKOCYTES, fill_value=0),
+        settings.get("moved") is not None,
     )  # fmt: skip
 
 
@@ -371,6 +386,35 @@ def _folder_scale(
 
 
 _N_TO_CHECK = 4  # photographs of a folder
+
+N_TO_ADAPT, FEW_TO_ADAPT = 64, 5
+"""Photographs to whose white cells answers are moved, at most and at least, see `count_folder`."""
+
+
+def _folder_shift(
+    folder: Path | Elsewhere, images: Sequence[str], reader: "SmearReader", red_cell: float | None
+) -> list[float] | None:
+    """How far the white cells of a folder lie beside those learned from, see `Classifier.adapted`.
+
+    None where they do not, or too few are seen to tell.
+    """
+    network = reader.classifier
+    if red_cell is None or len(images) < FEW_TO_ADAPT:
+        return None
+
+    def look_at(place: int) -> np.ndarray:
+        try:
+            photograph, _ = _look_at(folder / images[place])
+            check_photograph(photograph, red_cell)
+        except WbcError:
+            return network.crops_of([], np.zeros(0))
+        return network.crops_of([photograph], np.array([red_cell]))
+
+    chosen = np.linspace(0, len(images) - 1, min(len(images), N_TO_ADAPT)).astype(int)
+    with ThreadPoolExecutor(2) as pool:
+        crops = np.concatenate(list(pool.map(look_at, chosen)))
+    moved = network.adapted(network.features(crops)).moved if len(crops) else None
+    return None if moved is None else moved.tolist()
 
 
 def _look_at(path: Path | Elsewhere) -> tuple[np.ndarray, str]:
@@ -437,8 +481,11 @@ def _count(
     red_cell: float | None,
     given: bool,
     several: bool,
+    moved: list[float] | None,
 ) -> Iterator[dict[str, Any] | tuple[str, str]]:
     """Count photographs: of each its line of the journal, or its name and what failed."""
+    if moved is not None:
+        reader = replace(reader, classifier=replace(reader.classifier, moved=np.array(moved)))
 
     def look_at(image: str) -> _Waiting | tuple[str, str]:
         stamp = _stamp_of(folder / image)
@@ -646,7 +693,7 @@ _DECIDES_NAMING = ("created", "recipe", "image_size", "temperature", "threshold"
 
 
 def _describe(
-    folder: Path | Elsewhere, reader: "SmearReader", red_cell: float | None
+    folder: Path | Elsewhere, reader: "SmearReader", red_cell: float | None, adapt: bool | None
 ) -> dict[str, Any]:
     """Put together what decides the counts: going on in another way would mix two of them."""
     place = folder.resolve() if isinstance(folder, Path) else str(folder)
@@ -654,6 +701,7 @@ def _describe(
         "what": "cells counted in photographs of smears, each judged",
         "folder": os.fsencode(place).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
+        "adapted": reader.classifier.adapts if adapt is None else adapt,
         **_describe_weights(reader),
     }
 

@@ -55,6 +55,11 @@ FOREIGN = (
     "cells, and where it is, it may be wrong. No types are counted."
 )
 
+ADAPTED = (
+    "These white cells look otherwise than those learned from, all in one way: the answers were "
+    "moved to them (--no-adapt leaves that out)."
+)
+
 
 def least_answered(taught: bool) -> float:
     """Part of the white cells that has to be answered for: none where the laboratory taught."""
