@@ -52,15 +52,19 @@ def knows_when(
     codes = np.array([teaching.ANSWERS.index(name) for name in table["cell_type"]])
     typed, nothing = codes < len(LEUKOCYTES), table["label"].eq(laboratories.NO_CELL).to_numpy()
     foreign = ~typed & ~nothing
+    by_itself = balanced(network.learned.probabilities(features)[typed], codes[typed])
     network = network.adapted(features[np.newaxis, ~nothing])
     sure, is_wrong = answered(network, features, table["cell_type"])
-    moved = features if network.moved is None else features - network.moved
+    probabilities = network.name_by(features[np.newaxis]).filter(like="p_")
+    score, low, high, recalls = laboratories.balanced_accuracy(table.join(probabilities))
     wrong = is_wrong[typed & sure]
     is_foreign = confidence.looks_foreign(int(sure[typed].sum()), int(typed.sum()))
     return {
         "n": int(typed.sum()),
-        "balanced": balanced(network.learned.probabilities(features)[typed], codes[typed]),
-        "as a folder": balanced(network.learned.probabilities(moved)[typed], codes[typed]),
+        "cell by cell": by_itself,
+        "as a folder": score,
+        "interval": f"{low:.3f}–{high:.3f}",
+        "recalls": " ".join(f"{name[0]} {recall:.2f}" for name, recall in recalls.items()),
         "moved": "" if network.moved is None else "yes",
         "answered": sure[typed].mean(),
         "wrong": wrong.mean() if len(wrong) else np.nan,
