@@ -47,9 +47,14 @@ def boxes_of(shown):
 
 
 def take_for_fit(patch):
-    """Photographs of one grey have no structure to be judged by; `test_fitness` judges."""
+    """Photographs of one grey have no structure to be judged by; `test_fitness` judges.
+
+    Nor have they red cells to measure, which is known here without looking for them at length.
+    """
     patch.setattr(fitness, "judge", lambda looks: [])
     patch.setattr(fitness, "judge_reading", lambda looks, red_cell, boxes: [])
+    measure = fitness.red_cell_diameter
+    patch.setattr(fitness, "red_cell_diameter", lambda p: measure(p) if np.ptp(p) else np.nan)
 
 
 class Knows:

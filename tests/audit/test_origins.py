@@ -36,7 +36,7 @@ def test_label_and_file_name_play_no_part(sample_catalog, photographs):
     some = sample_catalog.sample(12, random_state=0).reset_index(drop=True)
     shuffled = some.assign(file=[f"TRAIN/MONOCYTE/{i}.jpeg" for i in range(12)], cell_type="?")
     by_name = origins.assign_sources(some, photographs, progress=False)
-    without = origins.assign_sources(shuffled, photographs, progress=False, workers=1)
+    without = origins.assign_sources(shuffled, photographs, progress=False)
     pd.testing.assert_frame_equal(by_name.drop(columns="file"), without.drop(columns="file"))
 
 

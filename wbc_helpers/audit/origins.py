@@ -183,7 +183,7 @@ def require_photographs(catalog: pd.DataFrame) -> None:
         )
 
 
-def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditReport:
+def audit(folder: str | Path, progress: bool = True) -> AuditReport:
     """Find out from the pixels what the images of a data set, with its photographs, show.
 
     Raises `DataNotFound` if either are not there, `DataMismatch` if a class folder is missing,
@@ -200,9 +200,9 @@ def audit(folder: str | Path, progress: bool = True, workers: int = 2) -> AuditR
         )
     labels = _read_labels(originals / "labels.csv")
     photographs = read_photographs(originals, progress)
-    table = assign_sources(catalog, photographs, progress, workers)
+    table = assign_sources(catalog, photographs, progress)
     table = table.merge(catalog[["file", "split", "cell_type"]], on="file")
-    pairs = find_overlaps(photographs, progress, workers)
+    pairs = find_overlaps(photographs, progress)
     groups = group_sources(pairs, {*photographs, *table["source_id"].dropna()})
     table["group_id"] = table["source_id"].map(groups).astype("string")
     nuclei = {name: find_nuclei(photograph) for name, photograph in photographs.items()}
@@ -375,10 +375,7 @@ MOST_UNKNOWN = 2_000
 
 
 def assign_sources(
-    catalog: pd.DataFrame,
-    photographs: Mapping[str, np.ndarray],
-    progress: bool = True,
-    workers: int = 2,
+    catalog: pd.DataFrame, photographs: Mapping[str, np.ndarray], progress: bool = True
 ) -> pd.DataFrame:
     """Find the photograph that each image of a catalog was made from, by content alone.
 
@@ -400,14 +397,13 @@ def assign_sources(
     with _one_thread_each():
         index = overlaps.PictureIndex(pictures)
         matched = overlaps.in_threads(
-            lambda path: _assign_one(path, index, names, pictures),
-            paths, workers, "images", progress,
-        )  # fmt: skip
+            lambda path: _assign_one(path, index, names, pictures), paths, "images", progress
+        )
         table = pd.DataFrame(matched, columns=list(MATCH_COLUMNS)).astype(MATCH_COLUMNS)
         table.insert(0, "file", catalog["file"].to_numpy())
         unknown = np.flatnonzero(table["source_id"].isna() & ~table["ambiguous"])
         if 1 < len(unknown) <= MOST_UNKNOWN:
-            groups = _match_each_other([paths[i] for i in unknown], workers, progress)
+            groups = _match_each_other([paths[i] for i in unknown], progress)
             for number, members in enumerate(groups, start=1):
                 rows = unknown[list(members)]
                 table.loc[rows, "source_id"] = f"missing_{number}"
@@ -446,7 +442,7 @@ def _assign_one(
     return (source, best.inliers, least if is_sure else np.nan, *second, *affine, ambiguous)
 
 
-def _match_each_other(paths: list[str], workers: int, progress: bool) -> list[dict[int, int]]:
+def _match_each_other(paths: list[str], progress: bool) -> list[dict[int, int]]:
     """Group images that show one field: the number of each, and its inliers."""
     pixels = [images.read_image(path) for path in paths]
     index = overlaps.PictureIndex(pixels)
@@ -459,9 +455,7 @@ def _match_each_other(paths: list[str], workers: int, progress: bool) -> list[di
         sure = [match for match in matches if match.inliers >= overlaps.MIN_INLIERS]
         return [(names[i], names[match.picture], match.inliers) for match in sure]
 
-    pairs = overlaps.in_threads(
-        find_others, range(len(paths)), workers, "without a photograph", progress
-    )
+    pairs = overlaps.in_threads(find_others, range(len(paths)), "without a photograph", progress)
     links = pd.DataFrame(itertools.chain(*pairs), columns=["first", "second", "inliers"])
     both = pd.concat([links, links.rename(columns={"first": "second", "second": "first"})])
     most = both.groupby("first")["inliers"].max()

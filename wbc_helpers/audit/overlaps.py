@@ -57,7 +57,7 @@ _LEAST_PEAK = 20  # of the correlation times √pixels: chance alone reaches tha
 _COLUMNS = ["first", "second", "shift_x", "shift_y", "shared", "distinctness", "correlation"]
 
 
-def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2) -> pd.DataFrame:
+def find_smear_pairs(folder: str | Path, progress: bool = True) -> pd.DataFrame:
     """Pairs of photographs of smears that show a part of the same field.
 
     Of drawn smears they are known by construction, of BCCD's photographs and of TXL-PBC's from the
@@ -88,7 +88,7 @@ def find_smear_pairs(folder: str | Path, progress: bool = True, workers: int = 2
         pairs["same_cell"] = (pairs["original"] == firsts["original"]).astype(bool)
         pairs = pairs[pairs["first"] != pairs["second"]]
         return pairs[["first", "second", "same_cell"]].reset_index(drop=True)
-    return find_overlaps(read_photographs(root, progress), progress, workers)
+    return find_overlaps(read_photographs(root, progress), progress)
 
 
 def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.ndarray]:
@@ -109,9 +109,7 @@ def read_photographs(folder: str | Path, progress: bool = True) -> dict[str, np.
     return {name: images.resample(images.read_image(path), 0.5) for name, path in bar}
 
 
-def find_overlaps(
-    photographs: Mapping[str, np.ndarray], progress: bool = True, workers: int = 2
-) -> pd.DataFrame:
+def find_overlaps(photographs: Mapping[str, np.ndarray], progress: bool = True) -> pd.DataFrame:
     """Find every pair of photographs, see `read_photographs`, that show a part of the same field.
 
     Photographs of different sizes are taken for different microscopes and not compared.
@@ -127,9 +125,7 @@ def find_overlaps(
     for shape in sorted({photograph.shape for photograph in photographs.values()}):
         alike = [name for name in names if photographs[name].shape == shape]
         finder = _ShiftFinder([photographs[name] for name in alike])
-        rows = in_threads(
-            finder.find, range(len(alike)), workers, "overlaps", progress, "photograph"
-        )
+        rows = in_threads(finder.find, range(len(alike)), "overlaps", progress, "photograph")
         pairs += [(alike[i], alike[j], *measured) for row in rows for i, j, *measured in row]
     overlaps = pd.DataFrame(sorted(pairs), columns=_COLUMNS)
     nuclei = {
@@ -144,10 +140,10 @@ def find_overlaps(
 
 
 def in_threads(
-    work: Callable, tasks: Sequence, workers: int, what: str, progress: bool, unit: str = "image"
+    work: Callable, tasks: Sequence, what: str, progress: bool, unit: str = "image"
 ) -> list:
     """Do a piece of work for each task, in order: OpenCV and Pillow release Python's lock."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(2) as pool:
         results = pool.map(work, tasks)
         return list(tqdm(results, total=len(tasks), desc=what, unit=unit, disable=not progress))
 
@@ -223,10 +219,10 @@ def _without_shading(gray: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _confirm(
-    first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int, reach: int = 4
+    first: np.ndarray, second: np.ndarray, shift_x: int, shift_y: int
 ) -> tuple[float, int, int]:
-    """Best correlation of the shared part within `reach` pixels of a shift, and that shift."""
-    height, width = first.shape
+    """Best correlation of the shared part within 4 pixels of a shift, and that shift."""
+    (height, width), reach = first.shape, 4
     left, right = max(0, -shift_x) + reach, min(width, width - shift_x) - reach
     top, bottom = max(0, -shift_y) + reach, min(height, height - shift_y) - reach
     if right - left < 12 or bottom - top < 12:

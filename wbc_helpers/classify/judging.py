@@ -181,12 +181,12 @@ class Judged:
         images = (recipe, self.images["TEST"]["path"], size, self.red_cell)
         return inputs.decode(*images, self.cache), inputs.mask_cells(*images, progress=False)
 
-    def looks(self, n_each: int = 3, seed: int = 0) -> tuple[Any, ...]:
+    def looks(self, n_each: int = 3) -> tuple[Any, ...]:
         """Map where the network looks in some right and some wrong answers on TEST.
 
         Gives what `figures.where_it_looks` takes: images, Grad-CAM maps, answers and masks.
         """
-        right, generator = self._right(), np.random.default_rng(seed)
+        right, generator = self._right(), np.random.default_rng(0)
         rows = np.concatenate(
             [generator.permutation(np.flatnonzero(group))[:n_each] for group in (right, ~right)]
         )
@@ -618,16 +618,12 @@ def _around(
 
 
 def answers_to(
-    model: keras.Model,
-    pixels: np.ndarray,
-    true_types: ArrayLike,
-    occluded: Occluded,
-    batch_size: int = 128,
+    model: keras.Model, pixels: np.ndarray, true_types: ArrayLike, occluded: Occluded
 ) -> pd.DataFrame:
     """Ask the network about the same images untouched and blanked.
 
-    `model`, `pixels` and `batch_size` are those of `grad_cam`, the images those given to `occlude`;
-    of `true_types`, (n,) array_like of str, each is one of `cells.NAMES`.
+    `model` and `pixels` are those of `grad_cam`, the images those given to `occlude`; of
+    `true_types`, (n,) array_like of str, each is one of `cells.NAMES`.
 
     One row for each usable image under each of `CONDITIONS`: `image` (int, its row in `pixels`),
     `condition` (categorical), `cell_type` (the true one), `original` (what the network says of the
@@ -649,7 +645,7 @@ def answers_to(
     tables, original = [], None
     by_condition = (pixels[occluded.rows], occluded.background, occluded.cell)
     for condition, images in zip(CONDITIONS, by_condition, strict=True):
-        probabilities = answering.predict(model, images, batch_size)
+        probabilities = answering.predict(model, images)
         predicted = probabilities.argmax(axis=1)
         original = predicted if original is None else original
         answers = {

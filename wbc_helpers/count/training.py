@@ -372,13 +372,16 @@ class Judged:
         return pd.concat(wrong).value_counts().reindex(self.counts.index, fill_value=0)
 
 
+WORTH = 0.005
+"""Of mAP@0.5, for which it is worth to look at photographs in more ways."""
+
+
 def choose_reading(
     detector: Detector,
     boxed: Annotations,
     photographs: Sequence[str],
     ious: Sequence[float] = (0.45, 0.55, 0.65),
     ways: Sequence[int] = (1, 2, 4),
-    worth: float = 0.005,
 ) -> tuple[Detector, pd.DataFrame]:
     """Choose, on validation photographs, how a network is asked and how its maps are read.
 
@@ -395,9 +398,7 @@ def choose_reading(
         taken, looking in the first of `ways`.
     ways : sequence of int
         In how many ways to look at each photograph, see `Detector`: what to choose from, rising.
-    worth : float
-        By how much looking in more ways has to raise mAP@0.5 above that of fewer, since each way
-        takes its time.
+        Of more ways, each of which takes its time, mAP@0.5 has to be higher by `WORTH`.
 
     Returns
     -------
@@ -419,7 +420,7 @@ def choose_reading(
     best = max((look(ways[0], iou) for iou in ious), key=lambda looked: looked[0])
     for n_ways in ways[1:]:
         looked = look(n_ways, best[1]["iou"])
-        if looked[0] >= best[0] + worth:
+        if looked[0] >= best[0] + WORTH:
             best = looked
     truth, boxes = (_complete(boxed, table) for table in (_truth(boxed, photographs), best[2]))
     matches = detection.match_boxes(truth, boxes)

@@ -121,7 +121,7 @@ def bring(source: str | Path, data_dir: str | Path, holds: Holds = "images") -> 
     return identify(fetch(source, data_dir, holds=holds), holds=holds)
 
 
-def identify(folder: str | Path, progress: bool = False, holds: Holds = "images") -> Identity:
+def identify(folder: str | Path, holds: Holds = "images") -> Identity:
     """Find out what a folder is, by content, see `sources.recognise` and, for `holds`, `Source`.
 
     Everything in which it differs from published data is named; of a folder that is somebody's own
@@ -131,7 +131,7 @@ def identify(folder: str | Path, progress: bool = False, holds: Holds = "images"
     `cells_folder`; `UnreadableImage` if a file cannot be read.
     """
     folder = storage.absolute(folder)
-    digests, beside = _digest(folder, holds, progress)
+    digests, beside = _digest(folder, holds, progress=False)
     source = recognise(folder, holds, digests)
     counts = _count(digests)
     deviations = _compare_counts(source, counts)

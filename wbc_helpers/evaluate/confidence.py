@@ -143,13 +143,13 @@ def log_loss(evaluation: Evaluation) -> float:
     return _log_loss(_logits(evaluation.probabilities), evaluation.true_codes)
 
 
-def summary(evaluation: Evaluation, n_bins: int = 10) -> dict[str, float]:
-    """All numbers on calibration, ready for JSON; for `n_bins` see `reliability`."""
+def summary(evaluation: Evaluation) -> dict[str, float]:
+    """All numbers on calibration, ready for JSON."""
     return {
         "n_images": evaluation.n_images,
         "accuracy": evaluation.accuracy,
         "mean_confidence": float(confidence_and_right(evaluation)[0].mean()),
-        "expected_calibration_error": expected_calibration_error(evaluation, n_bins),
+        "expected_calibration_error": expected_calibration_error(evaluation),
         "brier": brier(evaluation),
         "log_loss": log_loss(evaluation),
     }

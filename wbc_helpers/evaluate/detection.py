@@ -517,9 +517,7 @@ def _summarise(average: np.ndarray) -> np.ndarray:
 # How many cells there are, and how far two counts agree
 
 
-def count_cells(
-    boxes: pd.DataFrame, photographs: Iterable[str], kinds: Sequence[str] = cells.KIND_NAMES
-) -> pd.DataFrame:
+def count_cells(boxes: pd.DataFrame, photographs: Iterable[str]) -> pd.DataFrame:
     """Count boxes (`photograph` and `kind`; only those that a detector is sure of) of each kind.
 
     Rows are the photographs in the order given, also those without any box, columns the kinds.
@@ -534,15 +532,17 @@ def count_cells(
     """
     names = pd.Index(photographs, name="photograph")
     of_kind, of_photograph = boxes["kind"].astype(str), boxes["photograph"].astype(str)
-    others = sorted({*of_photograph} - {*names} | {*of_kind} - {*kinds})
+    others = sorted({*of_photograph} - {*names} | {*of_kind} - {*cells.KIND_NAMES})
     if others or not names.is_unique:
         raise InvalidParameter(
             f"Boxes cannot be counted in {len(names)} photographs, {names.duplicated().sum()} of "
             f"them listed twice; unknown: {', '.join(others[:5]) or 'nothing'}. Expected each "
-            f"photograph once, and boxes in these only, of the kinds {', '.join(kinds)}."
+            f"photograph once, and boxes in these only, of the kinds "
+            f"{', '.join(cells.KIND_NAMES)}."
         )
     counts = pd.crosstab(of_photograph, of_kind)
-    return counts.reindex(index=names, columns=pd.Index(kinds, name="kind"), fill_value=0)
+    kinds = pd.Index(cells.KIND_NAMES, name="kind")
+    return counts.reindex(index=names, columns=kinds, fill_value=0)
 
 
 LIMITS = 1.96

@@ -187,7 +187,7 @@ def per_class_scores(evaluation: Evaluation) -> Figure:
 
 
 @in_style
-def mistakes(wrong: pd.DataFrame, n_columns: int = 3) -> Figure:
+def mistakes(wrong: pd.DataFrame) -> Figure:
     """Montage of `classification.most_confident_mistakes`; without any, a figure that says so."""
     columns = ("path", "cell_type", "predicted", "probability", "true_probability")
     if wrong.empty:
@@ -198,7 +198,7 @@ def mistakes(wrong: pd.DataFrame, n_columns: int = 3) -> Figure:
         f"is {row.cell_type} {row.true_probability:.0%}"
         for row in wrong.itertuples()
     ]
-    figure = montage(wrong["path"], titles, n_columns, title="Most confident mistakes")
+    figure = montage(wrong["path"], titles, 3, title="Most confident mistakes")
     surest = wrong.iloc[0]
     say_what_is_seen(
         figure,
@@ -334,9 +334,9 @@ _NAIVE, _HONEST = _SERIES[0], _SERIES[1]
 
 @in_style
 def reliability_diagram(
-    evaluations: Evaluation | Mapping[str, Evaluation], n_bins: int = 10, ax: Axes | None = None
+    evaluations: Evaluation | Mapping[str, Evaluation], ax: Axes | None = None
 ) -> Figure:
-    """Draw how often answers are right, by how sure they are, in `n_bins` bins.
+    """Draw how often answers are right, by how sure they are, in ten bins.
 
     A marker for each bin that is not empty, its area in proportion to the images; the legend
     gives the expected calibration error (ECE). Up to three evaluations, such as before and after
@@ -347,8 +347,8 @@ def reliability_diagram(
     ax.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1, label="calibrated")
     for (name, evaluation), style in zip(by_name.items(), _SERIES, strict=False):
         color, marker, line = style
-        bins = confidence.reliability(evaluation, n_bins).dropna()
-        error = confidence.expected_calibration_error(evaluation, n_bins)
+        bins = confidence.reliability(evaluation).dropna()
+        error = confidence.expected_calibration_error(evaluation)
         label = f"{name}\nECE {error:.3f} (n = {evaluation.n_images:,})"
         ax.plot(bins["confidence"], bins["accuracy"], color=color, linestyle=line, linewidth=1.2)
         ax.scatter(
@@ -363,7 +363,7 @@ def reliability_diagram(
     ax.set(xlabel="Confidence: probability of the answer", ylabel="Accuracy")
     _finish(ax, "How sure, and how often right; marker area: images")
     errors = ", ".join(
-        f"{name}: {confidence.expected_calibration_error(evaluation, n_bins):.3f}"
+        f"{name}: {confidence.expected_calibration_error(evaluation):.3f}"
         for name, evaluation in by_name.items()
     )
     say_what_is_seen(
@@ -417,16 +417,12 @@ def risk_coverage(
 
 @in_style
 def score_intervals(
-    table: pd.DataFrame,
-    n_images: int,
-    n_photographs: int,
-    confidence: float = 0.95,
-    ax: Axes | None = None,
+    table: pd.DataFrame, n_images: int, n_photographs: int, ax: Axes | None = None
 ) -> Figure:
-    """Draw each score with its interval by image and by photograph.
+    """Draw each score with its 95 % interval by image and by photograph.
 
-    `table` is as `uncertainty.intervals` returns it at that confidence, or some rows of it; a
-    score without an interval is a dot alone.
+    `table` is as `uncertainty.intervals` returns it, or some rows of it; a score without an
+    interval is a dot alone.
     """
     require(table, ("value", "naive_low", "naive_high", "low", "high"), "table of intervals")
     figure, ax = axes_of(ax, (WIDTH, 1.6 + 0.42 * len(table)))
@@ -443,7 +439,7 @@ def score_intervals(
     ax.set_ylim(len(table) - 0.5, -0.5)
     lowest = np.nanmin(table[["value", "naive_low", "low"]].to_numpy(float), initial=0)
     ax.set_xlim(min(0.0, lowest) - 0.02, 1.02)
-    ax.set_xlabel(f"Score with {confidence:.0%} interval")
+    ax.set_xlabel("Score with 95% interval")
     ax.set_title("How far a score could be off")
     ax.grid(axis="x")
     # Below the axis label, where it covers no interval; to the left, for names of scores are long.
