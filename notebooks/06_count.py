@@ -277,7 +277,7 @@ if others and "laboratory" not in boxed.photographs:
 else:
     (out / "elsewhere").mkdir(parents=True, exist_ok=True)
     foreign = in_test.head(12).copy()
-    mixture = np.array([[1.1, 0.1, 0.0], [0.1, 0.8, 0.1], [0.0, 0.2, 0.7]])
+    mixture = np.array([[1.3, 0.2, 0.0], [0.3, 0.7, 0.0], [0.0, 0.0, 0.5]])
     lamp = np.array([0.85, 1.0, 0.75])
     for row, photograph in foreign.iterrows():
         light = np.asarray(Image.open(photograph.path).convert("RGB")) / 255
