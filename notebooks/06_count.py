@@ -273,7 +273,9 @@ if others and "laboratory" not in boxed.photographs:
     place = identity.bring(str(others), data_folder, holds="photographs").folder
     elsewhere = splits.read_boxed(place)
     dealt = elsewhere.photographs.photograph.map(training.deal(place, elsewhere))
-    foreign = elsewhere.photographs[dealt.eq("test") & elsewhere.photographs.laboratory.eq("Barcelona")]
+    foreign = elsewhere.photographs[
+        dealt.eq("test") & elsewhere.photographs.laboratory.eq("Barcelona")
+    ]
 else:
     (out / "elsewhere").mkdir(parents=True, exist_ok=True)
     foreign = in_test.head(12).copy()
@@ -295,7 +297,9 @@ pd.concat(
 # %%
 example, counted = foreign.iloc[0], judged_there.matches.predictions
 figures.boxed_cells(
-    example.path, counted[counted.photograph == example.photograph], "Found in a smear from elsewhere"
+    example.path,
+    counted[counted.photograph == example.photograph],
+    "Found in a smear from elsewhere",
 );
 
 # %% [markdown]
