@@ -9,7 +9,7 @@ from run_notebooks import check_that_it_runs
     [
         "01_download",
         "02_explore",
-        "03_train",
+        pytest.param("03_train", marks=pytest.mark.slow),
         pytest.param("04_evaluate", marks=pytest.mark.slow),
         pytest.param("05_audit", marks=pytest.mark.slow),
     ],
