@@ -5,10 +5,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import pandas as pd
-
-from wbc_helpers.runs import folders
-
 RUN_SETTINGS = {
     "created": "2026-01-01T00:00:00+00:00",
     "training": {"recipe": "paper", "epochs": 2, "image_size": [60, 80], "validation": "random"},
@@ -20,6 +16,10 @@ RUN_SETTINGS = {
 
 def begin_run(runs_dir, name, **settings):
     """Write a run of one epoch that is complete."""
+    import pandas as pd
+
+    from wbc_helpers.runs import folders
+
     training = RUN_SETTINGS["training"] | {"epochs": 1}
     run = folders.start(name, runs_dir, RUN_SETTINGS | {"training": training} | settings)
     row = dict.fromkeys(folders.HISTORY_COLUMNS, 0.5) | {"epoch": 1}
