@@ -142,6 +142,7 @@ const Gallery = (() => {
         if (digests[event.file] !== event.digest) continue;
         const photograph = fresh.find(({ file }) => file === event.file);
         if (photograph && event.drawn && !cells.has(event.id)) admit(drawn(event), photograph);
+        if (photograph) Object.assign(event, framing(event.box, photograph)); // not kept at first
         latest.set(event.id, event);
       }
       arrange();
@@ -576,9 +577,11 @@ const Gallery = (() => {
       moveTo((x + right) / 2, (y + lower) / 2, 5 * Math.max(right - x, lower - y));
       stage.focus({ preventScroll: true });
     }
+    /** So much of the photograph's width as may be in sight. */
+    const within = (width, { width: most }) => Math.max(Math.min(width, most), most / 60);
     function moveTo(x, y, wanted) {
       const { width: most, height: tall } = view.photograph;
-      const width = Math.max(Math.min(wanted, most), most / 60), height = width * tall / most;
+      const width = within(wanted, view.photograph), height = width * tall / most;
       Object.assign(view, { width, height, x: clamp(x - width / 2, most - width),
                             y: clamp(y - height / 2, tall - height) });
       stage.querySelector("svg").setAttribute("viewBox", `${view.x} ${view.y} ${width} ${height}`);
@@ -591,8 +594,7 @@ const Gallery = (() => {
     };
     /** Zooms so that what lies at a place, by default in the middle, remains there. */
     function zoomBy(times, at = middle()) {
-      const widest = view.photograph.width;
-      const width = Math.max(Math.min(view.width / times, widest), widest / 60);
+      const width = within(view.width / times, view.photograph);
       const [x, y] = middle(), share = width / view.width;
       moveTo(at[0] + (x - at[0]) * share, at[1] + (y - at[1]) * share, width);
     }
@@ -669,9 +671,10 @@ const Gallery = (() => {
     }
     function boxBetween([x, y], [otherX, otherY]) {
       const { width, height } = view.photograph;
-      const within = (value, most) => Math.round(10 * clamp(value, most)) / 10;
-      return [within(Math.min(x, otherX), width), within(Math.min(y, otherY), height),
-              within(Math.max(x, otherX), width), within(Math.max(y, otherY), height)];
+      const [left, right] = [x, otherX].sort((one, other) => one - other);
+      const [upper, lower] = [y, otherY].sort((one, other) => one - other);
+      return [clamp(left, width), clamp(upper, height), clamp(right, width), clamp(lower, height)]
+        .map((edge) => Math.round(10 * edge) / 10);
     }
     function drawBox(box) {
       if (Math.min(box[2] - box[0], box[3] - box[1]) < 3) return; // a slip of the hand
