@@ -308,6 +308,7 @@ def test_answers_are_moved_to_a_folder_by_itself(slides, strange, tmp_path, monk
     monkeypatch.setattr(teaching, "FEW", 10)
     monkeypatch.setattr(teaching, "SECOND", 0)
     monkeypatch.setattr(teaching, "THIRD", 0)
+    monkeypatch.setattr(teaching, "AWAY", 0)
 
     def named(network, name, **adapt):
         return classifier.classify_folder(

@@ -44,9 +44,9 @@ EXAMPLES = 8
 EASED = 0.1
 """Part of the mean variance that is added to every direction of the features."""
 
-FEW, SECOND, THIRD, AWAY = 20, 0.2, 0.04, 0.19
+FEW, SECOND, THIRD, AWAY = 20, 0.2, 0.04, 0.13
 """From which on answers are moved to a folder, see `Learned.shift`: white cells; shares of the
-second and third most frequent type; length of the way, in spreads of the types' means."""
+second and third most frequent type; how unlike those learned from their median is."""
 
 HELD = 0.15
 """How strongly the last layer is held to where it was, in units of the loss of one label a type."""
@@ -87,13 +87,14 @@ class Learned:
         taken to be in the folder counting more, so that shares of types that differ from those
         learned are no shift. Found with the answers in turn, without labels. None where that is
         no ground to move on: of fewer cells than `FEW`, of a folder of hardly more than one type,
-        whose shift looks like another type, and of a shift as small as laboratories that were
-        learned from have themselves.
+        whose shift looks like another type, and of cells most of which are like those learned from.
         """
         answers = self.probabilities(features).argmax(axis=1)
         of_types = np.bincount(answers, minlength=len(ANSWERS))[: len(LEUKOCYTES)]
         shares = np.sort(of_types / max(int(of_types.sum()), 1))
         if len(features) < FEW or shares[-2] < SECOND or shares[-3] < THIRD:
+            return None
+        if np.median(self.unlike(features)) < AWAY:
             return None
         moved = np.zeros(features.shape[1])
         means = self.means[: len(LEUKOCYTES)]
@@ -103,9 +104,7 @@ class Learned:
             middles = likely.T @ features / np.maximum(counts, 1e-6)[:, None]
             trust = counts / (counts + 30)
             moved = trust @ (middles - means) / max(trust.sum(), 1e-6)
-        moved = moved / 2
-        away = np.linalg.norm(moved) / np.linalg.norm(means.std(axis=0))
-        return moved if away >= AWAY else None
+        return moved / 2
 
 
 def _directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
