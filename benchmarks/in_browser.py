@@ -73,7 +73,7 @@ def main() -> None:
         print(f"{len(files)} photographs together: {seconds / len(files):.1f} s each")
         chromium.close()
         out = Path(scratch) / "out"
-        smears.count_folder(photographs, out, detector.load_reader(), progress=False)
+        smears.count_folder(photographs, out, detector.load_reader(), progress=False, adapt=False)
         apart, scores, shares, n_types, n_white, n_other = [0.0], [0.0], [0.0], 0, 0, 0
         for ours in smears.read_counted(out, sorted(readings)):
             theirs = list(readings[ours["file"]]["boxes"])
