@@ -8,8 +8,11 @@ from PIL import Image
 
 from benchmarks import simulated as laboratories
 from wbc_helpers.errors import InvalidParameter
+from wbc_helpers.pixels import scale as scale_module
+from wbc_helpers.pixels.images import resample
 from wbc_helpers.pixels.scale import (
     RED_CELL,
+    SMALLEST_RED_CELL,
     check_red_cell,
     estimate_scale,
     red_cell_diameter,
@@ -40,6 +43,19 @@ def test_another_laboratory_does_not_hide_the_scale(laboratory):
     there = red_cell_diameter(laboratories.simulate(field, laboratory))
     here = red_cell_diameter(field)
     assert there == pytest.approx(here * laboratory.magnification, rel=0.1)
+
+
+def test_noise_is_not_enlarged_until_its_grains_are_as_large_as_cells(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    scales = []
+
+    def resampled(image, scale):
+        scales.append(scale)
+        return resample(image, scale)
+
+    monkeypatch.setattr(scale_module, "resample", resampled)
+    assert not red_cell_diameter(noise) < 10
+    assert max(scales) <= 2 * RED_CELL / SMALLEST_RED_CELL
 
 
 def test_no_red_cells_no_scale():

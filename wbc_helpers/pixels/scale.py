@@ -223,7 +223,8 @@ the peak below which that share of them lies is 0.41 of the annotated diameter."
 
 def _diameter(white: np.ndarray, expected: float) -> float:
     """Estimate it, in pixels of a white-balanced image, where about so much is expected."""
-    if not np.isfinite(expected) or expected <= 0:
+    # Of cells a few pixels wide, as noise pretends, nothing could be told but at a huge scale.
+    if not expected >= SMALLEST_RED_CELL / 2:
         return float("nan")
     scaled = resample(white, RED_CELL / expected)
     nuclei = _grown(chromatin(scaled, blur=1.0), 2)

@@ -478,7 +478,7 @@ function redCellDiameter(image) {
 
 /** As `_diameter`. */
 function diameter(white, expected) {
-  if (!isFinite(expected) || expected <= 0) return NaN;
+  if (!(expected >= SMALLEST_RED_CELL / 2)) return NaN;
   const scaled = resample(white, RED_CELL / expected), { height, width } = scaled;
   const nuclei = dilate(chromatin(scaled, 1), 5);
   const empty = absorbance(WHITE);
