@@ -43,6 +43,7 @@ from wbc_helpers.pixels.scale import (
     check_photograph,
     check_red_cell,
     estimate_scale,
+    red_cell_diameter_of,
 )
 from wbc_helpers.runs.backend import Workers
 from wbc_helpers.storage import Elsewhere
@@ -387,7 +388,7 @@ def _folder_scale(
 
 _N_TO_CHECK = 4  # photographs of a folder
 
-N_TO_ADAPT, FEW_TO_ADAPT = 64, 5
+N_TO_ADAPT, FEW_TO_ADAPT = 32, 5
 """Photographs to whose white cells answers are moved, at most and at least, see `count_folder`."""
 
 
@@ -406,10 +407,14 @@ def _folder_shift(
         try:
             photograph, _ = _look_at(folder / images[place])
             check_photograph(photograph, red_cell)
+            own = red_cell_diameter_of([photograph], default=red_cell)
         except WbcError:
-            return network.crops_of([], np.zeros(0))
-        return network.crops_of([photograph], np.array([red_cell]))
+            own = np.inf
+        # Of another magnification, cells would be cut out as what they are not.
+        is_alike = abs(np.log(own / red_cell)) <= fitness.CONTRADICTS
+        return network.crops_of([photograph], np.array([red_cell])) if is_alike else nothing
 
+    nothing = network.crops_of([], np.zeros(0))
     chosen = np.linspace(0, len(images) - 1, min(len(images), N_TO_ADAPT)).astype(int)
     with ThreadPoolExecutor(2) as pool:
         crops = np.concatenate(list(pool.map(look_at, chosen)))
