@@ -48,6 +48,7 @@ from wbc_helpers import colab; colab.prepare()  # fmt: skip  # noqa
 # %%
 from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,8 @@ errors.check_whole("draws", draws, 1, 1000)
 # %%
 data = identity.bring(source, data_folder)
 folders = {"drawn" if data.drawn else laboratories.BCCD: data.folder}
-folders |= {name: sources.fetch(name, data_folder, holds="cells") for name in others.split()}
+for name in others.split():
+    folders[Path(name).stem] = sources.fetch(name, data_folder, holds="cells")
 listed = laboratories.find_all(folders)
 listed = listed[(listed.held_out | data.drawn) & listed.cell_type.isin(cells.LEUKOCYTES)]
 by_type = listed.sample(frac=1, random_state=seed).groupby(["laboratory", "cell_type"])
