@@ -172,9 +172,8 @@ def write_int8(path: Path, target: Path, shown: list[np.ndarray]) -> None:
             pixels = next(self.left, None)
             return None if pixels is None else {"smears": pixels}
 
-    logging.disable(
-        logging.WARNING
-    )  # that the graph was not optimised before, which brings nothing
+    # That the graph was not optimised before, which brings nothing.
+    logging.disable(logging.WARNING)
     quantization.quantize_static(
         path, target, Shown(), per_channel=True, reduce_range=True,
         activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,

@@ -102,6 +102,8 @@ def taught(
     typed = table["cell_type"].isin(LEUKOCYTES).to_numpy()
     features, table = features[typed], table[typed].reset_index(drop=True)
     codes = np.array([teaching.ANSWERS.index(name) for name in table["cell_type"]])
+    shift = learned.shift(features)
+    by_default = learned.probabilities(features if shift is None else features - shift)
     for how in ("spread", "neighbours"):
         for n in LABELS:
             rows = []
@@ -115,7 +117,7 @@ def taught(
                     replace(network, laboratory=own), features[others], table["cell_type"][others]
                 )
                 wrong = is_wrong[sure].mean() if sure.any() else np.nan
-                before = balanced(learned.probabilities(features[others]), codes[others])
+                before = balanced(by_default[others], codes[others])
                 after = balanced(own.probabilities(features[others]), codes[others])
                 rows.append(
                     {

@@ -263,13 +263,14 @@ figures.bland_altman(judged.true_counts, judged.counts, "Platelets");
 # %% [markdown]
 # ## A smear from elsewhere
 #
-# Counting at home says little about slides of another laboratory. Where TXL-PBC lies in `data_dir`,
-# these are photographs of Barcelona that it set aside for the test; else some of the same test
+# Counting at home says little about slides of another laboratory. Where TXL-PBC lies in `data_dir`
+# and a network was trained here, these are its photographs of Barcelona; else some of the same test
 # photographs, stained and lit otherwise: what each colour of light loses is mixed anew of all three.
+# (The network that ships has learned from Barcelona: to it they are not foreign.)
 
 # %%
 others = next(data_folder.glob("TXL-PBC*"), None)
-if others and "laboratory" not in boxed.photographs:
+if others and epochs and "laboratory" not in boxed.photographs:
     place = identity.bring(str(others), data_folder, holds="photographs").folder
     elsewhere = splits.read_boxed(place)
     dealt = elsewhere.photographs.photograph.map(training.deal(place, elsewhere))

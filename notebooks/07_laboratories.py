@@ -276,9 +276,10 @@ pd.DataFrame({
 # %% [markdown]
 # ## Moved to the folder
 #
-# The cells of one laboratory all lie to one side of those learned from, as their stain does. How far,
-# can be told without labels, and the answers moved half the way, as `wbc classify` does, but not on few
-# cells or a single type: then it would be another type that is taken for a stain.
+# Cells that are stained otherwise all lie to one side of those learned from. How far can be told
+# without labels, and the answers moved half the way, as `wbc classify` does: where most cells are too
+# unlike to be answered for, and never on few cells or a single type, since another type would then be
+# taken for another stain.
 
 # %%
 moved = {}

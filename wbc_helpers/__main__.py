@@ -185,7 +185,7 @@ def _add_adapt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapt", action=argparse.BooleanOptionalAction, default=None,
         help="move the answers to where the folder's white cells lie, without labels (default: "
-        "yes, unless a laboratory was taught)",
+        "of five images or more, by the network broad, unless a laboratory was taught)",
     )  # fmt: skip
 
 

@@ -331,6 +331,21 @@ def test_answers_are_moved_to_a_folder_by_itself(slides, strange, tmp_path, monk
     assert np.abs(by_hand.probabilities(crops) - moved.table[columns]).to_numpy().max() < 1e-5
 
 
+def test_answers_are_moved_from_where_the_network_that_ships_gives_none(network):
+    assert network.about["unlike"] == teaching.AWAY
+
+
+def test_labels_are_judged_against_answers_moved_without_them(learned):
+    moved = np.full(N_FEATURES, 0.5)
+    features, codes = drawn_features(10, moved, seed=3)
+    judgement = teaching.judge(learned, features, codes, [str(n) for n in range(60)], 0.75)
+    by_hand = features - learned.shift(features)
+    recalls = (
+        pd.Series(learned.probabilities(by_hand).argmax(axis=1) == codes).groupby(codes).mean()
+    )
+    assert judgement.before == pytest.approx(recalls.mean())
+
+
 def test_the_command_may_leave_answers_as_they_are(slides, tmp_path):
     out = tmp_path / "left.csv"
     folder = str(slides.parent)

@@ -100,6 +100,9 @@ class Shifts(plain_smears.Names_by_place):
     laboratory = None
     about = plain_smears.Names_by_place().about
 
+    def check_adapts(self):
+        assert self.adapts
+
     def crops_of(self, images, widths):
         return np.zeros((len(images), 1, 1, 3), np.uint8)
 
@@ -118,6 +121,7 @@ def test_types_are_moved_to_the_folder_as_when_it_was_begun(folder, out, reader,
     reader = dataclasses.replace(reader, classifier=Shifts())
     few = count(folder, out, reader)
     assert not few.is_adapted and set(few.counts["monocyte"]) == {0}
+    assert count(folder, tmp_path / "asked", reader, adapt=True).is_adapted
     plain_smears.write(folder, d=10, e=30)
     moved = count(folder, tmp_path / "moved", reader)
     assert moved.is_adapted and "--no-adapt" in str(moved)
@@ -130,6 +134,28 @@ def test_types_are_moved_to_the_folder_as_when_it_was_begun(folder, out, reader,
     assert not left.is_adapted and left.counts["neutrophil"].sum() == 3
     with pytest.raises(RunExists, match="adapted"):
         count(folder, tmp_path / "moved", reader, adapt=False)
+
+
+def test_photographs_that_are_not_fit_move_nothing(folder, out, reader, monkeypatch):
+    monkeypatch.setattr(fitness, "judge", lambda looks: ["over-exposed"])
+    reader = dataclasses.replace(reader, classifier=Shifts())
+    assert not count(folder, out, reader, adapt=True).is_adapted
+
+
+def test_what_an_earlier_version_counted_is_read(folder, out, reader):
+    before = count(folder, out, reader).boxes_of("a.png")
+    lines = [json.loads(line) for line in (out / smears.JOURNAL).read_text().splitlines()]
+    for line in lines:
+        line["boxes"] = [row[:-1] for row in line["boxes"]]
+    (out / smears.JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = json.loads((out / smears.SETTINGS).read_text())
+    del settings["adapted"]
+    (out / smears.SETTINGS).write_text(json.dumps(settings))
+    again = count(folder, out, reader)
+    assert reader.detector.greys == [10, 20, 30], "nothing is counted anew"
+    pd.testing.assert_frame_equal(
+        again.boxes_of("a.png").drop(columns="probabilities"), before.drop(columns="probabilities")
+    )
 
 
 # What is written

@@ -160,7 +160,15 @@ class Classifier:
         self.check_adapts()
         n = min(len(images), AT_A_TIME)
         rows = np.linspace(0, len(images) - 1, n).astype(int)
-        cells_of, crops, failures = self._cut_at_once(images, rows.tolist(), widths, stop=False)
+        with tqdm(total=n, desc="adapting", unit="image", disable=not progress) as bar:
+            pieces = []
+            for start in range(0, n, _AT_ONCE):
+                some = rows[start : start + _AT_ONCE].tolist()
+                pieces.append(self._cut_at_once(images, some, widths, stop=False))
+                bar.update(len(some))
+        cells_of = [cell for of_some, _, _ in pieces for cell in of_some]
+        crops = np.concatenate([of_some for _, of_some, _ in pieces])
+        failures = [failure for _, _, of_some in pieces for failure in of_some]
         features = self.features(crops) if len(crops) else np.zeros((1, 0, 0), np.float32)
         network = self.adapted(features)
         if n < len(images):
@@ -405,9 +413,9 @@ def classify_folder(
     """Name the white cells of all images of a folder, or of one image, and write the table.
 
     `out` is a CSV file. For `adapt` see `Classifier.classify_adapted`; by default it is done where
-    the network can. Where the folder looks foreign, no cell is `answered`. Raises `RunExists`
-    if the file is there and holds another table; `DataNotFound` if there are no images;
-    `InvalidParameter` as `Classifier.classify`.
+    the network can, of `confidence.FEW_TO_ADAPT` images or more. Where the folder looks foreign, no
+    cell is `answered`. Raises `RunExists` if the file is there and holds another table;
+    `DataNotFound` if there are no images; `InvalidParameter` as `Classifier.classify`.
     """
     out = storage.absolute(out)
     folder, names, _ = find_photographs(path)
@@ -420,7 +428,7 @@ def classify_folder(
             f"{out} exists and is no table of answers. Nothing was changed; give another --out."
         )
     widths = scale.widths_of(files, red_cell, skip=True)
-    if network.adapts if adapt is None else adapt:
+    if network.adapts and len(files) >= confidence.FEW_TO_ADAPT if adapt is None else adapt:
         network, table, failures = network.classify_adapted(files, widths, progress)
     else:
         table, failures = network.classify_all(files, widths, progress)

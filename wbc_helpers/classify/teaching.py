@@ -46,7 +46,8 @@ EASED = 0.1
 
 FEW, SECOND, THIRD, AWAY = 20, 0.2, 0.04, 0.13
 """From which on answers are moved to a folder, see `Learned.shift`: white cells; shares of the
-second and third most frequent type; how unlike those learned from their median is."""
+second and third most frequent type; how unlike those learned from their median is, where the
+network that ships begins to give no answers."""
 
 HELD = 0.15
 """How strongly the last layer is held to where it was, in units of the loss of one label a type."""
@@ -454,6 +455,8 @@ def judge(
 ) -> Judgement:
     """Judge by cross-validation what labels bring, groups undivided: slides, or else photographs.
 
+    Before, answers are moved to the labelled cells as to a folder, where they would be.
+
     Raises `InvalidParameter` if there are too few labels, types or groups.
     """
     from wbc_helpers.data import splits
@@ -472,7 +475,8 @@ def judge(
         warnings.simplefilter("ignore")
         folds = splits.grouped_folds(table, n_folds, seed).to_numpy()
     rng = np.random.default_rng(seed)
-    before = learned.probabilities(features)
+    shift = learned.shift(features)
+    before = learned.probabilities(features if shift is None else features - shift)
     after, half = np.zeros_like(before), np.zeros_like(before)
     for fold in range(n_folds):
         rest, out = np.flatnonzero(folds != fold), folds == fold

@@ -246,9 +246,9 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
 def load(name: str = "detector", keras: bool = False, fast: bool = False) -> Detector:
     """Load a network whose weights ship with the package; raise `InvalidParameter` if none do.
 
-    It answers through ONNX Runtime; as a model of `keras`, it can be trained on. The `fast` one
-    reckons in whole numbers of 8 bits, which `about["numbers"]` then says; scores differ by some
-    hundredths.
+    It answers through ONNX Runtime; as a model of `keras`, it can be trained on. The `fast` one,
+    never a model of Keras, reckons in whole numbers of 8 bits, which `about["numbers"]` then says;
+    scores differ by some hundredths.
     """
     if not fast:
         return Detector(*answering.load_shipped(name, "thresholds", _build if keras else None))

@@ -269,8 +269,9 @@ def count_folder(
     workers : Workers
         Who counts; the tables are the same. Others need the same weights, and load their own.
     adapt : bool, optional
-        Move the types' answers to where the white cells of up to `N_TO_ADAPT` photographs lie, see
-        `Classifier.adapted`; by default of `FEW_TO_ADAPT` photographs or more, where it can.
+        Move the types' answers to where the white cells of up to `N_TO_ADAPT` photographs lie, as
+        when the counting was begun, see `Classifier.adapted`; by default where it can, of
+        `confidence.FEW_TO_ADAPT` photographs or more.
 
     Raises
     ------
@@ -297,7 +298,7 @@ def count_folder(
     settings = _open_folder(out, _describe(folder, reader, red_cell, adapt))
     with storage.only_one(out):
         return _go_on(
-            folder, images, passed_over, out, settings, reader, red_cell, progress, workers
+            folder, images, passed_over, out, settings, reader, red_cell, progress, workers, adapt
         )
 
 
@@ -311,6 +312,7 @@ def _go_on(
     red_cell: float | None,
     progress: bool,
     workers: Workers,
+    adapt: bool | None,
 ) -> FolderCounts:
     """Count what is not counted yet, and make the tables of all."""
     if red_cell is None and settings["estimated_red_cell"] is None:
@@ -318,7 +320,9 @@ def _go_on(
         settings["estimated_red_cell"], settings["photographs_for_scale"] = estimate
         storage.write_json(out / SETTINGS, settings)
     scale = red_cell or settings["estimated_red_cell"]
-    if settings["adapted"] and "moved" not in settings:
+    if adapt is None:
+        adapt = reader.classifier.adapts and len(images) >= confidence.FEW_TO_ADAPT
+    if adapt and "moved" not in settings:
         settings["moved"] = _folder_shift(folder, images, reader, scale)
         storage.write_json(out / SETTINGS, settings)
     stamps = _read_stamps(out)
@@ -370,12 +374,8 @@ def _folder_scale(
         return estimate, n_photographs
     measured = []
     for place in np.linspace(0, len(images) - 1, _N_TO_CHECK).astype(int):
-        try:
-            photograph, _ = _look_at(folder / images[place])
-            check_photograph(photograph, estimate)
-        except WbcError:
-            continue
-        if fitness.judge(fitness.measure(photograph, estimate)):
+        photograph = _fit_at(folder / images[place], estimate)
+        if photograph is None:
             continue
         (boxes,) = reader.read([photograph], estimate)
         measured.append(fitness.read_at_own_scale(reader, photograph, boxes, estimate).measured)
@@ -388,8 +388,18 @@ def _folder_scale(
 
 _N_TO_CHECK = 4  # photographs of a folder
 
-N_TO_ADAPT, FEW_TO_ADAPT = 32, 5
-"""Photographs to whose white cells answers are moved, at most and at least, see `count_folder`."""
+N_TO_ADAPT = 32
+"""Photographs to whose white cells answers are moved, at most, see `count_folder`."""
+
+
+def _fit_at(path: Path | Elsewhere, red_cell: float) -> np.ndarray | None:
+    """Read a photograph, if it is fit to be counted where red cells are so wide."""
+    try:
+        photograph, _ = _look_at(path)
+        check_photograph(photograph, red_cell)
+    except WbcError:
+        return None
+    return None if fitness.judge(fitness.measure(photograph, red_cell)) else photograph
 
 
 def _folder_shift(
@@ -400,17 +410,15 @@ def _folder_shift(
     None where they do not, or too few are seen to tell.
     """
     network = reader.classifier
-    if red_cell is None or len(images) < FEW_TO_ADAPT:
+    if red_cell is None:
         return None
 
     def look_at(place: int) -> np.ndarray:
-        try:
-            photograph, _ = _look_at(folder / images[place])
-            check_photograph(photograph, red_cell)
-            own = red_cell_diameter_of([photograph], default=red_cell)
-        except WbcError:
-            own = np.inf
+        photograph = _fit_at(folder / images[place], red_cell)
+        if photograph is None:
+            return nothing
         # Of another magnification, cells would be cut out as what they are not.
+        own = red_cell_diameter_of([photograph], default=red_cell)
         is_alike = abs(np.log(own / red_cell)) <= fitness.CONTRADICTS
         return network.crops_of([photograph], np.array([red_cell])) if is_alike else nothing
 
@@ -706,7 +714,7 @@ def _describe(
         "what": "cells counted in photographs of smears, each judged",
         "folder": os.fsencode(place).decode("utf-8", "backslashreplace"),
         "red_cell": red_cell,
-        "adapted": reader.classifier.adapts if adapt is None else adapt,
+        "adapted": adapt,
         **_describe_weights(reader),
     }
 
@@ -820,11 +828,10 @@ def _boxes_of(photographs: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Put the boxes of journal's lines into one table; its index is the place of their line."""
     from wbc_helpers.count.detector import READ_COLUMNS
 
-    # A journal of an earlier version lacks the last columns.
-    rows = [
-        dict(zip(READ_COLUMNS, row, strict=False))
-        for photograph in photographs for row in photograph["boxes"]
-    ]  # fmt: skip
+    rows = [row for photograph in photographs for row in photograph["boxes"]]
+    lacks = len(READ_COLUMNS) - min(map(len, rows), default=0)
+    if rows and lacks:  # A journal of an earlier version.
+        rows = [(row + lacks * [None])[: len(READ_COLUMNS)] for row in rows]
     places = np.repeat(range(len(photographs)), [len(p["boxes"]) for p in photographs])
     boxes = pd.DataFrame(rows, index=places, columns=READ_COLUMNS).astype(_DTYPES)
     # On what is not fit there is no answer.

@@ -55,6 +55,9 @@ FOREIGN = (
     "cells, and where it is, it may be wrong. No types are counted."
 )
 
+FEW_TO_ADAPT = 5
+"""Images of a folder from which on answers are moved to it unasked, see `ADAPTED`."""
+
 ADAPTED = (
     "These white cells look otherwise than those learned from, all in one way: the answers were "
     "moved to them (--no-adapt leaves that out)."
