@@ -151,37 +151,187 @@ def test_a_file_that_is_no_laboratory_says_what_was_expected(taught, chromium):
 
 
 STANDS_IN = """answers => {
+    window.asked = [];
     window.Worker = class {
         answer(...all) {
             for (const data of all) setTimeout(() => this.onmessage({ data }));
         }
-        postMessage({ parts }) { this.answer(...answers[parts ? "opened" : "asked"]); }
+        postMessage({ parts, laboratory }) {
+            const about = parts ? "opened" : laboratory === undefined ? "asked"
+                : laboratory?.name ?? "shipped";
+            window.asked.push(about);
+            this.answer(...answers[about]);
+        }
     };
+}"""
+DROP = """files => {
+    for (const [name, content] of files) {
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], name));
+        document.getElementById("drop").dispatchEvent(
+            new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    }
 }"""
 
 
-def test_what_failed_stands_there_until_something_else_is_asked(libraries, tmp_path, chromium):
+def drop(tab, *files):
+    """Drop files onto the page, one by one but at once, before any of them is answered."""
+    tab.evaluate(DROP, [(file.name, base64.b64encode(file.read_bytes()).decode())
+                        for file in files])  # fmt: skip
+
+
+# As the worker gives it; without the last column, with `cut`, it is what it gave before.
+CELL = {
+    "kind": "WBC", "score": 0.9, "counted": True, "unsure": False, "box": [0, 20, 60, 80],
+    "cell_type": "neutrophil", "type_probability": 0.8, "answered": True,
+}  # fmt: skip
+FIELD = {
+    "file": "field.png", "width": 320, "height": 240, "red_cell": 60, "reasons": [], "note": "",
+    "fit": True, "boxes": [{**CELL, "probabilities": [0.1, 0.1, 0, 0.8, 0, 0]}],
+}  # fmt: skip
+READ = [{"photograph": FIELD, "place": 0}, {"done": True}]
+
+
+@pytest.fixture
+def stand_in(libraries, tmp_path, chromium):
+    """Open the page in a tab whose worker gives the answers that are listed."""
     page = pages.write_reader(tmp_path / "page.html", libraries, progress=False)
-    file = tmp_path / "field.png"
-    Image.fromarray(draw_field(60, [], 320, 240)).save(file)
-    tab = chromium.new_page()
-    answers = {"opened": [{"ready": "here"}], "asked": [{"failed": "out of memory"}]}
-    tab.add_init_script(f"({STANDS_IN})({json.dumps(answers)})")
-    tab.goto(page.as_uri())
+    context = chromium.new_context()
+    complaints = []
+
+    def open_(answers):
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.add_init_script(
+            f"({STANDS_IN})({json.dumps({'opened': [{'ready': 'here'}], **answers})})"
+        )
+        tab.goto(page.as_uri())
+        return tab
+
+    yield open_
+    context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def field(tmp_path):
+    Image.fromarray(draw_field(60, [(30, 50, 30)], 320, 240)).save(tmp_path / "field.png")
+    return tmp_path / "field.png"
+
+
+def test_what_failed_stands_there_until_something_else_is_asked(stand_in, field):
+    tab = stand_in({"asked": [{"failed": "out of memory"}]})
     status = tab.locator("#status")
     status.get_by_text("Ready.").wait_for()
-    tab.set_input_files("#files", file)
+    tab.set_input_files("#files", field)
     status.get_by_text("cannot read here: out of memory").wait_for()
     tab.wait_for_timeout(100)
     assert "out of memory" in status.inner_text() and not tab.locator("#progress").is_visible()
-    tab.close()
-    broken = chromium.new_page()
-    broken.add_init_script(f"({STANDS_IN})({json.dumps({'opened': [{'failed': 'too old'}]})})")
-    broken.goto(page.as_uri())
+    broken = stand_in({"opened": [{"failed": "too old"}]})
     broken.locator("#status").get_by_text("too old").wait_for()
-    broken.set_input_files("#files", file)
+    broken.set_input_files("#files", field)
     assert "too old" in broken.locator("#status").inner_text()
-    broken.close()
+
+
+@pytest.mark.parametrize("second", [{"taught": "second"}, {"refused": "is no laboratory's file"}])
+def test_laboratories_that_are_chosen_while_photographs_are_read_wait_in_line(
+    stand_in, field, second
+):
+    files = [field.with_name("first.json"), field.with_name("second.json")]
+    for file in files:
+        file.write_text("stood in for")
+    tab = stand_in({"asked": READ, "first.json": [{"taught": "first"}], "second.json": [second]})
+    tab.locator("#status").get_by_text("Ready.").wait_for()
+    says = tab.evaluate(
+        f"files => {{ ({DROP})(files); return document.getElementById('taught').textContent; }}",
+        [(file.name, "") for file in (field, *files)],
+    )
+    assert says == "second.json is opened after this photograph …"
+    tab.wait_for_function("window.asked.length === 5")
+    tab.locator("#status").get_by_text("Done: 1 photograph.").wait_for()
+    tab.wait_for_timeout(100)
+    assert tab.evaluate("window.asked") == ["opened", "asked", "first.json", "second.json", "asked"]
+    assert tab.locator("#status").inner_text() == "Done: 1 photograph."
+    assert tab.locator("#photographs tr").count() == tab.locator("#gallery .tile").count() == 1
+    said = tab.locator("#taught").inner_text()
+    if "refused" in second:
+        assert said == "second.json is no laboratory's file"
+    else:
+        assert said == "Answers as the laboratory second taught."
+
+
+def test_a_laboratory_file_that_is_gone_is_refused(chromium, tmp_path):
+    tab = chromium.new_page()
+    tab.set_content("<input type='file'>")
+    scripts = [(TEMPLATES / f"{name}.js").read_text() for name in ("pixels", "reader", "worker")]
+    tab.add_script_tag(content="\n".join(scripts))
+    (tmp_path / "my-lab.json").write_text("{}")
+    tab.set_input_files("input", tmp_path / "my-lab.json")
+    (tmp_path / "my-lab.json").unlink()
+    answer = tab.evaluate(
+        """() => new Promise((resolve) => {
+            window.postMessage = resolve;
+            const [laboratory] = document.querySelector("input").files;
+            onmessage({ data: { laboratory } });
+        })"""
+    )
+    assert answer["refused"].startswith("could not be read here (")
+    tab.close()
+
+
+def test_a_laboratory_leaves_the_sample_its_name(stand_in, field):
+    other = {**CELL, "cell_type": "monocyte", "probabilities": [0.1, 0.1, 0.8, 0, 0, 0]}
+    tab = stand_in({"asked": READ, "my-lab.json": [{"taught": "my-lab"}]})
+    tab.locator("#status").get_by_text("Ready.").wait_for()
+    drop(tab, field)
+    tab.get_by_label("Sample").fill("Slide 7")
+    tab.get_by_label("Sample").blur()
+    tab = stand_in({"asked": [{"photograph": {**FIELD, "boxes": [other]}, "place": 0},
+                              {"done": True}], "my-lab.json": [{"taught": "my-lab"}]})  # fmt: skip
+    tab.locator("#status").get_by_text("Ready.").wait_for()
+    field.with_name("my-lab.json").write_text("stood in for")
+    drop(tab, field.with_name("my-lab.json"), field)
+    tab.locator(".tile", has_text="monocyte").wait_for(state="attached")
+    assert tab.get_by_label("Sample").input_value() == "Slide 7"
+
+
+def test_what_the_networks_hardly_answer_for_is_foreign_to_them_but_to_no_laboratory(
+    stand_in, field
+):
+    boxes = [{**CELL, "box": [x, 20, x + 9, 29], "answered": False}
+             for x in range(0, 10 * confidence.LEAST_TO_JUDGE, 10)]  # fmt: skip
+    reading = [{"photograph": {**FIELD, "boxes": boxes}, "place": 0}, {"done": True}]
+    tab = stand_in({"asked": reading, "my-lab.json": [{"taught": "my-lab"}]})
+    tab.locator("#status").get_by_text("Ready.").wait_for()
+    drop(tab, field)
+    tab.get_by_text(confidence.FOREIGN).wait_for()
+    field.with_name("my-lab.json").write_text("stood in for")
+    drop(tab, field.with_name("my-lab.json"))
+    tab.wait_for_function("window.asked.length === 4")
+    tab.locator("#status").get_by_text("Done: 1 photograph.").wait_for()
+    tab.locator(".tile").first.wait_for(state="attached")
+    assert not tab.get_by_text(confidence.FOREIGN).count()
+
+
+def test_what_an_earlier_page_kept_is_taken_up(stand_in, field):
+    """It named a photograph by its JSON, of which boxes had `cut` and no second guesses."""
+    written = json.dumps({**FIELD, "boxes": [{**CELL, "cut": True}]}, separators=(",", ":"))
+    digest = 0x811C9DC5
+    for sign in written.encode():
+        digest = (digest ^ sign) * 0x01000193 % 2**32
+    event = {
+        "id": f"field.png|{digest:08x}|WBC|0|20|60|80", "file": "field.png",
+        "digest": f"{digest:08x}", "kind": "WBC", "box": CELL["box"], "drawn": False,
+        "person": "basophil", "machine": "neutrophil", "probability": 0.8, "reader": "",
+        "time": "2026-11-01T00:00:00.000Z", "kindCounted": True, "typeCounted": "neutrophil",
+    }  # fmt: skip
+    tab = stand_in({"asked": READ})
+    tab.evaluate("event => localStorage.setItem('wbc page', JSON.stringify({ events: [event] }))",
+                 event)  # fmt: skip
+    tab.locator("#status").get_by_text("Ready.").wait_for()
+    drop(tab, field)
+    tab.locator(".tile.touched", has_text="basophil").wait_for(state="attached")
 
 
 @pytest.fixture(scope="module")
@@ -327,17 +477,7 @@ def test_a_correction_stays_when_the_page_is_opened_again(read_here, tmp_path):
     tab.keyboard.press("3")
     tab.reload()
     # Dropped, this time, and not chosen.
-    content = base64.b64encode(file.read_bytes()).decode()
-    tab.evaluate(
-        """content => {
-            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], "field.png", { type: "image/png" }));
-            document.getElementById("drop").dispatchEvent(
-                new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-        }""",
-        content,
-    )
+    drop(tab, file)
     tab.wait_for_function("window.wbcReadings.length === 1", timeout=600_000)
     assert "monocyte" in tab.locator("#gallery .tile.touched").text_content()
     assert tab.pdf().startswith(b"%PDF")

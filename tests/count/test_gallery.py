@@ -267,6 +267,37 @@ def test_the_count_is_of_all_pages_and_corrections_follow_from_one_to_the_next(
     assert reader.counts() == UNTOUCHED
 
 
+def test_corrections_on_other_pages_that_earlier_pages_kept_change_all_numbers(
+    context, tmp_path, monkeypatch
+):
+    """They did not keep whether the frame cuts a cell."""
+    monkeypatch.setattr(pages, "PER_PAGE", 1)
+    plain_smears.write(tmp_path / "smears", one=10, two=20)
+    reader = Reader(context, render(tmp_path))
+
+    def ratio():
+        return " ".join(reader.tab.locator(".ratios tbody tr").first.inner_text().split())
+
+    for words in ("eosinophil", "lymphocyte"):  # of which the frame cuts the first
+        reader.choose(words)
+        reader.press("Delete")
+    reader.tab.evaluate(
+        """() => {
+            const [key] = Object.keys(localStorage).filter((one) =>
+                localStorage[one].includes("events"));
+            const { events } = JSON.parse(localStorage[key]);
+            for (const event of events) { delete event.framed; delete event.cut; }
+            localStorage[key] = JSON.stringify({ events });
+        }"""
+    )
+    reader.tab.goto((tmp_path / "out" / "index-2.html").as_uri())
+    assert reader.counts()["white cells"] == 2
+    assert ratio().startswith("RBC:WBC 1 : 2 ")
+    reader.tab.goto((tmp_path / "out" / "index.html").as_uri())
+    assert ratio().startswith("RBC:WBC 1 : 2 ")
+    assert reader.tab.locator("[data-count='cut WBC']").inner_text() == "0"
+
+
 def test_a_box_is_drawn_with_the_pointer_and_with_keys(reader):
     reader.choose("eosinophil")
     reader.press("z", "0", "d")
@@ -471,6 +502,8 @@ def test_one_sheet_is_printed(reader):
     reader.choose("eosinophil")
     reader.press("4")
     assert reader.tab.pdf().startswith(b"%PDF")
+    reader.tab.locator("details:has(#differential)").evaluate("one => { one.open = true; }")
+    assert reader.tab.locator("#differential").is_visible()
     reader.tab.emulate_media(media="print")
     for hidden in (".work", ".smear-cards", ".lede", "#differential", ".said .controls"):
         assert not reader.tab.locator(hidden).first.is_visible(), hidden

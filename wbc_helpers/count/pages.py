@@ -85,17 +85,21 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
     shared = {"counted": counted, "drawn": drawn}
     smears = _placed(counted, order)
     about = _about_gallery(counted, drawn)
-    digests = {
-        # Second guesses left out, without which pages were written before: corrections stay.
-        smear["file"]: _digest(
-            [
-                *(smear[key] for key in ("file", "width", "height")),
-                smear["boxes"].drop(columns="probabilities").to_csv(),
-            ]
-        )
+    known = {
+        smear["file"]: {
+            # Second guesses left out, without which pages were written before: corrections stay.
+            "digest": _digest(
+                [
+                    *(smear[key] for key in ("file", "width", "height")),
+                    smear["boxes"].drop(columns="probabilities").to_csv(),
+                ]
+            ),
+            "width": smear["width"],
+            "height": smear["height"],
+        }
         for smear in read_counted(out, order)
     }
-    about["result"] = _digest(digests)
+    about["result"] = _digest({file: one["digest"] for file, one in known.items()})
     with tqdm(
         total=len(order), desc="drawing", unit="page", disable=not progress, mininterval=0.5
     ) as bar:
@@ -103,10 +107,10 @@ def render_counts(counted: FolderCounts, drawn: bool = False, progress: bool = T
             cards = []
             gallery = {**about, "photographs": [], "cells": []}
             own = set(part)
-            gallery["others"] = {file: digests[file] for file in order if file not in own}
+            gallery["others"] = {file: known[file] for file in order if file not in own}
             for smear in itertools.islice(smears, len(part)):
                 cards.append({**smear, "picture": None, "large": None, "boxes": None})
-                _hang(gallery, smear, digests[smear["file"]])
+                _hang(gallery, smear, known[smear["file"]]["digest"])
                 page = of_smear.render(shared, smear=smear, back=names[number])
                 pages.write_page(out / SMEARS / smear["page"], page)
                 bar.update()
@@ -461,7 +465,11 @@ def write_reader(out: str | Path, data_dir: str | Path = "data", progress: bool 
         for library in LIBRARIES
         for name, content in fetch_library(library, Path(data_dir), progress).items()
     }
-    about: dict[str, Any] = {"kinds": list(cells.KIND_NAMES), "other": cells.OTHER}
+    about: dict[str, Any] = {
+        "kinds": list(cells.KIND_NAMES),
+        "other": cells.OTHER,
+        "least_answered": {"shipped": least_answered(False), "taught": least_answered(True)},
+    }
     for task, name in (("detector", "detector"), ("classifier", "broad")):
         folder = resources.files("wbc_helpers") / "weights"
         parts[task] = (folder / f"{name}.onnx").read_bytes()

@@ -34,11 +34,11 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
   totals          {types: {name: n}, unanswered: n, kinds: {name: n}, framed, cut} of all
                   photographs, those of other pages, too; without it, of `cells`. `framed` are as
                   `kinds`, without the cells at the left and upper edge, `cut` those at any edge
+  others          {file: {digest, width, height}} of the photographs on other pages; without it,
+                  there are none
 
 Beside the element, what a page marks with `data-count` is kept up to date, such as "kinds WBC",
 "cut RBC" or "answered".
-  others          {file: digest} of the photographs on other pages; without it, there are none
-
 A correction is an event; the last one of a cell holds, and undoing takes the last one back.
 `tables.js` has to stand before this. */
 "use strict";
@@ -135,14 +135,14 @@ const Gallery = (() => {
       const fresh = more.photographs.map((about) => ({ ...about, cells: [] }));
       photographs.push(...fresh);
       for (const cell of more.cells) admit({ ...cell }, fresh[cell.photograph]);
-      const digests = { ...data.others };
-      for (const { file, digest } of photographs) digests[file] = digest;
+      const known = { ...data.others };
+      for (const photograph of photographs) known[photograph.file] = photograph;
       for (const event of events) {
+        const about = known[event.file];
         // Not of a photograph that was counted anew since, or that is not of this slide.
-        if (digests[event.file] !== event.digest) continue;
-        const photograph = fresh.find(({ file }) => file === event.file);
-        if (photograph && event.drawn && !cells.has(event.id)) admit(drawn(event), photograph);
-        if (photograph) Object.assign(event, framing(event.box, photograph)); // not kept at first
+        if (about?.digest !== event.digest) continue;
+        if (fresh.includes(about) && event.drawn && !cells.has(event.id)) admit(drawn(event), about);
+        Object.assign(event, framing(event.box, about)); // earlier pages kept none
         latest.set(event.id, event);
       }
       arrange();
@@ -478,7 +478,8 @@ const Gallery = (() => {
       const { machine, rows, ratios, kinds, remarks, n, isForeign } = totals();
       return [
         ["sample", sampleField.value], ["reader", readerField.value],
-        ["time", new Date().toISOString()], ["laboratory", data.laboratory], ["white cells of the five types", n], [],
+        ["time", new Date().toISOString()], ["laboratory", data.laboratory],
+        ["white cells of the five types", n], [],
         ...isForeign ? [[data.foreign.text]] : [
           ["type", "network", "now", "per cent", "low", "high", "adult low", "adult high"],
           ...rows.map(({ type, count: counted, percent: share, low, high }) => [type.name,

@@ -3,19 +3,22 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
 "use strict";
 
 (() => {
-  const { plural } = Tables;
+  const { plural, framing } = Tables;
   const byId = (id) => document.getElementById(id);
   const jsonOf = (id) => JSON.parse(byId(id).textContent);
   const { about, gallery: empty, advice } = jsonOf("about");
   const status = byId("status"), progress = byId("progress"), rows = byId("photographs");
   const readings = []; // what was read, in order, as `wbc count` writes it
   const photographs = []; // all that were given, in order
-  let laboratory = null, asked = null; // the one that taught; the file that is being opened
+  const asked = []; // names of laboratories' files that the worker has yet to open, in order
+  let laboratory = null; // the one that taught
   let shown = null, waiting = [], current = [], isReady = false, isBusy = false, isBroken = false;
 
   const parts = Object.fromEntries([...document.querySelectorAll("script[data-part]")]
     .map((script) => [script.dataset.part, script.textContent.trim()]));
   const worker = startWorker();
+  /** Questions arrive in the order of these calls, and are answered in it. */
+  const ask = (question) => worker.then((made) => made.postMessage(question));
 
   function startWorker() {
     const packed = Uint8Array.from(atob(parts.worker), (letter) => letter.charCodeAt(0));
@@ -33,6 +36,11 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   }
 
   const say = (words) => { status.textContent = words; };
+  /** Beside what is said of photographs: of a laboratory's file. */
+  function tell(words, isBad = false) {
+    byId("taught").textContent = words;
+    byId("taught").classList.toggle("bad", isBad);
+  }
 
   function answered(message) {
     if (message.ready) {
@@ -42,7 +50,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     if (message.photograph) took(current[message.place], message.photograph);
     if (message.done || message.failed) isBusy = false;
     if ("taught" in message || message.refused) opened(message);
-    if (isReady && !isBusy && !asked && waiting.length) return next();
+    if (isReady && !isBusy && !asked.length && waiting.length) return next();
     progress.hidden = !isBusy;
     isBroken ||= !isReady;
     if (message.failed) say(`The page cannot read here: ${message.failed}.`);
@@ -51,7 +59,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   }
 
   /** Read what waits, all together: they are taken for a folder of one smear. */
-  async function next() {
+  function next() {
     current = waiting;
     waiting = [];
     isBusy = true;
@@ -60,21 +68,22 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     progress.value = 0;
     say(`Reading ${plural(current.length, "photograph", "photographs")} …`);
     const width = byId("red-cell").valueAsNumber;
-    (await worker).postMessage({ files: current, redCell: width >= 10 && width <= 1000 ? width : null });
+    ask({ files: current, redCell: width >= 10 && width <= 1000 ? width : null });
   }
 
   /** Have the worker answer as a laboratory taught, or, without its file, as the networks ship. */
-  async function teach(file) {
-    asked = file ?? { name: "" };
-    (await worker).postMessage({ laboratory: file ? await file.text() : null });
+  function teach(file) {
+    asked.push(file?.name);
+    ask({ laboratory: file });
+    if (!isBusy) return;
+    const these = current.length > 1 ? "these photographs" : "this photograph";
+    tell(file ? `${file.name} is opened after ${these} …` : `Answers as they ship after ${these} …`);
   }
   /** What was read before is read anew: one page does not mix answers. */
   function opened({ taught, refused }) {
-    byId("taught").classList.toggle("bad", Boolean(refused));
-    byId("taught").textContent = refused ? `${asked.name} ${refused}`
-      : taught ? `Answers as the laboratory ${taught} taught.` : "Answers as they ship.";
-    asked = null;
-    if (refused) return;
+    const name = asked.shift();
+    if (refused) return tell(`${name} ${refused}`, true);
+    tell(taught ? `Answers as the laboratory ${taught} taught.` : "Answers as they ship.");
     laboratory = taught;
     byId("ship").hidden = !taught;
     waiting = [...photographs];
@@ -90,7 +99,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     waiting.push(...own);
     if (taught) teach(taught);
     if (!own.length) return;
-    if (isReady && !isBusy && !asked) next();
+    if (isReady && !isBusy && !asked.length) next();
     else if (!isBroken) say(isBusy ? `${plural(waiting.length, "photograph waits", "photographs wait")} …` : "Getting ready …");
   }
 
@@ -100,11 +109,15 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     rows.append(rowOf(photograph));
     byId("read").hidden = false;
     if (photograph.problem) return;
-    const named = !photograph.reasons.length, digest = digestOf(JSON.stringify(photograph));
+    const named = !photograph.reasons.length, { file: name, width, height } = photograph;
+    // As before boxes had second guesses, and with what they had then: corrections stay.
+    const digest = digestOf({ ...photograph, boxes: photograph.boxes.map(
+      ({ probabilities, ...box }) => ({ ...box, cut: framing(box.box, photograph).cut })) });
+    // Whoever taught the answers, it is the same sample.
+    const sample = digestOf([name, width, height, photograph.boxes.map(({ kind, box }) => [kind, box])]);
     const more = {
       photographs: [{
-        file: photograph.file, digest, named,
-        width: photograph.width, height: photograph.height, red_cell: photograph.red_cell,
+        file: name, digest, named, width, height, red_cell: photograph.red_cell,
         fit: photograph.fit, picture: URL.createObjectURL(file), page: null,
       }],
       cells: photograph.boxes.map((box) => ({
@@ -116,9 +129,8 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
     if (shown) shown.add(more);
     // The name of one sample is not to stand at the next one.
     else shown = Gallery.open(byId("gallery"), {
-      ...empty, ...more, result: `wbc page ${digest}`, laboratory,
-      // A laboratory is never foreign to what it taught.
-      foreign: laboratory ? { ...empty.foreign, share: 0 } : empty.foreign,
+      ...empty, ...more, result: `wbc page ${sample}`, laboratory,
+      foreign: { ...empty.foreign, share: about.least_answered[laboratory ? "taught" : "shipped"] },
     });
   }
 
@@ -145,9 +157,9 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
   }
 
   /** A short text that changes with what it is made of (FNV-1a). */
-  function digestOf(text) {
+  function digestOf(content) {
     let hash = 0x811c9dc5;
-    for (const sign of text) hash = Math.imul(hash ^ sign.codePointAt(0), 0x01000193);
+    for (const sign of JSON.stringify(content)) hash = Math.imul(hash ^ sign.codePointAt(0), 0x01000193);
     return (hash >>> 0).toString(16).padStart(8, "0");
   }
 

@@ -1,5 +1,5 @@
 /* Beside the page, so that it stays alive while photographs are read: takes {parts, about, where},
-then {files, redCell} and {laboratory}, the text of its file or null, and answers {ready},
+then {files, redCell} and {laboratory}, its file or null, and answers each in turn: {ready},
 {photograph}, {done} or {failed}; {taught}, a name or null, or {refused}. */
 
 async function unpacked(part) {
@@ -52,6 +52,14 @@ async function start(given) {
   return "here";
 }
 
+/** Answer by a laboratory's file, or without one as the networks ship; the laboratory's name. */
+async function answerBy(file) {
+  const text = await file?.text().catch((error) => {
+    throw new Error(`could not be read here (${error.message})`);
+  });
+  return useLaboratory(text);
+}
+
 let before = Promise.resolve();
 onmessage = ({ data }) => {
   before = before.then(async () => {
@@ -62,7 +70,7 @@ onmessage = ({ data }) => {
       }
       if (data.laboratory !== undefined) {
         try {
-          postMessage({ taught: useLaboratory(data.laboratory) });
+          postMessage({ taught: await answerBy(data.laboratory) });
         } catch (error) {
           postMessage({ refused: error.message });
         }
