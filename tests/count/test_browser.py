@@ -231,7 +231,10 @@ def test_what_failed_stands_there_until_something_else_is_asked(stand_in, field)
     broken = stand_in({"opened": [{"failed": "too old"}]})
     broken.locator("#status").get_by_text("too old").wait_for()
     broken.set_input_files("#files", field)
+    field.with_name("my-lab.json").write_text("never asked for")
+    broken.set_input_files("#laboratory", field.with_name("my-lab.json"))
     assert "too old" in broken.locator("#status").inner_text()
+    assert broken.evaluate("window.asked") == ["opened"]
 
 
 @pytest.mark.parametrize("second", [{"taught": "second"}, {"refused": "is no laboratory's file"}])

@@ -39,6 +39,7 @@ element; `add({photographs, cells})` of what it returns adds what is read later.
 
 Beside the element, what a page marks with `data-count` is kept up to date, such as "kinds WBC",
 "cut RBC" or "answered".
+
 A correction is an event; the last one of a cell holds, and undoing takes the last one back.
 `tables.js` has to stand before this. */
 "use strict";

@@ -73,6 +73,7 @@ gallery. Nothing leaves the machine: the page may ask no address for anything. *
 
   /** Have the worker answer as a laboratory taught, or, without its file, as the networks ship. */
   function teach(file) {
+    if (isBroken) return;
     asked.push(file?.name);
     ask({ laboratory: file });
     if (!isBusy) return;
