@@ -102,8 +102,7 @@ def taught(
     typed = table["cell_type"].isin(LEUKOCYTES).to_numpy()
     features, table = features[typed], table[typed].reset_index(drop=True)
     codes = np.array([teaching.ANSWERS.index(name) for name in table["cell_type"]])
-    shift = learned.shift(features)
-    by_default = learned.probabilities(features if shift is None else features - shift)
+    by_default = learned.probabilities(learned.moved(features))
     for how in ("spread", "neighbours"):
         for n in LABELS:
             rows = []

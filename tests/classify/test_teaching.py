@@ -346,6 +346,14 @@ def test_labels_are_judged_against_answers_moved_without_them(learned):
     assert judgement.before == pytest.approx(recalls.mean())
 
 
+def test_a_folder_without_a_white_cell_is_not_moved(network, tmp_path):
+    for number in range(confidence.FEW_TO_ADAPT):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((90, 120, 3), 230, np.uint8))
+    named = classifier.classify_folder(network, tmp_path, tmp_path / "a.csv", 52, False)
+    assert not named.is_adapted and not named.table["found"].any()
+    assert len(named.table) == confidence.FEW_TO_ADAPT
+
+
 def test_the_command_may_leave_answers_as_they_are(slides, tmp_path):
     out = tmp_path / "left.csv"
     folder = str(slides.parent)

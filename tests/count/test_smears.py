@@ -110,7 +110,8 @@ class Shifts(plain_smears.Names_by_place):
         return crops
 
     def adapted(self, crops):
-        return dataclasses.replace(self, moved=np.array([float(len(crops))]))
+        moved = np.array([float(len(crops))]) if len(crops) else None
+        return dataclasses.replace(self, moved=moved)
 
     def name(self, crops):
         named = super().name(crops)

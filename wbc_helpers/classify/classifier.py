@@ -159,22 +159,13 @@ class Classifier:
         """
         self.check_adapts()
         n = min(len(images), AT_A_TIME)
-        rows = np.linspace(0, len(images) - 1, n).astype(int)
-        with tqdm(total=n, desc="adapting", unit="image", disable=not progress) as bar:
-            pieces = []
-            for start in range(0, n, _AT_ONCE):
-                some = rows[start : start + _AT_ONCE].tolist()
-                pieces.append(self._cut_at_once(images, some, widths, stop=False))
-                bar.update(len(some))
-        cells_of = [cell for of_some, _, _ in pieces for cell in of_some]
-        crops = np.concatenate([of_some for _, of_some, _ in pieces])
-        failures = [failure for _, _, of_some in pieces for failure in of_some]
-        features = self.features(crops) if len(crops) else np.zeros((1, 0, 0), np.float32)
+        rows = np.linspace(0, len(images) - 1, n).astype(int).tolist()
+        cells_of, crops, failures = self._cut_at_once(images, rows, widths, False, progress)
+        features = self.features(crops)
         network = self.adapted(features)
         if n < len(images):
             return network, *network.classify_all(images, widths, progress)
-        named = network.name_by(features) if len(crops) else network.name(crops)
-        return network, network._tabulate(cells_of, named), failures
+        return network, network._tabulate(cells_of, network.name_by(features)), failures
 
     def crops_of(self, images: Sequence[str | Path | np.ndarray], widths: np.ndarray) -> np.ndarray:
         """Cut out all white cells of images that can be read, (n, size, size, 3) uint8.
@@ -184,7 +175,12 @@ class Classifier:
         return self._cut_at_once(images, range(len(images)), widths, stop=False)[1]
 
     def _cut_at_once(
-        self, images: Sequence, rows: Sequence[int], widths: np.ndarray, stop: bool
+        self,
+        images: Sequence,
+        rows: Sequence[int],
+        widths: np.ndarray,
+        stop: bool,
+        progress: bool = False,
     ) -> tuple[
         list[tuple[str, int, white_cells.WhiteCell | None]], np.ndarray, list[tuple[str, str]]
     ]:
@@ -202,7 +198,8 @@ class Classifier:
 
         # Pillow and OpenCV release Python's lock while they work.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            seen = list(pool.map(look_at, rows))
+            looked = pool.map(look_at, rows)
+            seen = list(tqdm(looked, "adapting", len(rows), unit="image", disable=not progress))
         failures: list[tuple[str, str]] = []
         cells_of: list[tuple[str, int, white_cells.WhiteCell | None]] = []
         crops: list[np.ndarray] = []
@@ -241,6 +238,9 @@ class Classifier:
 
     def features(self, crops: np.ndarray) -> np.ndarray:
         """Ask what the last layer goes by, of each way to look: (n_ways, n, n_features) float32."""
+        if not len(crops):
+            assert self.learned is not None
+            return np.zeros((1, 0, len(self.learned.centre)), np.float32)
         recipe = RECIPES[self.about["recipe"]]
         return answering.look(answering.featured(self.model), crops, recipe.turned, _AT_ONCE)
 
@@ -280,8 +280,6 @@ class Classifier:
         """
         self.check_adapts()
         assert self.learned is not None
-        if not features.size:
-            return self
         return replace(self, moved=self.learned.shift(features.mean(axis=0)))
 
     def check_adapts(self) -> None:

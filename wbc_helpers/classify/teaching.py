@@ -107,6 +107,11 @@ class Learned:
             moved = trust @ (middles - means) / max(trust.sum(), 1e-6)
         return moved / 2
 
+    def moved(self, features: np.ndarray) -> np.ndarray:
+        """Features of one folder, (n, n_features), less their `shift`."""
+        shift = self.shift(features)
+        return features if shift is None else features - shift
+
 
 def _directions(features: np.ndarray, centre: np.ndarray) -> np.ndarray:
     away = features - centre
@@ -475,8 +480,7 @@ def judge(
         warnings.simplefilter("ignore")
         folds = splits.grouped_folds(table, n_folds, seed).to_numpy()
     rng = np.random.default_rng(seed)
-    shift = learned.shift(features)
-    before = learned.probabilities(features if shift is None else features - shift)
+    before = learned.probabilities(learned.moved(features))
     after, half = np.zeros_like(before), np.zeros_like(before)
     for fold in range(n_folds):
         rest, out = np.flatnonzero(folds != fold), folds == fold
@@ -739,7 +743,7 @@ def teach(
     crops, there = crops_of(network, labels, red_cell)
     labels, crops = labels[there].reset_index(drop=True), crops[there]
     codes = np.array([ANSWERS.index(cell_type) for cell_type in labels["cell_type"]], int)
-    features = network.features(crops).mean(axis=0) if len(crops) else np.zeros((0, 1))
+    features = network.features(crops).mean(axis=0)
     of_slides = bool(labels["of_slide"].all())
     laboratory, judgement = learn_from(
         network, features, codes, list(labels["group"]), path.stem, of_slides

@@ -298,7 +298,7 @@ def count_folder(
     settings = _open_folder(out, _describe(folder, reader, red_cell, adapt))
     with storage.only_one(out):
         return _go_on(
-            folder, images, passed_over, out, settings, reader, red_cell, progress, workers, adapt
+            folder, images, passed_over, out, settings, reader, red_cell, progress, workers
         )
 
 
@@ -312,7 +312,6 @@ def _go_on(
     red_cell: float | None,
     progress: bool,
     workers: Workers,
-    adapt: bool | None,
 ) -> FolderCounts:
     """Count what is not counted yet, and make the tables of all."""
     if red_cell is None and settings["estimated_red_cell"] is None:
@@ -320,6 +319,7 @@ def _go_on(
         settings["estimated_red_cell"], settings["photographs_for_scale"] = estimate
         storage.write_json(out / SETTINGS, settings)
     scale = red_cell or settings["estimated_red_cell"]
+    adapt = settings.get("adapted")
     if adapt is None:
         adapt = reader.classifier.adapts and len(images) >= confidence.FEW_TO_ADAPT
     if adapt and "moved" not in settings:
@@ -373,8 +373,8 @@ def _folder_scale(
     if estimate is None or len(images) <= _N_TO_CHECK:
         return estimate, n_photographs
     measured = []
-    for place in np.linspace(0, len(images) - 1, _N_TO_CHECK).astype(int):
-        photograph = _fit_at(folder / images[place], estimate)
+    for image in _spread(images, _N_TO_CHECK):
+        photograph = _fit_at(folder / image, estimate)
         if photograph is None:
             continue
         (boxes,) = reader.read([photograph], estimate)
@@ -390,6 +390,12 @@ _N_TO_CHECK = 4  # photographs of a folder
 
 N_TO_ADAPT = 32
 """Photographs to whose white cells answers are moved, at most, see `count_folder`."""
+
+
+def _spread(images: Sequence[str], most: int) -> list[str]:
+    """Choose so many of the images, evenly spread."""
+    places = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
+    return [images[place] for place in places]
 
 
 def _fit_at(path: Path | Elsewhere, red_cell: float) -> np.ndarray | None:
@@ -413,8 +419,8 @@ def _folder_shift(
     if red_cell is None:
         return None
 
-    def look_at(place: int) -> np.ndarray:
-        photograph = _fit_at(folder / images[place], red_cell)
+    def look_at(image: str) -> np.ndarray:
+        photograph = _fit_at(folder / image, red_cell)
         if photograph is None:
             return nothing
         # Of another magnification, cells would be cut out as what they are not.
@@ -423,10 +429,9 @@ def _folder_shift(
         return network.crops_of([photograph], np.array([red_cell])) if is_alike else nothing
 
     nothing = network.crops_of([], np.zeros(0))
-    chosen = np.linspace(0, len(images) - 1, min(len(images), N_TO_ADAPT)).astype(int)
     with ThreadPoolExecutor(2) as pool:
-        crops = np.concatenate(list(pool.map(look_at, chosen)))
-    moved = network.adapted(network.features(crops)).moved if len(crops) else None
+        crops = np.concatenate(list(pool.map(look_at, _spread(images, N_TO_ADAPT))))
+    moved = network.adapted(network.features(crops)).moved
     return None if moved is None else moved.tolist()
 
 
