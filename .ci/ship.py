@@ -10,8 +10,8 @@ haematologist are fitted on the answers of a cross-validation over the photograp
 TEST. How the maps of a detector are read is chosen on the validation photographs, by a run that did
 not learn from them: where what ships did, `--chosen-by` names another one, trained in the same way
 without them. Its photographs of the test are looked at last, here, when nothing is left to choose.
-The detector in whole numbers is calibrated on photographs that its run learned from, and compared
-with the exact one on those that it validated by.
+The detector in whole numbers, which is what answers, is calibrated on photographs that its run
+learned from, and compared with the exact one on those that it validated by; it scores last.
 """
 
 import argparse
@@ -19,17 +19,21 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from wbc_helpers import storage
 from wbc_helpers.audit import overlaps
 from wbc_helpers.classify import classifier, training
 from wbc_helpers.count import detector
 from wbc_helpers.count import training as detector_training
 from wbc_helpers.data import sources, splits
+from wbc_helpers.data.annotations import Annotations
 from wbc_helpers.data.identity import identify
 from wbc_helpers.evaluate import classification, confidence, detection
 from wbc_helpers.runs import answering, folders, recipes
@@ -94,19 +98,10 @@ def ship_detector(options: argparse.Namespace) -> None:
     found = detector.of_run(run, reading, keras=True)
     pairs = overlaps.find_smear_pairs(folder, progress=False)
     groups = splits.group_sources(pairs, boxed.photographs["photograph"])
-    scores = {}
-    for name in ("val",) if options.dry else ("val", "test"):
-        judged = detector_training.judge(chosen if name == "val" else found, boxed, part[name])
-        scored = detection.intervals(judged.scores, groups)
-        print(f"\n{name}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
-        scores[name] = {
-            **judged.scores.to_dict(),
-            "map_50_interval": scored.loc["mAP@0.5", ["low", "high"]].round(4).tolist(),
-            "mean_absolute_error": judged.table["mae"].round(4).to_dict(),
-            "bias": judged.table["bias"].round(4).to_dict(),
-        }
+    scores = {"val": score("val", chosen, boxed, part["val"], groups)}
     if options.dry:
         return
+    scores["test"] = score("test", found, boxed, part["test"], groups)
     found.about.update(
         title="detector: red cells, white cells and platelets of smears",
         created=run.settings["created"],
@@ -124,6 +119,21 @@ def ship_detector(options: argparse.Namespace) -> None:
     detector.ship(found, WEIGHTS)
 
 
+def score(
+    title: str, found: detector.Detector, boxed: Annotations, names: list[str], groups: pd.Series
+) -> dict[str, Any]:
+    """Print how well photographs are read, and say it as `about["scores"]` does."""
+    judged = detector_training.judge(found, boxed, names)
+    scored = detection.intervals(judged.scores, groups)
+    print(f"\n{title}", scored.round(3).to_string(), judged.table.round(3).to_string(), sep="\n")
+    return {
+        **judged.scores.to_dict(),
+        "map_50_interval": scored.loc["mAP@0.5", ["low", "high"]].round(4).tolist(),
+        "mean_absolute_error": judged.table["mae"].round(4).to_dict(),
+        "bias": judged.table["bias"].round(4).to_dict(),
+    }
+
+
 def write_onnx(options: argparse.Namespace) -> None:
     for name, load in SHIPPED.items():
         digest = answering.digest(WEIGHTS / f"{name}.weights.h5")
@@ -135,7 +145,7 @@ def ship_int8(options: argparse.Namespace) -> None:
     folder = sources.fetch(options.source, options.data_dir, holds="photographs")
     boxed = splits.read_boxed(folder)
     run = folders.open_run(options.run, options.runs_dir / folders.DETECTORS)
-    exact = detector.load()
+    exact = detector.load(exact=True)
     if run.settings["created"] != exact.about["created"]:
         sys.exit(f"{run.name} is not the run whose weights ship as the detector.")
     part = boxed.photographs["photograph"].map(run.split)
@@ -146,13 +156,21 @@ def ship_int8(options: argparse.Namespace) -> None:
     write_int8(WEIGHTS / "detector.onnx", WEIGHTS / "detector.int8.onnx", shown)
     print("network | looks | mAP@0.5 | mAP@0.5:0.95 | mean absolute error, bias of each kind")
     names = boxed.photographs.loc[part.eq("val"), "photograph"].tolist()
-    for title, found in (("float32", exact), ("int8", detector.load(fast=True))):
+    for title, found in (("float32", exact), ("int8", detector.load())):
         for ways in (1, 2, 4):
             looking = detector.Detector(found.model, {**found.about, "ways": ways})
             judged = detector_training.judge(looking, boxed, names)
             counts = judged.table[["mae", "bias"]].round(3).to_dict("index")
             print(f"{title} | {ways} | {judged.scores.map_50:.4f} | {judged.scores.map_50_95:.4f} "
                   f"| {counts}", flush=True)  # fmt: skip
+    groups = boxed.photographs.set_index("photograph")["group"]
+    scores = {
+        name: score(
+            name, detector.load(), boxed, run.split.index[run.split == name].tolist(), groups
+        )
+        for name in ("val", "test")
+    }
+    storage.write_json(WEIGHTS / "detector.json", {**exact.about, "scores": scores})
 
 
 def write_int8(path: Path, target: Path, shown: list[np.ndarray]) -> None:

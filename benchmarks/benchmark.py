@@ -131,6 +131,51 @@ def epoch_usual(folder: str, size: tuple[int, int]) -> dict:
     return {"s/epoch": seconds[-1], "peak MB": peak_megabytes()}
 
 
+def epoch_of_views(folder: str, size: tuple[int, int], cores: int, recipe: str) -> dict:
+    """One epoch as it is trained, and the same steps on a batch that is at hand, views undrawn."""
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    from dataclasses import asdict
+
+    import keras
+    import numpy as np
+
+    from wbc_helpers.classify import networks, training
+    from wbc_helpers.data import catalog
+    from wbc_helpers.pixels import images, views
+    from wbc_helpers.runs import recipes
+
+    settings, chosen = recipes.TrainingSettings(recipe), recipes.RECIPES[recipe]
+    side = views.patch_size(settings.image_size[0], chosen.views.sharpness)
+    paths = catalog.find_images(folder)["path"].head(400)
+    patches = images.decode(paths, (side, side), progress=False)
+    answers = np.eye(len(chosen.answers), dtype=np.float32)[np.arange(len(patches)) % 4]
+    weights = np.full(len(patches), 1 / len(patches))
+    drawn = training.DrawnViews(patches, answers, weights, asdict(settings))
+
+    class AtHand(keras.utils.PyDataset):
+        batch = drawn[0]
+
+        def __len__(self):
+            return len(drawn)
+
+        def __getitem__(self, index):
+            return self.batch
+
+    shape = (*settings.image_size, 3)
+    flat = images.PixelStatistics(np.full(shape, 200.0), np.full(shape, 40.0), 1)
+    seconds: dict[str, list[float]] = {"views": [], "steps": []}
+    model = networks.build(recipe, settings.image_size, flat)
+    training.compile_model(model, asdict(settings), len(drawn))
+    model.fit(AtHand(), verbose=0)
+    for _ in range(3):
+        for what, batches in (("views", drawn), ("steps", AtHand())):
+            started = time.perf_counter()
+            model.fit(batches, verbose=0, shuffle=False)
+            seconds[what].append(time.perf_counter() - started)
+    views_s, steps_s = (statistics.median(each) for each in seconds.values())
+    return {"s an epoch": views_s, "s of its steps alone": steps_s, "times": views_s / steps_s}
+
+
 def learning(folder: str, size: tuple[int, int], recipe: str, epochs: int | None = None) -> dict:
     """Train a recipe; accuracy on grouped validation against seconds of training."""
     from wbc_helpers.classify import training
@@ -236,13 +281,13 @@ def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
     root = catalog.smears_folder(folder) / "JPEGImages"
     paths = sorted(root.glob("*.jp*g"))[:100]
     red_cell = scale.estimate_scale(paths)[0]
-    reader = None if what == "classical" else detector.load_reader(fast=what == "fast")
+    reader = None if what == "classical" else detector.load_reader(exact=what == "exact")
 
     def read(some: list) -> None:
         if what == "classical":
             for path in some:
                 classical.find_cells(images.read_image(path))
-        elif what in ("detector", "fast"):
+        elif what in ("detector", "exact"):
             reader.detector.detect(some, red_cell)
         else:
             reader.read([images.read_image(path) for path in some], red_cell)
@@ -420,6 +465,10 @@ GROUPS = {
 }
 
 for _cores in (1, 2):
+    GROUPS[f"An epoch's views beside its steps, on {_cores} core{'s'[: _cores - 1]}"] = {
+        f"{recipe} ({_cores})": partial(epoch_of_views, cores=_cores, recipe=recipe)
+        for recipe in ("compact", "broad")
+    }
     GROUPS[f"Answering, from file to cell type, on {_cores} core{'s'[: _cores - 1]}"] = {
         f"{name} ({_cores})": partial(answering, cores=_cores, what=what)
         for name, what in {
@@ -437,7 +486,7 @@ for _cores in (1, 2):
         f"{name} ({_cores})": partial(finding, cores=_cores, what=what)
         for name, what in {
             "detector": "detector",
-            "detector, in whole numbers": "fast",
+            "detector, in float32": "exact",
             "detector, white cells named": "both",
             "classical, without learning": "classical",
         }.items()
@@ -459,13 +508,11 @@ PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers"))
 """Folder of `yolo….onnx`, see docs/speed.md; without it ours are measured alone."""
 
 GROUPS["Networks that find cells, a photograph on one core"] = {
-    "ours, looking in two ways": partial(network_alone, model="detector.onnx", looks=2),
-    "ours, looking in one way": partial(network_alone, model="detector.onnx"),
     **{
-        f"ours in whole numbers, looking in {ways}": partial(
-            network_alone, model="detector.int8.onnx", looks=looks
-        )
-        for ways, looks in (("one way", 1), ("two ways", 2), ("four ways", 4))
+        f"ours{numbers}, looking in {ways}": partial(network_alone, model=model, looks=looks)
+        for numbers, model in ((", as it ships", "detector.int8.onnx"),
+                               (" in float32", "detector.onnx"))
+        for ways, looks in (("two ways", 2), ("one way", 1))
     },
     **{
         f"{file.stem}, untrained": partial(network_alone, model=str(file.absolute()))

@@ -73,7 +73,8 @@ def main() -> None:
         print(f"{len(files)} photographs together: {seconds / len(files):.1f} s each")
         chromium.close()
         out = Path(scratch) / "out"
-        smears.count_folder(photographs, out, detector.load_reader(), progress=False, adapt=False)
+        exact = detector.load_reader(exact=True)
+        smears.count_folder(photographs, out, exact, progress=False, adapt=False)
         apart, scores, shares, n_types, n_white, n_other = [0.0], [0.0], [0.0], 0, 0, 0
         for ours in smears.read_counted(out, sorted(readings)):
             theirs = list(readings[ours["file"]]["boxes"])
@@ -94,7 +95,7 @@ def main() -> None:
                     shares.append(abs(box["type_probability"] - row["type_probability"]))
             n_other += len(theirs)
         print(
-            f"Beside Python: {len(apart) - 1:,} boxes at most {max(apart):.1f} pixels apart, their "
+            f"Beside Python in float32: {len(apart) - 1:,} boxes at most {max(apart):.1f} pixels apart, their "
             f"scores {max(scores):.4f}; {n_other} in one of both alone"
         )
         print(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from wbc_helpers.pixels.images import resize, scaled_size
-from wbc_helpers.pixels.stain import ABSORBANCE, is_fill
+from wbc_helpers.pixels.stain import absorbances, is_fill
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def simulate(image: np.ndarray, laboratory: Laboratory) -> np.ndarray:
     ndarray, (height, width, 3) uint8
         `magnification` times as high and as wide.
     """
-    mixed = ABSORBANCE[image] @ np.float32(laboratory.mixing) + np.float32(laboratory.tint)
+    mixed = absorbances(image) @ np.float32(laboratory.mixing) + np.float32(laboratory.tint)
     taken = np.rint(np.clip(256 * np.exp(-mixed) - 1, 0, 255)).astype(np.uint8)
     if laboratory.blur:
         taken = cv2.GaussianBlur(taken, (0, 0), laboratory.blur * image.shape[1] / 320)

@@ -374,7 +374,7 @@ def read_here(page, chromium):
 
 def compare(folder: Path, out: Path, readings: dict, laboratory: Path | None = None) -> int:
     """Check what the page read against what `wbc count` writes; the number of white cells."""
-    reader = detector.load_reader(laboratory=laboratory)
+    reader = detector.load_reader(laboratory=laboratory, exact=True)
     counted = smears.count_folder(folder, out, reader, progress=False, adapt=False)
     assert not counted.failures
     n_white = 0

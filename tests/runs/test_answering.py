@@ -77,7 +77,7 @@ def test_features_are_what_the_last_layer_goes_by():
 
 
 def test_onnx_and_keras_find_the_same_boxes():
-    here, there = detector.load(), detector.load(keras=True)
+    here, there = detector.load(exact=True), detector.load(keras=True)
     wide = np.tile(smear(), (2, 3, 1))
     apart = 0.0
     for image, red_cell in ((smear(), 52), (smear(), 40), (wide, 60)):
@@ -90,10 +90,10 @@ def test_onnx_and_keras_find_the_same_boxes():
     assert apart < 1e-2
 
 
-def test_the_fast_detector_is_of_the_weights_that_ship_and_of_common_operators():
+def test_the_whole_numbered_detector_is_of_the_weights_that_ship_and_of_common_operators():
     """Weights that change without it fail here: write it anew with `.ci/ship.py int8`."""
     onnx = pytest.importorskip("onnx")
-    shipped = detector.load(fast=True).model
+    shipped = detector.load().model
     assert shipped.metadata["weights_sha256"] == answering.digest(WEIGHTS / "detector.weights.h5")
     assert (WEIGHTS / "detector.int8.onnx").stat().st_size <= 2e6
     model = onnx.load(WEIGHTS / "detector.int8.onnx")
@@ -104,16 +104,16 @@ def test_the_fast_detector_is_of_the_weights_that_ship_and_of_common_operators()
     assert len(whole) == 21 and max(abs(one.astype(int)).max() for one in whole) <= 64
 
 
-def test_the_fast_detector_finds_the_same_cells():
-    exact, fast = detector.load(), detector.load(fast=True)
+def test_the_whole_numbered_detector_finds_the_same_cells():
+    exact, whole = detector.load(exact=True), detector.load()
     for image, red_cell in ((smear(), 52), (smear(), 40), (np.tile(smear(), (2, 3, 1)), 60)):
-        boxes = [asked.counted(asked.detect([image], red_cell)) for asked in (exact, fast)]
+        boxes = [asked.counted(asked.detect([image], red_cell)) for asked in (exact, whole)]
         matches = detection.match_boxes(*(table.assign(photograph="0") for table in boxes), 0.8)
         assert (matches.counts[["false", "missed"]] == 0).to_numpy().all()
         assert len(boxes[0]) > 5
 
 
-def test_the_fast_detector_is_written_the_same_every_time(tmp_path):
+def test_the_whole_numbered_detector_is_written_the_same_every_time(tmp_path):
     pytest.importorskip("onnx")
     place = ROOT / ".ci" / "ship.py"
     spec = importlib.util.spec_from_file_location("ship", place)

@@ -243,17 +243,15 @@ def _tabulate(name: str, kinds: Any, corners: Any, scores: Any) -> pd.DataFrame:
     )[COLUMNS]
 
 
-def load(name: str = "detector", keras: bool = False, fast: bool = False) -> Detector:
+def load(name: str = "detector", keras: bool = False, exact: bool = False) -> Detector:
     """Load a network whose weights ship with the package; raise `InvalidParameter` if none do.
 
-    It answers through ONNX Runtime; as a model of `keras`, it can be trained on. The `fast` one,
-    never a model of Keras, reckons in whole numbers of 8 bits, which `about["numbers"]` then says;
-    scores differ by some hundredths.
+    It answers through ONNX Runtime, in whole numbers of 8 bits, which `about["numbers"]` says; an
+    `exact` one in float32, in twice the time, its scores some hundredths apart. As a model of
+    `keras`, it can be trained on.
     """
-    if not fast:
-        return Detector(*answering.load_shipped(name, "thresholds", _build if keras else None))
-    network, about = answering.load_shipped(name, "thresholds", form="int8.onnx")
-    return Detector(network, {**about, "numbers": "int8"})
+    build = _build if keras else None
+    return Detector(*answering.load_shipped(name, "thresholds", build, exact))
 
 
 def _build(about: dict[str, Any]) -> Any:
@@ -378,21 +376,21 @@ class SmearReader:
 
 
 def load_reader(
-    ways: int | None = None, laboratory: str | Path | None = None, fast: bool = False
+    ways: int | None = None, laboratory: str | Path | None = None, exact: bool = False
 ) -> SmearReader:
     """Load the detector and the classifier whose weights ship with the package.
 
     `ways`, 1, 2 or 4, is how often the detector looks at each photograph, see `Detector`; fewer are
     faster and a little less accurate. By default as was chosen for it; of another,
     `InvalidParameter` is raised. The classifier answers as a `laboratory` taught, see
-    `classifier.load`; for a `fast` detector see `load`.
+    `classifier.load`; for an `exact` detector see `load`.
     """
     if ways is not None:
         errors.check_choice("ways", ways, (1, 2, 4))
-    shipped = load(fast=fast)
+    shipped = load(exact=exact)
     about = shipped.about if ways is None else {**shipped.about, "ways": ways}
     named = classifier.load(laboratory=laboratory)
-    loaded_by = {"ways": ways, "laboratory": laboratory, "fast": fast}
+    loaded_by = {"ways": ways, "laboratory": laboratory, "exact": exact}
     return SmearReader(Detector(shipped.model, about), named, loaded_by)
 
 

@@ -95,7 +95,7 @@ def measure(photograph: np.ndarray, red_cell: float) -> Looks:
     light = stain.absorbance(stain.background(image))
     channels = cv2.split(image)
     red, green, blue = (
-        stain.ABSORBANCE[levels] - light[place] for place, levels in enumerate(channels)
+        stain.absorbances(levels) - light[place] for place, levels in enumerate(channels)
     )
     most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
     levels = np.clip(green * 170, 0, 255).astype(np.uint8)
@@ -122,7 +122,7 @@ def measure(photograph: np.ndarray, red_cell: float) -> Looks:
 
 def _sharpness(levels: np.ndarray) -> tuple[float, float]:
     """Contrast of the strongest structures, and width in pixels of the steepest edges."""
-    absorbed = cv2.GaussianBlur(stain.ABSORBANCE[levels], (0, 0), 0.7)
+    absorbed = cv2.GaussianBlur(stain.absorbances(levels), (0, 0), 0.7)
     slope = np.hypot(
         cv2.Sobel(absorbed, cv2.CV_32F, 1, 0, scale=1 / 8),
         cv2.Sobel(absorbed, cv2.CV_32F, 0, 1, scale=1 / 8),

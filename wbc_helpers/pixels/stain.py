@@ -22,8 +22,13 @@ def absorbance(levels: np.ndarray | float) -> np.ndarray:
     return -np.log((levels + 1) / 256)
 
 
-ABSORBANCE = absorbance(np.arange(256, dtype=np.float32))
-"""Of each grey level."""
+_ABSORBANCE = absorbance(np.arange(256, dtype=np.float32))
+
+
+def absorbances(levels: np.ndarray) -> np.ndarray:
+    """Absorbances of grey levels, uint8 of two or three dimensions: float32, by a table."""
+    return cv2.LUT(levels, _ABSORBANCE)
+
 
 _GAINS = (0.5, 2.0)  # beyond them, what was taken for red cells is something else
 _USUAL_BACKGROUND = np.array((220, 215, 225), np.float32)  # where an image shows none
@@ -242,8 +247,8 @@ def vary_stain(
     tint = np.abs(rng.normal(0, 0.12 * strength, 3)) * (rng.random() < 0.7)
     if recoloring is not None:
         mixing = recoloring.T @ mixing
-    mixed = ABSORBANCE[view] @ mixing.astype(np.float32) + tint.astype(np.float32)
-    return np.clip(256 * np.exp(-mixed) - 1, 0, 255)
+    mixed = cv2.transform(-absorbances(view), np.column_stack([mixing.T, -tint]))
+    return np.clip(256 * cv2.exp(mixed) - 1, 0, 255)
 
 
 _STAINED = 0.15  # absorbance of green light from which on a pixel belongs to a cell
@@ -254,11 +259,10 @@ def statistics(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Of an RGB crop whose background is white.
     """
-    absorbances = ABSORBANCE[crop].reshape(-1, 3)
-    stained = absorbances[absorbances[:, 1] > _STAINED]
-    if not len(stained):
-        return np.zeros(3, np.float32), np.full(3, 0.03, np.float32)
-    return stained.mean(axis=0), stained.std(axis=0) + np.float32(0.03)
+    absorbed = absorbances(crop)
+    # Without a stained pixel both are 0.
+    mean, spread = cv2.meanStdDev(absorbed, mask=np.uint8(absorbed[..., 1] > _STAINED))
+    return np.float32(mean[:, 0]), np.float32(spread[:, 0] + 0.03)
 
 
 def transfer_stain(
@@ -269,12 +273,12 @@ def transfer_stain(
     Absorbances are brought to that mean and spread, as Reinhard et al. (IEEE CG&A 21(5), 2001) do
     with colours, `part` of the way, 0–1; the background stays.
     """
-    absorbances = ABSORBANCE[view]
+    absorbed = absorbances(view)
     own_mean, own_spread = statistics(view)
-    moved = np.clip((absorbances - own_mean) / own_spread * spread + mean, 0, 5)
-    on_cell = np.clip((absorbances[..., 1:2] - 0.1) / 0.1, 0, 1)
-    mixed = absorbances + np.float32(part) * on_cell * (moved - absorbances)
-    return np.clip(np.rint(256 * np.exp(-mixed) - 1), 0, 255).astype(np.uint8)
+    moved = np.clip((absorbed - own_mean) * (spread / own_spread) + mean, 0, 5)
+    on_cell = np.clip((absorbed[..., 1:2] - 0.1) / 0.1, 0, 1)
+    mixed = absorbed + np.float32(part) * on_cell * (moved - absorbed)
+    return np.clip(np.rint(256 * cv2.exp(-mixed) - 1), 0, 255).astype(np.uint8)
 
 
 def azure(white: np.ndarray, blur: float = 1.5) -> np.ndarray:
@@ -285,7 +289,7 @@ def azure(white: np.ndarray, blur: float = 1.5) -> np.ndarray:
     `white` is RGB uint8, see `whiten`; `blur` is in pixels.
     """
     light = cv2.GaussianBlur(white, (0, 0), blur) if blur else white
-    red, green, blue = cv2.split(ABSORBANCE[light] - np.float32(absorbance(WHITE)))
+    red, green, blue = cv2.split(absorbances(light) - np.float32(absorbance(WHITE)))
     return red + green - blue
 
 

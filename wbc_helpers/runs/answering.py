@@ -10,8 +10,9 @@ see `count.detector.find_boxes`. All is of operator set `OPSET` without operator
 ONNX Runtime knows in Python and in the browser. The file's metadata say of which weights it is.
 
 What ships lies in `wbc_helpers/weights/`: `<name>.json` with the facts of a network, `<name>.onnx`
-to ask, `<name>.weights.h5` to train on, and a model card; of the detector also
-`detector.int8.onnx`, which reckons in whole numbers of 8 bits: on a CPU more than twice as fast.
+to ask, `<name>.weights.h5` to train on, and a model card. The detector is asked in whole numbers of
+8 bits, `detector.int8.onnx`, on a CPU more than twice as fast; in the browser, whose graphics cards
+have none, as `detector.onnx`.
 """
 
 import hashlib
@@ -313,11 +314,12 @@ Build = Callable[[dict[str, Any]], Any]
 
 
 def load_shipped(
-    name: str, task: str, build: Build | None = None, form: str = "onnx"
+    name: str, task: str, build: Build | None = None, exact: bool = False
 ) -> tuple[Any, dict[str, Any]]:
     """Load a network that ships with the package under this name, and its facts.
 
-    It comes as an `OnnxNetwork` out of `<name>.<form>`; where it is said how to `build` it, as
+    It comes as an `OnnxNetwork`; unless it shall be `exact`, in whole numbers of 8 bits where such
+    a file ships, and its facts then say `numbers`. Where it is said how to `build` it, it comes as
     Keras's model. `task` is a key that the facts of such a network have, and those of others have
     not. Raises `InvalidParameter` if no such network ships; the message names those that do.
     """
@@ -332,8 +334,11 @@ def load_shipped(
             f"No weights {name!r} for this ship with the package. Expected one of those that do: "
             f"{', '.join(sorted(shipped)) or 'none'}; or ask a run of your own, see of_run."
         )
+    in_whole_numbers = folder / f"{name}.int8.onnx"
+    if build is None and not exact and in_whole_numbers.is_file():
+        return open_onnx(in_whole_numbers), {**shipped[name], "numbers": "int8"}
     if build is None:
-        return open_onnx(folder / f"{name}.{form}"), shipped[name]
+        return open_onnx(folder / f"{name}.onnx"), shipped[name]
     model = build(shipped[name])
     model.load_weights(folder / f"{name}.weights.h5")
     return model, shipped[name]
