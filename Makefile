@@ -76,7 +76,7 @@ report: setup ## render the pages of all runs again (RUNS_DIR)
 	@$(python) -m wbc_helpers report$(call option,runs-dir,RUNS_DIR)
 
 .PHONY: test
-test: lint ## lint, unit tests, notebook pairs, the first notebooks on the sample
+test: lint ## lint, unit tests, notebook pairs, a notebook on the sample
 	@$(pytest) -m $(call quoted,MARKERS) $(PYTEST_ARGS)
 
 .PHONY: test-all

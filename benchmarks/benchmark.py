@@ -510,8 +510,10 @@ PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers"))
 GROUPS["Networks that find cells, a photograph on one core"] = {
     **{
         f"ours{numbers}, looking in {ways}": partial(network_alone, model=model, looks=looks)
-        for numbers, model in ((", as it ships", "detector.int8.onnx"),
-                               (" in float32", "detector.onnx"))
+        for numbers, model in (
+            (", as it ships", "detector.int8.onnx"),
+            (" in float32", "detector.onnx"),
+        )
         for ways, looks in (("two ways", 2), ("one way", 1))
     },
     **{

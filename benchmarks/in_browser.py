@@ -95,8 +95,8 @@ def main() -> None:
                     shares.append(abs(box["type_probability"] - row["type_probability"]))
             n_other += len(theirs)
         print(
-            f"Beside Python in float32: {len(apart) - 1:,} boxes at most {max(apart):.1f} pixels apart, their "
-            f"scores {max(scores):.4f}; {n_other} in one of both alone"
+            f"Beside Python in float32: {len(apart) - 1:,} boxes at most {max(apart):.1f} pixels "
+            f"apart, their scores {max(scores):.4f}; {n_other} in one of both alone"
         )
         print(
             f"Types of {n_types} of {n_white} white cells equal, probabilities at most "

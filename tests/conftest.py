@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory) -> Path:
-    """Draw the sample once; tests only read it."""
-    return sample.draw_sample(tmp_path_factory.mktemp("drawn") / "sample")
+    """Draw the sample once, for all processes that share the tests; tests only read it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return sample.draw_sample(folder / "drawn-sample")
 
 
 @pytest.fixture(scope="session")

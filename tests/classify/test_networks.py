@@ -293,6 +293,7 @@ def test_probabilities_sum_to_one(pretrained):
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_is_frozen_and_convolutions_are_not(learned):
     tuned = networks.pretrained_cnn(SIZE, None, weights=None)
     tuned.compile("adam", loss="sparse_categorical_crossentropy", run_eagerly=True)
@@ -309,6 +310,7 @@ def test_batch_normalisation_is_frozen_and_convolutions_are_not(learned):
     assert len(convolutions) == 34 + 2 and convolutions <= changed
 
 
+@pytest.mark.slow
 def test_a_saved_model_needs_neither_network_nor_file_and_stays_frozen(pretrained, tmp_path):
     training = {"recipe": "pretrained", "epochs": 1, "image_size": list(SIZE)}
     run = folders.start(

@@ -199,6 +199,7 @@ def test_teaching_lifts_drawn_cells_of_another_stain(slides, tmp_path, monkeypat
     assert "RunExists" in capsys.readouterr().err and path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_column_of_slides_says_what_is_judged_apart(slides, network, tmp_path):
     header, *rows = csv.reader(slides.open(encoding="utf-8"))
     rows = [[*row, f"slide {number // 4}"] for number, row in enumerate(rows)]
@@ -304,6 +305,7 @@ def strange(network):
     return replace(network, learned=replace(network.learned, means=means))
 
 
+@pytest.mark.slow
 def test_answers_are_moved_to_a_folder_by_itself(slides, strange, tmp_path, monkeypatch):
     monkeypatch.setattr(teaching, "FEW", 10)
     monkeypatch.setattr(teaching, "SECOND", 0)

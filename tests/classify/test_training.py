@@ -139,6 +139,7 @@ def test_cut_off_between_weights_and_history_it_falls_back_an_epoch(
     assert scores(train(noise, "disturbed", tmp_path)).equals(scores(whole))
 
 
+@pytest.mark.slow
 def test_several_threads_give_out_the_batches_that_one_gives_out(
     noise, whole, tmp_path, monkeypatch
 ):

@@ -198,6 +198,7 @@ def test_a_run_folder_holds_all_that_is_needed(boxed, whole):
     assert set(boxes["photograph"]) <= set(PARTS.index)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_if_it_had_not_been(boxed, whole, tmp_path, monkeypatch):
     through = Recorder.on_epoch_begin
 

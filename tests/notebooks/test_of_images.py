@@ -8,7 +8,7 @@ from run_notebooks import check_that_it_runs
     "name",
     [
         "01_download",
-        "02_explore",
+        pytest.param("02_explore", marks=pytest.mark.slow),
         pytest.param("03_train", marks=pytest.mark.slow),
         pytest.param("04_evaluate", marks=pytest.mark.slow),
         pytest.param("05_audit", marks=pytest.mark.slow),

@@ -7,7 +7,7 @@ from run_notebooks import check_that_it_runs
 @pytest.mark.parametrize(
     "name",
     [
-        "00_your_slide",
+        pytest.param("00_your_slide", marks=pytest.mark.slow),
         pytest.param("06_count", marks=pytest.mark.slow),
         pytest.param("07_laboratories", marks=pytest.mark.slow),
     ],

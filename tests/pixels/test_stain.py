@@ -64,3 +64,21 @@ def test_fill_becomes_background():
     assert (stain.balance(drawn)[:, 40:42] == stain.WHITE).all()
     assert (stain.balance(drawn)[:, :40] == stain.WHITE).all()
     assert (drawn[:, :40] == 0).all()  # the image itself is left alone
+
+
+def test_a_cell_takes_on_the_stain_of_another_and_the_background_stays():
+    rng = np.random.default_rng(0)
+    cell, other = (np.full((40, 40, 3), stain.WHITE, np.uint8) for _ in range(2))
+    cell[10:30, 10:30] = rng.normal((150, 90, 170), 6, (20, 20, 3)).clip(0, 255)
+    other[5:35, 5:35] = rng.normal((110, 70, 120), 12, (30, 30, 3)).clip(0, 255)
+    mean, spread = stain.statistics(other)
+    # Of the stained pixels alone, as NumPy reckons them.
+    absorbed = stain.absorbance(other[5:35, 5:35].reshape(-1, 3).astype(float))
+    np.testing.assert_allclose(mean, absorbed.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(spread, absorbed.std(axis=0) + 0.03, rtol=1e-3)
+    moved = stain.transfer_stain(cell, mean, spread, 1)
+    assert (moved[:10] == stain.WHITE).all()
+    np.testing.assert_allclose(stain.statistics(moved)[0], mean, atol=0.02)
+    np.testing.assert_array_equal(stain.transfer_stain(cell, mean, spread, 0), cell)
+    nothing = stain.statistics(np.full((8, 8, 3), stain.WHITE, np.uint8))
+    np.testing.assert_allclose(nothing, ([0] * 3, [0.03] * 3), rtol=1e-6)

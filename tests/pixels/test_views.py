@@ -89,6 +89,18 @@ def test_the_same_state_gives_the_same_view():
     assert first.dtype == np.uint8 and first.shape == (SIZE, SIZE, 3)
 
 
+def test_noise_is_as_strong_as_asked_for_and_never_the_same():
+    grey = np.full((patch_size(SIZE),) * 2 + (3,), 128, np.uint8)
+    rng = np.random.default_rng(0)
+    noisy = np.array([draw(grey, SIZE, with_only(noise=20.0), rng) for _ in range(300)], float)
+    spreads = noisy.std(axis=(1, 2, 3))
+    # Uniform from 0 to 20, and half a grey level of rounding; the mean stays.
+    assert spreads.max() < 21 and spreads.mean() == pytest.approx(10, abs=1)
+    assert noisy.mean() == pytest.approx(128, abs=0.1)
+    first, second = noisy[np.argsort(spreads)[-2:]]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+
+
 # Of smears
 
 FRAME = (48, 64)

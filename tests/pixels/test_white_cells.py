@@ -45,6 +45,7 @@ def test_cells_are_located_where_they_were_drawn(sample_folder):
     assert np.mean(share_of_mask) > 0.8 and min(share_of_mask) > 0.45
 
 
+@pytest.mark.slow
 def test_nearly_every_drawn_image_shows_a_white_cell_that_is_found(sample_catalog):
     """A visitor's first pictures are these: of dozens, none or one may go without its box."""
     red_cell = red_cell_diameter_of(sample_catalog["path"])

@@ -209,6 +209,7 @@ def test_a_run_is_exported_once_and_answers_through_its_export(run, capsys):
     assert not isinstance(classifier.of_run(run).model, answering.OnnxNetwork)
 
 
+@pytest.mark.slow
 def test_a_detectors_run_is_exported_for_any_size(finder):
     assert main(["export", "finder", "--runs-dir", str(finder.folder.parents[1])]) == 0
     here, there = detector.of_run(finder), detector.of_run(finder, keras=True)
