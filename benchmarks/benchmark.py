@@ -310,7 +310,10 @@ def finding(folder: str, size: tuple[int, int], cores: int, what: str) -> dict:
 
 
 def from_the_shell(folder: str, size: tuple[int, int], cores: int, command: str, n: int) -> dict:
-    """Run a command on so many photographs of a folder, Python's own start included."""
+    """Run a command on so many photographs of a folder, Python's own start included.
+
+    `cbc` is another project's; it counts the red cells alone, of one photograph.
+    """
     from wbc_helpers.data import catalog
 
     photographs = sorted((catalog.smears_folder(folder) / "JPEGImages").glob("*.jp*g"))[:n]
@@ -322,11 +325,16 @@ def from_the_shell(folder: str, size: tuple[int, int], cores: int, command: str,
         what, *options = command.split()
         out = f"{scratch}/answers.csv" if what == "classify" else f"{scratch}/report"
         asked = [sys.executable, "-m", "wbc_helpers", what, str(shown), "--out", out, *options]
+        if what == "cbc":
+            (photograph,) = shown.iterdir()
+            asked = [f"{PEERS}/bin/python", f"{PEERS}/cbc.py", str(photograph), "-r", "-CHT"]
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
         started = time.perf_counter()
         job = subprocess.Popen(
-            asked, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+            asked, cwd=scratch, env=environment,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
         _, status, used = os.wait4(job.pid, 0)
         seconds = time.perf_counter() - started
     if status:
@@ -493,6 +501,10 @@ for _cores in (1, 2):
     }
 
 
+PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers")).absolute()
+"""Environment of other projects, with their `yolo….onnx` and `cbc.py`, see docs/speed.md; without
+it ours are measured alone."""
+
 SHELL = "From the shell, Python's start included"
 for _cores in (1, 2):
     GROUPS[f"{SHELL}, on {_cores} core{'s'[: _cores - 1]}"] = {
@@ -502,10 +514,12 @@ for _cores in (1, 2):
         for command in ("classify", "count", "count --fast", "count --no-pages")
         for n in (1, 60)
     }
+    if (PEERS / "cbc.py").is_file():
+        GROUPS[f"{SHELL}, on {_cores} core{'s'[: _cores - 1]}"][
+            f"cbc, red cells of 1 ({_cores})"
+        ] = partial(from_the_shell, cores=_cores, command="cbc", n=1)
 PROFILE = "Where the time goes: CPU a photograph by stage, of a count of 60"
 GROUPS[PROFILE] = {"wbc count": by_stage}
-PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers"))
-"""Folder of `yolo….onnx`, see docs/speed.md; without it ours are measured alone."""
 
 GROUPS["Networks that find cells, a photograph on one core"] = {
     **{
