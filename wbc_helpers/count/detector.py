@@ -364,15 +364,20 @@ class SmearReader:
 
     def _judge(self, boxes: pd.DataFrame) -> pd.DataFrame:
         """Tell which boxes are counted and which unsure; leave out those that are neither."""
-        above = _above_threshold(boxes, self.detector)
-        boxes = boxes.assign(counted=above >= 0, unsure=above.abs() < UNSURE)
-        boxes = boxes[boxes["counted"] | boxes["unsure"]].reset_index(drop=True)
-        return boxes.assign(
-            cell_type=pd.array([pd.NA] * len(boxes), dtype="string"),
-            type_probability=np.nan,
-            answered=pd.array([pd.NA] * len(boxes), dtype="boolean"),
-            probabilities=pd.Series([None] * len(boxes), dtype=object),
-        )[READ_COLUMNS]
+        above = _above_threshold(boxes, self.detector).to_numpy()
+        rows = np.flatnonzero(above > -UNSURE)
+        nothing = [None] * len(rows)
+        columns: dict[str, Any] = {name: boxes[name].to_numpy()[rows] for name in (*BOX, "score")}
+        columns |= {
+            "kind": boxes["kind"].array[rows],
+            "counted": above[rows] >= 0,
+            "unsure": np.abs(above[rows]) < UNSURE,
+            "cell_type": pd.array(nothing, dtype="string"),
+            "type_probability": np.full(len(rows), np.nan),
+            "answered": pd.array(nothing, dtype="boolean"),
+            "probabilities": pd.Series(nothing, dtype=object),
+        }
+        return pd.DataFrame(columns, columns=READ_COLUMNS)
 
 
 def load_reader(

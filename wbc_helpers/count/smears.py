@@ -598,15 +598,21 @@ def _line(
     """Put together what the journal holds of a photograph."""
     rows = []
     if boxes is not None:
-        boxes = boxes.round({**dict.fromkeys(BOX, 1), "score": 4, "type_probability": 4})
-        boxes = boxes.assign(kind=boxes["kind"].astype(str)).astype(object)
-        rows = boxes.where(boxes.notna(), None).to_numpy().tolist()
+        columns = []
+        for name, column in boxes.items():
+            values = column.round(_DIGITS[name]) if name in _DIGITS else column
+            missing = column.isna().to_numpy()
+            columns.append(np.where(missing, np.array(None), values.astype(object)).tolist())
+        rows = list(map(list, zip(*columns, strict=True)))
     height, width = waiting.photograph.shape[:2]
     return {
         "file": waiting.image, "stamp": waiting.stamp, "width": width, "height": height,
         "boxes": rows, "red_cell": round(red_cell, 1), "reasons": list(reasons),
         "note": "; ".join(notes),
     }  # fmt: skip
+
+
+_DIGITS = {**dict.fromkeys(BOX, 1), "score": 4, "type_probability": 4}
 
 
 def _write_tables(out: Path, images: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.pixels.images import pixels_of, resample, size_of
 from wbc_helpers.pixels.stain import WHITE, absorbance, chromatin, largest_width, whiten
@@ -175,10 +176,10 @@ def sides_inside(boxes: pd.DataFrame, width: Any, height: Any) -> pd.Series:
 
     `width` and `height` are the photograph's, a number or one for each box.
     """
-    inside = (boxes["kind"] == "RBC") & (boxes[["x_min", "y_min"]] > 2).all(axis=1)
-    inside &= (boxes["x_max"] < width - 2) & (boxes["y_max"] < height - 2)
-    red = boxes[inside]
-    return (red["x_max"] - red["x_min"] + red["y_max"] - red["y_min"]) / 2
+    x_min, y_min, x_max, y_max = boxes[BOX].to_numpy(float).T
+    inside = (boxes["kind"] == "RBC") & (x_min > 2) & (y_min > 2)
+    inside &= (x_max < width - 2) & (y_max < height - 2)
+    return pd.Series((x_max - x_min + y_max - y_min) / 2, boxes.index)[inside]
 
 
 def red_cell_diameter(image: np.ndarray) -> float:

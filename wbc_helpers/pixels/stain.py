@@ -261,8 +261,8 @@ def statistics(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     absorbed = absorbances(crop)
     # Without a stained pixel both are 0.
-    mean, spread = cv2.meanStdDev(absorbed, mask=np.uint8(absorbed[..., 1] > _STAINED))
-    return np.float32(mean[:, 0]), np.float32(spread[:, 0] + 0.03)
+    mean, spread = cv2.meanStdDev(absorbed, mask=(absorbed[..., 1] > _STAINED).astype(np.uint8))
+    return mean[:, 0].astype(np.float32), (spread[:, 0] + 0.03).astype(np.float32)
 
 
 def transfer_stain(
