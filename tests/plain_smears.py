@@ -64,7 +64,7 @@ class Knows:
         self.known, self.greys, self.scales = known, [], set()
         self.about = {"created": "2026-11-01", "thresholds": THRESHOLDS, **about}
 
-    def detect_each(self, photographs, red_cell):
+    def detect_each(self, photographs, red_cell, lowest=0):
         for each in photographs:
             grey = int(each[0, 0, 0])
             self.greys.append(grey)

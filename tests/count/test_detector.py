@@ -381,6 +381,16 @@ def test_what_ships_finds_drawn_white_cells_that_it_never_saw(drawn):
     assert detection.match_boxes(truth, found).counts.loc["WBC", "recall"] >= 0.75
 
 
+def test_of_the_unsure_boxes_as_many_are_told_as_asked_for(drawn):
+    shipped, paths = detector.load(), drawn[1][:2]
+    for all_boxes, surer in zip(
+        shipped.detect_each(paths, 104), shipped.detect_each(paths, 104, 0.2), strict=True
+    ):
+        expected = all_boxes[all_boxes["score"] >= 0.2].reset_index(drop=True)
+        assert 0 < len(expected) < len(all_boxes)
+        pd.testing.assert_frame_equal(surer, expected)
+
+
 @pytest.mark.slow
 def test_what_ships_finds_the_same_on_jax(drawn, tmp_path):
     pytest.importorskip("jax")

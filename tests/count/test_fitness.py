@@ -194,7 +194,7 @@ def test_cells_at_the_frame_and_other_kinds_do_not_tell_the_width():
 class KnowsWidths(plain_smears.Knows):
     """A detector of photographs of one grey, whose red cells are as wide as the grey level."""
 
-    def detect_each(self, photographs, red_cell):
+    def detect_each(self, photographs, red_cell, lowest=0):
         for photograph in photographs:
             true = float(photograph[0, 0, 0])
             self.scales.add(red_cell)

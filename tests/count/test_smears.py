@@ -356,9 +356,9 @@ def test_a_photograph_that_vanishes_while_others_are_counted_is_listed(tmp_path,
     reader = reader_of()
     detect_each = reader.detector.detect_each
 
-    def detect_and_remove(photographs, red_cell):
+    def detect_and_remove(*asked):
         (folder / "p39.png").unlink(missing_ok=True)
-        return detect_each(photographs, red_cell)
+        return detect_each(*asked)
 
     reader.detector.detect_each = detect_and_remove
     found = count(folder, out, reader)
@@ -533,10 +533,10 @@ def test_an_interruption_keeps_what_was_counted(tmp_path, out, interruption):
     detect_each = interrupted.detector.detect_each
     finished = []
 
-    def detect_some(photographs, red_cell):
+    def detect_some(*asked):
         if len(finished) > 12:
             raise interruption
-        tables = list(detect_each(photographs, red_cell))
+        tables = list(detect_each(*asked))
         finished.extend(interrupted.detector.greys[len(finished) :])
         return tables
 
@@ -557,11 +557,11 @@ def test_when_the_machine_stops_what_was_counted_is_on_the_disk(tmp_path, out):
     detect_each = reader.detector.detect_each
     done_before = {}
 
-    def detect_and_note(photographs, red_cell):
+    def detect_and_note(*asked):
         # The folder as a power cut leaves it now.
         copy = shutil.copytree(out, tmp_path / f"after {len(reader.detector.greys)}")
         done_before[copy] = list(reader.detector.greys)
-        return detect_each(photographs, red_cell)
+        return detect_each(*asked)
 
     reader.detector.detect_each = detect_and_note
     count(folder, out, reader)
@@ -971,7 +971,7 @@ def test_the_command_reads_an_archive_and_draws_its_pages_or_none(
 
 
 def test_an_interrupted_command_says_how_to_go_on(command, reader, capsys, monkeypatch):
-    def interrupt(photographs, red_cell):
+    def interrupt(*asked):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

@@ -83,7 +83,10 @@ class Detector:
         return pd.concat(tables, ignore_index=True) if tables else _tabulate("", [], [], [])
 
     def detect_each(
-        self, images: Iterable[str | Path | np.ndarray], red_cell: float | None = None
+        self,
+        images: Iterable[str | Path | np.ndarray],
+        red_cell: float | None = None,
+        lowest: float = LOWEST,
     ) -> Iterator[pd.DataFrame]:
         """Find the cells of photographs, one after the other, in memory that does not grow.
 
@@ -94,6 +97,8 @@ class Detector:
         red_cell : float, optional
             Diameter of the red cells in pixels; 104 in the BCCD photographs. By default it is
             estimated: of a single photograph to 12 %, of a few dozen to 2 %.
+        lowest : float
+            Score below which no box is told.
 
         Yields
         ------
@@ -116,13 +121,16 @@ class Detector:
             images = list(images)
             red_cell = scale.red_cell_of(images)
         scale.check_red_cell(red_cell)
-        find, numbered = partial(self._find, red_cell=red_cell), enumerate(images)
+        find = partial(self._find, red_cell=red_cell, lowest=lowest)
+        numbered = enumerate(images)
         n_threads = _n_threads(self.model)
         with ThreadPoolExecutor(n_threads) as pool:
             while few := list(itertools.islice(numbered, n_threads)):
                 yield from pool.map(find, few)
 
-    def _find(self, numbered: tuple[int, str | Path | np.ndarray], red_cell: float) -> pd.DataFrame:
+    def _find(
+        self, numbered: tuple[int, str | Path | np.ndarray], red_cell: float, lowest: float
+    ) -> pd.DataFrame:
         """Find the cells of one: a batch is no faster, and takes as many times the memory."""
         place, image = numbered
         if isinstance(image, str | Path):
@@ -130,21 +138,21 @@ class Detector:
         else:
             name, pixels = str(place), classifier.checked(image)
         shown = show(pixels, red_cell, self.about.get("gain", True))
-        corners, kinds, scores = self._read(shown)
+        corners, kinds, scores = self._read(shown, lowest)
         width_height = np.array(pixels.shape[1::-1])
         zoom = np.array(_scaled(pixels.shape[:2], red_cell)[::-1]) / width_height
         corners = np.clip(corners / np.tile(zoom, 2), 0, np.tile(width_height, 2))
         is_inside = (corners[:, :2] < corners[:, 2:]).all(axis=1)
         return _tabulate(name, kinds[is_inside], corners[is_inside], scores[is_inside])
 
-    def _read(self, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, shown: np.ndarray, lowest: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Read the boxes of (height, width, 3) uint8, of wide fields part by part."""
         iou = self.about["iou"]
         parts = [_parts(side) for side in shown.shape[:2]]
         boxes = []
         for (top, *lines), (left, *columns) in itertools.product(*parts):
             tile = shown[np.newaxis, top : top + TILE, left : left + TILE]
-            corners, kinds, scores = find_boxes(self.maps(tile)[0], iou, LOWEST)
+            corners, kinds, scores = find_boxes(self.maps(tile)[0], iou, lowest)
             corners += np.tile([left, top], 2)
             x, y = (corners[:, :2] + corners[:, 2:]).T / 2
             is_own = (x >= columns[0]) & (x < columns[1]) & (y >= lines[0]) & (y < lines[1])
@@ -341,7 +349,9 @@ class SmearReader:
         InvalidParameter, UnreadableImage
             See `Detector.detect_each`.
         """
-        found = self.detector.detect_each(photographs, red_cell)
+        # What is less sure than any that counts, by far, is no double of one that does.
+        lowest = min(self.detector.about["thresholds"].values()) - UNSURE
+        found = self.detector.detect_each(photographs, red_cell, max(lowest, LOWEST))
         name = partial(self._name, red_cell=red_cell)
         with ThreadPoolExecutor(_n_threads(getattr(self.classifier, "model", None))) as pool:
             return list(pool.map(name, photographs, found))
