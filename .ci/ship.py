@@ -168,9 +168,13 @@ def ship_int8(options: argparse.Namespace) -> None:
         name: score(
             name, detector.load(), boxed, run.split.index[run.split == name].tolist(), groups
         )
+        # What the run learned from, another one was judged on.
         for name in ("val", "test")
+        if name not in run.settings["training"]["train_on"]
     }
-    storage.write_json(WEIGHTS / "detector.json", {**exact.about, "scores": scores})
+    storage.write_json(
+        WEIGHTS / "detector.json", {**exact.about, "scores": exact.about["scores"] | scores}
+    )
 
 
 def write_int8(path: Path, target: Path, shown: list[np.ndarray]) -> None:

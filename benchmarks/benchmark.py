@@ -134,8 +134,6 @@ def epoch_usual(folder: str, size: tuple[int, int]) -> dict:
 def epoch_of_views(folder: str, size: tuple[int, int], cores: int, recipe: str) -> dict:
     """One epoch as it is trained, and the same steps on a batch that is at hand, views undrawn."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-    from dataclasses import asdict
-
     import keras
     import numpy as np
 
@@ -150,7 +148,7 @@ def epoch_of_views(folder: str, size: tuple[int, int], cores: int, recipe: str) 
     patches = images.decode(paths, (side, side), progress=False)
     answers = np.eye(len(chosen.answers), dtype=np.float32)[np.arange(len(patches)) % 4]
     weights = np.full(len(patches), 1 / len(patches))
-    drawn = training.DrawnViews(patches, answers, weights, asdict(settings))
+    drawn = training.DrawnViews(patches, answers, weights, settings.to_dict())
 
     class AtHand(keras.utils.PyDataset):
         batch = drawn[0]
@@ -165,7 +163,7 @@ def epoch_of_views(folder: str, size: tuple[int, int], cores: int, recipe: str) 
     flat = images.PixelStatistics(np.full(shape, 200.0), np.full(shape, 40.0), 1)
     seconds: dict[str, list[float]] = {"views": [], "steps": []}
     model = networks.build(recipe, settings.image_size, flat)
-    training.compile_model(model, asdict(settings), len(drawn))
+    training.compile_model(model, settings.to_dict(), len(drawn))
     model.fit(AtHand(), verbose=0)
     for _ in range(3):
         for what, batches in (("views", drawn), ("steps", AtHand())):

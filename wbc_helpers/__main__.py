@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     looks = count.add_mutually_exclusive_group()
     looks.add_argument(
         "--fast", dest="ways", action="store_const", const="1",
-        help="look at each photograph once and not twice: in half the time, a little less accurate",
+        help="look at each photograph once and not twice: in half of the network's time",
     )  # fmt: skip
     looks.add_argument(
         "--ways", help="in how many ways to look at each photograph, 1, 2 or 4 "

@@ -332,6 +332,7 @@ def run(tmp_path, small):
 def test_a_run_can_be_asked_and_shipped(run, small, tmp_path, monkeypatch):
     of_run = detector.of_run(run, {"iou": 0.45})
     assert of_run.about["iou"] == 0.45 and of_run.about["filters"] == [4, 4, 8, 8]
+    (tmp_path / "other.int8.onnx").write_bytes(b"of the weights before")
     detector.ship(of_run, tmp_path, "other")
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     (tmp_path / "weights").symlink_to(tmp_path)

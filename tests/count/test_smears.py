@@ -928,6 +928,20 @@ def test_the_command_refuses_with_2_before_any_work(command, out, options, compl
     assert complaint in capsys.readouterr().err and not out.exists()
 
 
+@pytest.mark.parametrize(("options", "ways"), [((), None), (("--fast",), 1), (("--ways", "4"), 4)])
+def test_fast_looks_once(command, reader, monkeypatch, options, ways):
+    asked = []
+    monkeypatch.setattr(detector, "load_reader", lambda *given: asked.append(given) or reader)
+    assert command(*options) == 0
+    assert asked == [(ways, None)]
+
+
+def test_fast_and_another_number_of_looks_contradict(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("--fast", "--ways", "2")
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_the_command_refuses_a_foreign_folder_with_2(command, folder, out, capsys):
     out.mkdir()
     (out / "letter.txt").write_text("")

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from wbc_helpers.pixels.images import LARGEST_SIDE
 from wbc_helpers.pixels.stain import WHITE
 from wbc_helpers.pixels.views import STILL as STILL_SMEAR
 from wbc_helpers.pixels.views import SmearViews, Views, draw, draw_smear, patch_size
@@ -99,6 +100,12 @@ def test_noise_is_as_strong_as_asked_for_and_never_the_same():
     assert noisy.mean() == pytest.approx(128, abs=0.1)
     first, second = noisy[np.argsort(spreads)[-2:]]
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+
+
+def test_the_largest_view_that_a_recipe_may_ask_for_has_noise():
+    grey = np.full((LARGEST_SIDE, LARGEST_SIDE, 3), 128, np.uint8)
+    view = draw(grey, LARGEST_SIDE, with_only(noise=20.0), np.random.default_rng(0))
+    assert view.shape == grey.shape and view.std() > 1
 
 
 # Of smears

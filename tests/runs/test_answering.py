@@ -104,6 +104,14 @@ def test_the_whole_numbered_detector_is_of_the_weights_that_ship_and_of_common_o
     assert len(whole) == 21 and max(abs(one.astype(int)).max() for one in whole) <= 64
 
 
+def test_what_ships_answers_in_whole_numbers_unless_it_shall_be_exact():
+    exact, whole = detector.load(exact=True), detector.load()
+    assert whole.about == {**exact.about, "numbers": "int8"} and "numbers" not in exact.about
+    shown = detector.show(smear(), 52, exact.about["gain"])[np.newaxis]
+    apart = np.abs(exact.maps(shown) - whole.maps(shown))[..., : detector.N_KINDS]
+    assert 1e-4 < apart.max() < 0.3
+
+
 def test_the_whole_numbered_detector_finds_the_same_cells():
     exact, whole = detector.load(exact=True), detector.load()
     for image, red_cell in ((smear(), 52), (smear(), 40), (np.tile(smear(), (2, 3, 1)), 60)):

@@ -69,7 +69,7 @@ class Detector:
         What the network is: `filters`, `blocks`; `gain`, see `show`; `ways`, in how many it looks
         at each photograph (1; 2, mirrored, too; 4, upside down, too, and both), to answer with the
         mean; `iou`, see `drop_doubles`; `thresholds`, the score of each kind from which
-        on a box is counted; and where it comes from.
+        on a box is counted; `numbers`, if not float32; and where it comes from.
     """
 
     model: Any

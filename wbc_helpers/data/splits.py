@@ -495,7 +495,7 @@ def deal(boxed: Annotations, fraction: float = 1 / 8, seed: int = 0) -> pd.Serie
     test = table.index[table["part"].eq("test") | in_own_test(table)]
     first = table.groupby("group")["photograph"].transform("first")
     pairs = pd.DataFrame({"first": first, "second": table["photograph"]})
-    # By all boxes as published: so were the photographs dealt that what ships has learned from.
+    # By all boxes as published, or dropping double ones would deal other photographs elsewhere.
     twice = boxed.problems[boxed.problems["problem"] == "boxed twice"]
     twice = pd.DataFrame(
         {"photograph": twice["photograph"], "kind": twice["found"].str.split().str[0]}

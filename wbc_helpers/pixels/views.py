@@ -143,7 +143,7 @@ def _expose(
 def _noisy(view: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
     """Add a camera's noise, of a standard deviation of up to `most` grey levels: uint8."""
     if not most:
-        return np.clip(view, 0, 255).astype(np.uint8)
+        return np.clip(np.rint(view), 0, 255).astype(np.uint8)
     spread, noise = rng.uniform(0, most), _film()
     start = rng.integers(len(noise) - view.size)
     noise = noise[start : start + view.size].reshape(view.shape)
@@ -153,7 +153,7 @@ def _noisy(view: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarra
 @cache
 def _film() -> np.ndarray:
     """Draw normal noise once for all views: anew, it would take half of a view's time."""
-    return np.random.default_rng(0).standard_normal(1 << 21, np.float32)
+    return np.random.default_rng(0).standard_normal(1 << 22, np.float32)
 
 
 def _turn(patch: np.ndarray, size: int, views: Views, rng: np.random.Generator) -> np.ndarray:

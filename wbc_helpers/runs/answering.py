@@ -362,6 +362,8 @@ def ship(model: Any, about: dict[str, Any], build: Build, folder: Path, name: st
                 "shipped. Expected a run of this version's recipe; train it again."
             )
         write_onnx(again, folder / f"{name}.onnx", {"weights_sha256": digest(partial)})
+    # Of the weights before, and to be made of these.
+    (folder / f"{name}.int8.onnx").unlink(missing_ok=True)
     storage.write_json(folder / f"{name}.json", about)
 
 
