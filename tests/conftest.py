@@ -11,6 +11,10 @@ from PIL import Image
 
 # Must stand before anything imports Matplotlib: test machines have no screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes that share the cores would wait for each other's threads.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from wbc_helpers import cells
 from wbc_helpers.classify import inputs

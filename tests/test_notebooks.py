@@ -209,6 +209,7 @@ def test_the_network_that_03_shows_is_that_of_the_recipe():
         assert np.array_equal(ours, recipes)
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_the_package_is_there():
     """By mypy: every name, and every call's arguments; running them shows the rest."""
     told, problems, _ = mypy.run(

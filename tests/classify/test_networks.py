@@ -228,7 +228,9 @@ def test_weights_in_keras_own_cache_are_loaded_by_keras_own_loader(learned, publ
     assert_learned(networks.pretrained_cnn(SIZE, None), learned)
 
 
-@pytest.mark.parametrize("name", ["kept.h5", "kept.weights.h5"])
+@pytest.mark.parametrize(
+    "name", ["kept.h5", pytest.param("kept.weights.h5", marks=pytest.mark.slow)]
+)
 def test_a_file_that_the_variable_names_is_loaded_without_network(
     learned, published, monkeypatch, tmp_path, name
 ):
@@ -327,6 +329,7 @@ def test_a_saved_model_needs_neither_network_nor_file_and_stays_frozen(pretraine
     assert networks.count_trainable(loaded) == networks.count_trainable(pretrained)
 
 
+@pytest.mark.slow
 def test_grad_cam_finds_its_last_convolution(pretrained):
     assert judging.grad_cam(pretrained, PIXELS[:2]).shape == (2, *SIZE)
 

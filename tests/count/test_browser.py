@@ -220,6 +220,7 @@ def field(tmp_path):
     return tmp_path / "field.png"
 
 
+@pytest.mark.slow
 def test_what_failed_stands_there_until_something_else_is_asked(stand_in, field):
     tab = stand_in({"asked": [{"failed": "out of memory"}]})
     status = tab.locator("#status")
@@ -237,6 +238,7 @@ def test_what_failed_stands_there_until_something_else_is_asked(stand_in, field)
     assert broken.evaluate("window.asked") == ["opened"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [{"taught": "second"}, {"refused": "is no laboratory's file"}])
 def test_laboratories_that_are_chosen_while_photographs_are_read_wait_in_line(
     stand_in, field, second
@@ -299,6 +301,7 @@ def test_a_laboratory_leaves_the_sample_its_name(stand_in, field):
     assert tab.get_by_label("Sample").input_value() == "Slide 7"
 
 
+@pytest.mark.slow
 def test_what_the_networks_hardly_answer_for_is_foreign_to_them_but_to_no_laboratory(
     stand_in, field
 ):

@@ -329,6 +329,7 @@ def run(tmp_path, small):
     return run
 
 
+@pytest.mark.slow
 def test_a_run_can_be_asked_and_shipped(run, small, tmp_path, monkeypatch):
     of_run = detector.of_run(run, {"iou": 0.45})
     assert of_run.about["iou"] == 0.45 and of_run.about["filters"] == [4, 4, 8, 8]

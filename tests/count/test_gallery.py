@@ -515,8 +515,15 @@ def test_one_sheet_is_printed(reader):
 # Pages like any other
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(DESKTOP, "light", id="desktop-light"),
+        pytest.param(DESKTOP, "dark", id="desktop-dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", id="phone-light", marks=pytest.mark.slow),
+        pytest.param(PHONE, "dark", id="phone-dark"),
+    ],
+)
 def test_axe_finds_nothing_serious_and_the_page_fits(index, chromium, scheme, size):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     # What axe asks the page is a script, which the page's own policy does not let in.

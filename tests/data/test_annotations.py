@@ -391,6 +391,7 @@ def test_real_annotations(real_bccd):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_copy_on_kaggle_boxes_red_cells_only(real_folder):
     with pytest.raises(DataMismatch, match=r"343 annotations.*no WBC, Platelets \(found: RBC\)"):

@@ -247,6 +247,7 @@ def test_real_archive_is_the_published_one(real_folder):
     assert found.photographs_digest == published.photographs_digest
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_one_flipped_bit_in_the_real_archive_is_named(real_folder, tmp_path):
     linked = tmp_path / "linked"

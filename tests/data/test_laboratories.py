@@ -237,6 +237,7 @@ def real(tmp_path_factory):
     return fetch
 
 
+@pytest.mark.slow
 def test_real_barcelona(real):
     folder = real("PBC-subset.tar", "cells")
     found = identity.identify(folder, holds="cells")
@@ -249,6 +250,7 @@ def test_real_barcelona(real):
     assert set(table["laboratory"]) == {"Barcelona"}
 
 
+@pytest.mark.slow
 def test_real_chula(real):
     folder = real("WBC_Dataset-half.tar", "cells")
     found = identity.identify(folder, holds="cells")

@@ -91,6 +91,7 @@ def test_shipped_overlaps_agree_with_the_groups():
     assert not table.loc[split == "TRAIN", "cell_in_train"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_images_get_their_source_at_once(real_folder):
     known = splits.add_provenance(catalog.find_images(real_folder))

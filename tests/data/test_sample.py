@@ -430,6 +430,7 @@ def test_stain_and_light_vary_between_photographs(drawn):
 # Drawing again, elsewhere, or not at all
 
 
+@pytest.mark.slow
 def test_a_seed_draws_the_same_bytes_and_another_other_pixels(few, tmp_path):
     one, again = (sample.draw_sample(tmp_path / name, seed=3) for name in ("one", "again"))
     assert digests(again) == digests(one)
@@ -550,6 +551,7 @@ def test_an_interrupt_leaves_nothing_and_the_next_call_draws(few, tmp_path, monk
     assert sample.is_sample(sample.draw_sample(tmp_path / "sample"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_drawing_is_no_sample_and_is_drawn_again(few, tmp_path):
     folder = tmp_path / "sample"

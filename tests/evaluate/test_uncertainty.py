@@ -92,7 +92,7 @@ def test_independent_images_have_the_binomial_interval():
         assert row["widening"] == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("n_copies", [4, 16])
+@pytest.mark.parametrize("n_copies", [4, pytest.param(16, marks=pytest.mark.slow)])
 def test_copies_widen_the_interval_by_the_design_effect(n_copies):
     evaluation, names = answers([15, 22, 12, 10], [25, 25, 25, 25], n_copies)
     table = uncertainty.intervals(evaluation, names, n_resamples=3000)
@@ -224,6 +224,7 @@ def test_numbers_out_of_range_are_refused(wrong):
         uncertainty.intervals(evaluation, names, **wrong)
 
 
+@pytest.mark.slow
 def test_two_thousand_resamples_of_the_test_images_are_quick():
     evaluation, names = random_answers(2487, 71)
     started = time.process_time()

@@ -891,7 +891,7 @@ def test_two_labels_of_a_photograph_are_both_named():
     ]
 
 
-@pytest.mark.parametrize("n_crops", [24, 31])
+@pytest.mark.parametrize("n_crops", [pytest.param(24, marks=pytest.mark.slow), 31])
 def test_no_more_than_24_doubtful_labels_are_shown_and_the_rest_is_counted(n_crops):
     figure = figures.doubtful_labels(judged_labels(31), crops_of(n_crops))
     assert figure.get_suptitle() == (

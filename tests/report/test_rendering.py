@@ -632,7 +632,16 @@ def test_half_written_records_are_named(run_folder, name, content):
     assert name in notice.get_text()
 
 
-@pytest.mark.parametrize("wrong", [None, 3, "text", [], {}, True, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        "text",
+        {},
+        float("nan"),
+        *(pytest.param(wrong, marks=pytest.mark.slow) for wrong in (3, [], True, float("inf"))),
+    ],
+)
 def test_records_of_wrong_types_do_no_harm(tmp_path, wrong):
     folder = make_run(tmp_path, "run", notebooks=(), epochs=0)
     for name in ("settings.json", "evaluation.json"):
