@@ -132,7 +132,7 @@ def epoch_usual(folder: str, size: tuple[int, int]) -> dict:
 
 
 def steps_on_views(folder: str, size: tuple[int, int], cores: int, recipe: str) -> dict:
-    """Twenty steps as they are trained, and the same on a batch at hand, no view drawn."""
+    """Train on 2,048 views as they are drawn, and as often on a batch at hand, none drawn."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     import keras
     import numpy as np
@@ -149,7 +149,7 @@ def steps_on_views(folder: str, size: tuple[int, int], cores: int, recipe: str) 
     answers = np.eye(len(chosen.answers), dtype=np.float32)[np.arange(len(patches)) % 4]
     weights = np.full(len(patches), 1 / len(patches))
     drawn = training.DrawnViews(patches, answers, weights, settings.to_dict())
-    drawn.n_batches = 20
+    drawn.n_batches = 2048 // drawn.batch_size
 
     class AtHand(keras.utils.PyDataset):
         batch = drawn[0]
