@@ -156,7 +156,8 @@ def ship_int8(options: argparse.Namespace) -> None:
     write_int8(WEIGHTS / "detector.onnx", WEIGHTS / "detector.int8.onnx", shown)
     print("network | looks | mAP@0.5 | mAP@0.5:0.95 | mean absolute error, bias of each kind")
     names = boxed.photographs.loc[part.eq("val"), "photograph"].tolist()
-    for title, found in (("float32", exact), ("int8", detector.load())):
+    whole = detector.load()
+    for title, found in (("float32", exact), ("int8", whole)):
         for ways in (1, 2, 4):
             looking = detector.Detector(found.model, {**found.about, "ways": ways})
             judged = detector_training.judge(looking, boxed, names)
@@ -165,9 +166,7 @@ def ship_int8(options: argparse.Namespace) -> None:
                   f"| {counts}", flush=True)  # fmt: skip
     groups = boxed.photographs.set_index("photograph")["group"]
     scores = {
-        name: score(
-            name, detector.load(), boxed, run.split.index[run.split == name].tolist(), groups
-        )
+        name: score(name, whole, boxed, run.split.index[run.split == name].tolist(), groups)
         # What the run learned from, another one was judged on.
         for name in ("val", "test")
         if name not in run.settings["training"]["train_on"]

@@ -326,14 +326,16 @@ def from_the_shell(folder: str, size: tuple[int, int], cores: int, command: str,
         shown.mkdir()
         for photograph in photographs:
             (shown / photograph.name).symlink_to(photograph)
-        what, *options = command.split()
-        out = f"{scratch}/answers.csv" if what == "classify" else f"{scratch}/report"
-        asked = [sys.executable, "-m", "wbc_helpers", what, str(shown), "--out", out, *options]
-        if what == "cbc":
+        environment = dict(os.environ)
+        if command == "cbc":
             (photograph,) = shown.iterdir()
             asked = [f"{PEERS}/bin/python", f"{PEERS}/cbc.py", str(photograph), "-r", "-CHT"]
+            environment["TF_USE_LEGACY_KERAS"] = "1"
+        else:
+            _, what, *options = command.split()
+            out = f"{scratch}/answers.csv" if what == "classify" else f"{scratch}/report"
+            asked = [sys.executable, "-m", "wbc_helpers", what, str(shown), "--out", out, *options]
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-        environment = {**os.environ, "TF_USE_LEGACY_KERAS": "1"}
         started = time.perf_counter()
         job = subprocess.Popen(
             asked, cwd=scratch, env=environment,
@@ -510,18 +512,20 @@ PEERS = Path(os.environ.get("WBC_PEERS", ROOT / "runs" / "peers")).absolute()
 it ours are measured alone."""
 
 SHELL = "From the shell, Python's start included"
+COMMANDS = [
+    (command, n)
+    for command in ("wbc classify", "wbc count", "wbc count --fast", "wbc count --no-pages")
+    for n in (1, 60)
+]
+if (PEERS / "cbc.py").is_file():
+    COMMANDS.append(("cbc", 1))
 for _cores in (1, 2):
     GROUPS[f"{SHELL}, on {_cores} core{'s'[: _cores - 1]}"] = {
-        f"wbc {command}, {n} photograph{'s'[: n - 1]} ({_cores})": partial(
+        f"{command}, {n} photograph{'s'[: n - 1]} ({_cores})": partial(
             from_the_shell, cores=_cores, command=command, n=n
         )
-        for command in ("classify", "count", "count --fast", "count --no-pages")
-        for n in (1, 60)
+        for command, n in COMMANDS
     }
-    if (PEERS / "cbc.py").is_file():
-        GROUPS[f"{SHELL}, on {_cores} core{'s'[: _cores - 1]}"][
-            f"cbc, red cells of 1 ({_cores})"
-        ] = partial(from_the_shell, cores=_cores, command="cbc", n=1)
 PROFILE = "Where the time goes: CPU a photograph by stage, of a count of 60"
 GROUPS[PROFILE] = {"wbc count": by_stage}
 
@@ -532,7 +536,7 @@ GROUPS["Networks that find cells, a photograph on one core"] = {
             (", as it ships", "detector.int8.onnx"),
             (" in float32", "detector.onnx"),
         )
-        for ways, looks in (("two ways", 2), ("one way", 1))
+        for ways, looks in (("four ways", 4), ("two ways", 2), ("one way", 1))
     },
     **{
         f"{file.stem}, untrained": partial(network_alone, model=str(file.absolute()))

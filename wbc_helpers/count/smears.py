@@ -471,12 +471,8 @@ def _count_piece(
     images: Sequence[str], loaded_by: dict[str, Any], weights: dict[str, Any], **asked: Any
 ) -> list[dict[str, Any] | tuple[str, str]]:
     """Count photographs on a worker, by networks that it loads once."""
-    folder = asked["folder"]
-    try:
-        reader = _loaded(**loaded_by)
-    except TypeError:  # of another version, which asks otherwise
-        reader = None
-    if reader is None or _describe_weights(reader) != weights:
+    reader, folder = _loaded(**loaded_by), asked["folder"]
+    if _describe_weights(reader) != weights:
         raise DataMismatch(
             f"The worker on {socket.gethostname()} has other weights than the command that was "
             "given. Expected the same version of this package on all machines."

@@ -15,7 +15,14 @@ import pandas as pd
 from wbc_helpers.cells import BOX
 from wbc_helpers.errors import InvalidParameter, UnreadableImage
 from wbc_helpers.pixels.images import pixels_of, resample, size_of
-from wbc_helpers.pixels.stain import WHITE, absorbance, chromatin, largest_width, whiten
+from wbc_helpers.pixels.stain import (
+    WHITE,
+    absorbance,
+    absorbances,
+    chromatin,
+    largest_width,
+    whiten,
+)
 
 RED_CELL = 52.0
 """Diameter of a red cell, in pixels, at the scale at which nuclei are looked for. In the 364
@@ -229,7 +236,7 @@ def _diameter(white: np.ndarray, expected: float) -> float:
         return float("nan")
     scaled = resample(white, RED_CELL / expected)
     nuclei = _grown(chromatin(scaled, blur=1.0), 2)
-    green = absorbance(cv2.GaussianBlur(scaled, (0, 0), 1)[..., 1].astype(np.float32))
+    green = absorbances(cv2.GaussianBlur(scaled, (0, 0), 1)[..., 1])
     green -= absorbance(WHITE)
     if (~nuclei).sum() < 200:
         return float("nan")

@@ -334,14 +334,14 @@ def load_shipped(
             f"No weights {name!r} for this ship with the package. Expected one of those that do: "
             f"{', '.join(sorted(shipped)) or 'none'}; or ask a run of your own, see of_run."
         )
-    in_whole_numbers = folder / f"{name}.int8.onnx"
-    if build is None and not exact and in_whole_numbers.is_file():
-        return open_onnx(in_whole_numbers), {**shipped[name], "numbers": "int8"}
-    if build is None:
-        return open_onnx(folder / f"{name}.onnx"), shipped[name]
-    model = build(shipped[name])
-    model.load_weights(folder / f"{name}.weights.h5")
-    return model, shipped[name]
+    about, in_whole_numbers = shipped[name], folder / f"{name}.int8.onnx"
+    if build is not None:
+        model = build(about)
+        model.load_weights(folder / f"{name}.weights.h5")
+        return model, about
+    if in_whole_numbers.is_file() and not exact:
+        return open_onnx(in_whole_numbers), {**about, "numbers": "int8"}
+    return open_onnx(folder / f"{name}.onnx"), about
 
 
 def ship(model: Any, about: dict[str, Any], build: Build, folder: Path, name: str) -> None:
